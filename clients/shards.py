@@ -1,0 +1,186 @@
+"""The client's side of a coded round: the user writes the update of one shard, the rest is done here."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from functools import wraps
+from typing import Any, cast
+
+import numpy as np
+from flwr.app import Array, ArrayRecord, ConfigRecord, Context, Message, MetricRecord, RecordDict
+from numpy.typing import NDArray
+
+from fedgc.encoding import Update, add_scaled, apply_update, difference, zero_update
+from fedgc.protocol import (
+    COEFFICIENTS,
+    NUM_EXAMPLES,
+    RECORD,
+    RUN_SEED,
+    SERVER_ROUND,
+    SHARD_EXAMPLES,
+    SHARD_IDS,
+    SHARD_SEED,
+    shard_seed,
+)
+from fedgc.validation import check_integer
+
+#: What the user may hand over as arrays: Flower's record, or names with numpy arrays or torch tensors.
+ArraysLike = ArrayRecord | Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class ShardUpdate:
+    """The result of training on one shard.
+
+    Parameters
+    ----------
+    num_examples : int
+        Number of training examples in the shard.
+    arrays : ArrayRecord or mapping of str to array, optional
+        The arrays after training, a torch ``state_dict`` for instance. Give either these or `delta`.
+    delta : ArrayRecord or mapping of str to array, optional
+        The change of the arrays, or minus a gradient.
+    metrics : mapping of str to float
+        Training metrics, averaged over the shards by number of examples.
+    """
+
+    num_examples: int
+    arrays: ArraysLike | None = None
+    delta: ArraysLike | None = None
+    metrics: Mapping[str, float] = field(default_factory=dict)
+
+
+#: The user's function: (shard_id, arrays, config) or (shard_id, arrays, config, context) to ShardUpdate.
+ShardTrainer = Callable[..., ShardUpdate]
+TrainFunction = Callable[[Message, Context], Message]
+
+
+def gradient_coded(
+    *, num_shards: int | None = None, arrayrecord_key: str = "arrays", configrecord_key: str = "config"
+) -> Callable[[ShardTrainer], TrainFunction]:
+    """Turn the update of one shard into a train function of a Flower ClientApp.
+
+    The decorated function receives ``shard_id`` (int), ``arrays`` (ArrayRecord, the global arrays), ``config``
+    (ConfigRecord, as sent by the server, plus ``"shard-seed"``) and, if it has a fourth parameter, Flower's ``context``.
+    It returns a :class:`ShardUpdate`. For all clients that hold a shard to compute the same update, its randomness
+    should come from ``config["shard-seed"]``, which depends on run, round and shard but not on the client.
+
+    Parameters
+    ----------
+    num_shards : int, optional
+        Number of shards, for servers that assign none (plain FedAvg, say): the client then works through its own part,
+        shards ``partition_id * num_shards / num_partitions`` and following. If not given, ``num-shards`` of the run
+        config is used, and failing that one shard per partition.
+    arrayrecord_key, configrecord_key : str
+        Names of the records in the messages, as in the server's strategy.
+
+    Returns
+    -------
+    callable
+        A decorator for use under ``@app.train()``.
+
+    Notes
+    -----
+    The reply carries ``global + sum_j a_j N_j update_j / sum_j N_j`` and ``num-examples`` = ``sum_j N_j``, with the
+    assigned coefficients a_j and numbers of examples N_j. Without an assignment all a_j are one, and the reply is what
+    any FedAvg client would send.
+
+    Examples
+    --------
+    >>> from flwr.clientapp import ClientApp
+    >>> app = ClientApp()
+    >>> @app.train()
+    ... @gradient_coded(num_shards=40)
+    ... def train(shard_id, arrays, config):
+    ...     return ShardUpdate(num_examples=10, delta={name: 0 * a.numpy() for name, a in arrays.items()})
+    """
+    if num_shards is not None:
+        check_integer("num_shards", num_shards, low=1)
+
+    def decorate(trainer: ShardTrainer) -> TrainFunction:
+        wants_context = len(inspect.signature(trainer).parameters) > 3
+
+        @wraps(trainer)
+        def train(message: Message, context: Context) -> Message:
+            record = message.content.array_records[arrayrecord_key]
+            sent = message.content.config_records.get(configrecord_key, ConfigRecord())
+            assignment = message.content.config_records.get(RECORD)
+            if assignment is None:
+                assignment = _own_part(context, num_shards)
+            shard_ids = cast(list[int], assignment[SHARD_IDS])
+            coefficients = cast(list[float], assignment[COEFFICIENTS])
+            arrays = {name: array.numpy() for name, array in record.items()}
+
+            run_seed, server_round = cast(int, assignment[RUN_SEED]), cast(int, sent.get(SERVER_ROUND, 0))
+            total: Update = zero_update(arrays, np.dtype(np.float64))
+            examples: list[int] = []
+            metric_sums: dict[str, float] = {}
+            for shard_id, coefficient in zip(shard_ids, coefficients, strict=True):
+                config = ConfigRecord(dict(sent))
+                config[SHARD_SEED] = shard_seed(run_seed, server_round, shard_id)
+                arguments = (shard_id, record, config, context)
+                update = trainer(*arguments if wants_context else arguments[:3])
+                count = _check_update(update, shard_id)
+                add_scaled(total, coefficient * count, _delta(update, arrays, shard_id))
+                examples.append(count)
+                for name, value in update.metrics.items():
+                    metric_sums[name] = metric_sums.get(name, 0.0) + count * float(value)
+
+            n_examples = sum(examples)
+            scale = max(n_examples, 1)
+            coded = apply_update(arrays, {name: value / scale for name, value in total.items()})
+            reply = RecordDict(
+                {
+                    arrayrecord_key: ArrayRecord({name: Array(value) for name, value in coded.items()}),
+                    "metrics": MetricRecord(
+                        {NUM_EXAMPLES: n_examples, **{name: value / scale for name, value in metric_sums.items()}}
+                    ),
+                    RECORD: ConfigRecord({SHARD_IDS: list(shard_ids), SHARD_EXAMPLES: examples}),
+                }
+            )
+            return Message(reply, reply_to=message)
+
+        return train
+
+    return decorate
+
+
+def _own_part(context: Context, num_shards: int | None) -> ConfigRecord:
+    """Return the assignment of a client that was given none: its equal part of all shards."""
+    partition = int(cast(int, context.node_config["partition-id"]))
+    n_partitions = int(cast(int, context.node_config["num-partitions"]))
+    total = int(cast(int, num_shards or context.run_config.get("num-shards", n_partitions)))
+    shard_ids = list(range(partition * total // n_partitions, (partition + 1) * total // n_partitions))
+    seed = int(cast(int, context.run_config.get("seed", 0)))
+    return ConfigRecord({SHARD_IDS: shard_ids, COEFFICIENTS: [1.0] * len(shard_ids), RUN_SEED: seed})
+
+
+def _check_update(update: object, shard_id: int) -> int:
+    if not isinstance(update, ShardUpdate):
+        raise TypeError(f"shard {shard_id}: the train function must return a ShardUpdate; got {type(update).__name__}")
+    if (update.arrays is None) == (update.delta is None):
+        raise ValueError(f"shard {shard_id}: a ShardUpdate must hold either arrays or delta; got both or neither")
+    return check_integer(f"shard {shard_id}: num_examples", update.num_examples, low=0)
+
+
+def _delta(update: ShardUpdate, arrays: dict[str, NDArray[Any]], shard_id: int) -> Update:
+    given = update.arrays if update.arrays is not None else update.delta
+    values = {name: _to_numpy(value) for name, value in cast(Mapping[str, Any], given).items()}
+    if values.keys() != arrays.keys():
+        raise ValueError(f"shard {shard_id}: array names must be {sorted(arrays)}; got {sorted(values)}")
+    for name, value in values.items():
+        if value.shape != arrays[name].shape:
+            raise ValueError(
+                f"shard {shard_id}: array {name!r} must have shape {arrays[name].shape}; got {value.shape}"
+            )
+    return difference(values, arrays) if update.arrays is not None else values
+
+
+def _to_numpy(value: Any) -> NDArray[Any]:  # noqa: ANN401  (arrays of any library)
+    if isinstance(value, Array):
+        return value.numpy()
+    if hasattr(value, "detach"):  # a torch tensor, without importing torch here
+        return cast(NDArray[Any], value.detach().cpu().numpy())
+    return np.asarray(value)

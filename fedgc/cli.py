@@ -1,0 +1,93 @@
+"""The command line: ``fedgc run CONFIG.toml``."""
+
+from __future__ import annotations
+
+import logging
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from fedgc import __version__
+from fedgc.errors import ConfigError
+
+app = typer.Typer(
+    help="Federated training that does not wait for stragglers.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+
+
+def _version(show: bool) -> None:
+    if show:
+        typer.echo(f"fedgc {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version and exit.")
+    ] = False,
+) -> None:
+    pass
+
+
+@app.command()
+def run(
+    config: Annotated[Path, typer.Argument(help="The experiment, a TOML file.", metavar="CONFIG.toml")],
+    overrides: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="KEY=VALUE", help="Override a key: --set rounds=5 --set strategies.2.load=4"),
+    ] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="Folder for results.csv, summary.json and the figure.", metavar="DIR")
+    ] = None,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace results that DIR already holds.")] = False,
+    verbose: Annotated[bool, typer.Option("--verbose", help="Show Flower's log.")] = False,
+) -> None:
+    """Run an experiment in virtual time and show a table of its strategies."""
+    # Flower and torch take seconds to import: a wrong key, or --help, should not have to wait for them.
+    from rich.console import Console  # noqa: PLC0415
+
+    from fedgc.experiment.config import load_config  # noqa: PLC0415
+
+    settings = load_config(config, overrides or [])
+
+    from fedgc.experiment.display import live_progress, results_table  # noqa: PLC0415
+    from fedgc.experiment.results import check_output_folder, write_results  # noqa: PLC0415
+    from fedgc.experiment.runner import run_experiment  # noqa: PLC0415
+    from fedgc.experiment.summary import summarise  # noqa: PLC0415
+
+    if out is not None:
+        check_output_folder(out, overwrite=overwrite)
+    logging.getLogger("flwr").setLevel(logging.INFO if verbose else logging.ERROR)
+    _one_thread()
+    console = Console()
+    with live_progress(settings, console) as show:
+        rows = run_experiment(settings, show)
+    console.print(results_table(settings, summarise(rows, settings.target_accuracy)))
+    if out is not None:
+        for path in write_results(out, settings, rows):
+            console.print(f"wrote {path}", soft_wrap=True)
+
+
+def _one_thread() -> None:
+    """Keep torch to one thread: models here are small, and sums then do not depend on the number of cores."""
+    import torch  # noqa: PLC0415
+
+    torch.set_num_threads(1)
+
+
+def main() -> None:
+    """Run the command line; a wrong configuration ends with one line and exit code 2."""
+    try:
+        app()
+    except ConfigError as error:
+        typer.echo(f"fedgc: {' '.join(str(error).split())}", err=True)
+        sys.exit(2)
+    except KeyboardInterrupt:
+        typer.echo("fedgc: interrupted, nothing was written", err=True)
+        sys.exit(130)

@@ -1,0 +1,67 @@
+"""What a gradient code is: who computes which shards, and with which coefficients they are summed."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+
+class Blocks(NamedTuple):
+    """The block structure of a code whose shards fall into blocks that are served as a whole.
+
+    Attributes
+    ----------
+    of_client : ndarray of int, shape (n_clients,)
+        The block that each client serves.
+    of_shard : ndarray of int, shape (n_shards,)
+        The block that each shard belongs to.
+    n_blocks : int
+        Number of blocks.
+    """
+
+    of_client: NDArray[np.intp]
+    of_shard: NDArray[np.intp]
+    n_blocks: int
+
+
+class Code(ABC):
+    """An assignment of overlapping shards to clients with encoding coefficients.
+
+    Client i sends the coded update ``sum_j A[i, j] * update_j`` where A is the encoding matrix of shape
+    (n_clients, n_shards); A[i, j] is zero unless client i holds shard j.
+
+    To add a code, subclass this in a file of its own, export it in ``fedgc/codes/__init__.py`` and add it to the
+    list in ``tests/test_codes.py``.
+    """
+
+    n_clients: int
+    n_shards: int
+
+    @abstractmethod
+    def shards_of(self, client: int) -> NDArray[np.intp]:
+        """Return the indices of the shards that `client` computes in a round."""
+
+    @abstractmethod
+    def coefficients_of(self, client: int) -> NDArray[np.float64]:
+        """Return the encoding coefficients of `client`, in the order of :meth:`shards_of`."""
+
+    @property
+    def blocks(self) -> Blocks | None:
+        """The block structure, or None if the code has none."""
+        return None
+
+    @property
+    def encoding_matrix(self) -> NDArray[np.float64]:
+        """The dense encoding matrix, shape (n_clients, n_shards)."""
+        matrix = np.zeros((self.n_clients, self.n_shards))
+        for client in range(self.n_clients):
+            matrix[client, self.shards_of(client)] = self.coefficients_of(client)
+        return matrix
+
+    @property
+    def load(self) -> float:
+        """Computation load: number of shard copies per shard."""
+        return sum(len(self.shards_of(client)) for client in range(self.n_clients)) / self.n_shards

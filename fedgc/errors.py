@@ -1,0 +1,18 @@
+"""The errors that fedgc raises on purpose."""
+
+from __future__ import annotations
+
+
+class ConfigError(ValueError):
+    """A configuration holds an unknown key, a wrong type or an impossible value.
+
+    The message is one line that names the key, the value that came and what is allowed.
+    """
+
+
+class ReplyRejectedError(ValueError):
+    """A client's reply cannot be used in this round; the message is the reason that is logged."""
+
+
+class NoUnbiasedDecoderError(ValueError):
+    """Some shard update can never arrive, so that no choice of decoding weights is unbiased."""

@@ -1,0 +1,91 @@
+"""What a person sees while an experiment runs, and the table at its end."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Protocol
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Table
+
+from fedgc.experiment.config import ExperimentConfig
+from fedgc.experiment.runner import Row
+from fedgc.experiment.summary import StrategySummary
+
+
+class ShowRow(Protocol):
+    """Shows one row of results."""
+
+    def __call__(self, row: Row, /) -> None:
+        """Show the row."""
+
+
+@contextmanager
+def live_progress(config: ExperimentConfig, console: Console) -> Iterator[ShowRow]:
+    """Show a bar with round, arrivals, accuracy and time left; yields the function to call with each row."""
+    progress = Progress(
+        TextColumn("[bold]{task.description}"),
+        BarColumn(bar_width=24),
+        TextColumn("round"),
+        MofNCompleteColumn(),
+        TextColumn("{task.fields[status]}"),
+        TimeRemainingColumn(),
+        TextColumn("left"),
+        console=console,
+    )
+    total = config.rounds * len(config.seeds)
+    with progress:
+        bars = {
+            strategy.label: progress.add_task(strategy.label, total=total, status="", start=False)
+            for strategy in config.strategies
+        }
+        for bar in bars.values():
+            progress.update(bar, visible=False)
+
+        def show(row: Row) -> None:
+            bar = bars[row.strategy]
+            if row.round == 0:
+                progress.start_task(bar)
+                progress.update(bar, visible=True, status=f"seed {row.seed}")
+                return
+            status = f"seed {row.seed}  came {row.came:2d}/{row.clients}  accuracy {row.accuracy:.1%}"
+            progress.update(bar, advance=1, status=status)
+
+        yield show
+
+
+def results_table(config: ExperimentConfig, summaries: Sequence[StrategySummary]) -> Table:
+    """Return the table of results, one line per strategy."""
+    seeds = f", mean of {len(config.seeds)} seeds" if len(config.seeds) > 1 else ""
+    table = Table(title=f"{config.name}: {config.rounds} rounds{seeds}", title_justify="left")
+    table.add_column("strategy")
+    headings = (
+        "test\naccuracy",
+        f"rounds to\n{config.target_accuracy:.0%}",
+        f"virtual s\nto {config.target_accuracy:.0%}",
+        "clients\nthat came",
+        "residual error\npredicted",
+        "residual error\nobserved",
+    )
+    for heading in headings:
+        table.add_column(heading, justify="right")
+    for line in summaries:
+        never = f"{line.reached_target} of {len(config.seeds)} seeds" if line.reached_target else "not reached"
+        table.add_row(
+            line.strategy,
+            f"{line.accuracy:.1%}",
+            never if line.rounds_to_target is None else f"{line.rounds_to_target:.1f}",
+            "" if line.seconds_to_target is None else f"{line.seconds_to_target:.0f}",
+            f"{line.came:.1f} of {line.clients:.0f}",
+            _error(line.predicted_residual_error),
+            _error(line.observed_residual_error),
+        )
+    return table
+
+
+def _error(value: float | None) -> str:
+    if value is None:
+        return "–"
+    return "0" if value < 5e-7 else f"{value:.3g}"

@@ -1,0 +1,76 @@
+"""The figure of an experiment: test accuracy against virtual time."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Sequence
+
+import numpy as np
+from matplotlib import rc_context
+from matplotlib.figure import Figure
+from matplotlib.ticker import PercentFormatter
+
+from fedgc.experiment.config import ExperimentConfig
+from fedgc.experiment.runner import Row
+
+# Okabe and Ito's colours, which stay apart for colour-blind readers; line styles tell them apart in grey.
+COLOURS = ("#000000", "#D55E00", "#56B4E9", "#009E73", "#CC79A7", "#0072B2", "#E69F00")
+STYLES = ("--", ":", "-.", "-")
+
+
+def draw_figure(config: ExperimentConfig, rows: Sequence[Row]) -> tuple[bytes, bytes]:
+    """Return the figure as PNG and as SVG.
+
+    One line per strategy: the mean over seeds of the accuracy that the last finished round had reached by each instant,
+    with a band from the lowest to the highest seed.
+    """
+    figure = Figure(figsize=(8.0, 4.8), dpi=150, layout="constrained")
+    axes = figure.add_subplot()
+    strategies = list(dict.fromkeys(row.strategy for row in rows))
+    ends = {name: max(row.seconds for row in rows if row.strategy == name) for name in strategies}
+    # A method that waits may take many times as long as the others: the axis ends where the second slowest does, plus a
+    # half, so that the fast ones stay readable.
+    right = sorted(ends.values())[-2] * 1.5 if len(ends) > 1 else max(ends.values())
+    right = min(right, max(ends.values()))
+    for index, name in enumerate(strategies):
+        instants = np.linspace(0.0, min(right, ends[name]), 600)
+        curves = np.array([_accuracy_at(rows, name, seed, instants) for seed in config.seeds])
+        colour = COLOURS[index % len(COLOURS)]
+        axes.plot(instants, curves.mean(axis=0), STYLES[index % len(STYLES)], color=colour, label=name, linewidth=1.8)
+        if len(config.seeds) > 1:
+            axes.fill_between(instants, curves.min(axis=0), curves.max(axis=0), color=colour, alpha=0.13, linewidth=0)
+    axes.axhline(config.target_accuracy, color="0.55", linewidth=0.8, zorder=0)
+    axes.annotate(
+        f"target {config.target_accuracy:.0%}",
+        (right, config.target_accuracy),
+        xytext=(-2, 2),
+        textcoords="offset points",
+        ha="right",
+        va="bottom",
+        fontsize=8,
+        color="0.35",
+    )
+    axes.set_xlim(0.0, right)
+    axes.set_ylim(0.0, 1.0)
+    axes.yaxis.set_major_formatter(PercentFormatter(1.0))
+    axes.set_xlabel("virtual time since the start (seconds)")
+    axes.set_ylabel("test accuracy")
+    clients, shards = config.n_clients, config.task.shards
+    seeds = f", mean and range of {len(config.seeds)} seeds" if len(config.seeds) > 1 else ""
+    axes.set_title(f"{config.name}: {clients} clients, {shards} shards, {config.rounds} rounds{seeds}", fontsize=10)
+    axes.legend(loc="lower right", frameon=True, fontsize=9)
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.grid(alpha=0.25, linewidth=0.6)
+
+    png, svg = io.BytesIO(), io.BytesIO()
+    # Dates and random ids would make two runs of the same experiment differ.
+    with rc_context({"svg.hashsalt": "fedgc"}):
+        figure.savefig(png, format="png", metadata={"Software": None})
+        figure.savefig(svg, format="svg", metadata={"Date": None})
+    return png.getvalue(), svg.getvalue()
+
+
+def _accuracy_at(rows: Sequence[Row], strategy: str, seed: int, instants: np.ndarray) -> np.ndarray:  # type: ignore[type-arg]
+    own = [row for row in rows if row.strategy == strategy and row.seed == seed]
+    finished = np.searchsorted([row.seconds for row in own], instants, side="right") - 1
+    return np.array([row.accuracy for row in own])[finished]

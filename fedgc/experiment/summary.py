@@ -1,0 +1,106 @@
+"""Summarise results: one line per strategy, and what is needed to reproduce it."""
+
+from __future__ import annotations
+
+import platform
+import subprocess
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from fedgc.experiment.config import ExperimentConfig
+from fedgc.experiment.runner import Row
+
+
+@dataclass(frozen=True)
+class StrategySummary:
+    """Results of one strategy, averaged over seeds.
+
+    Attributes
+    ----------
+    strategy : str
+        The strategy's label.
+    accuracy : float
+        Final test accuracy.
+    rounds_to_target, seconds_to_target : float or None
+        Rounds and virtual seconds until the target accuracy was first reached; None unless every seed reached it.
+    reached_target : int
+        Number of seeds that reached it.
+    clients, came : float
+        Clients asked and used per round.
+    predicted_residual_error, observed_residual_error : float or None
+        Mean over the rounds.
+    """
+
+    strategy: str
+    accuracy: float
+    rounds_to_target: float | None
+    seconds_to_target: float | None
+    reached_target: int
+    clients: float
+    came: float
+    predicted_residual_error: float | None
+    observed_residual_error: float | None
+
+
+def summarise(rows: Sequence[Row], target_accuracy: float) -> list[StrategySummary]:
+    """Return one summary per strategy, in the order in which they appear."""
+    summaries = []
+    for strategy in dict.fromkeys(row.strategy for row in rows):
+        own = [row for row in rows if row.strategy == strategy]
+        trained = [row for row in own if row.round > 0]
+        runs = [[row for row in own if row.seed == seed] for seed in dict.fromkeys(row.seed for row in own)]
+        hits = [next((row for row in run if row.accuracy >= target_accuracy), None) for run in runs]
+        reached = [row for row in hits if row is not None]
+        everyone = len(reached) == len(runs)
+        summaries.append(
+            StrategySummary(
+                strategy=strategy,
+                accuracy=float(np.mean([run[-1].accuracy for run in runs])),
+                rounds_to_target=float(np.mean([row.round for row in reached])) if everyone else None,
+                seconds_to_target=float(np.mean([row.seconds for row in reached])) if everyone else None,
+                reached_target=len(reached),
+                clients=float(np.mean([row.clients for row in trained])),
+                came=float(np.mean([row.came for row in trained])),
+                predicted_residual_error=_mean(row.predicted_residual_error for row in trained),
+                observed_residual_error=_mean(row.observed_residual_error for row in trained),
+            )
+        )
+    return summaries
+
+
+def provenance(config: ExperimentConfig) -> dict[str, Any]:
+    """Return configuration, seeds, versions and commit: all that the results depend on."""
+    packages = ("fedgc", "flwr", "torch", "numpy", "scipy", "scikit-learn")
+    return {
+        "config": config.model_dump(mode="json"),
+        "seeds": config.seeds,
+        "versions": {"python": platform.python_version(), **{name: metadata.version(name) for name in packages}},
+        "commit": _commit(),
+    }
+
+
+def _mean(values: Iterable[float | None]) -> float | None:
+    known = [value for value in values if value is not None]
+    return float(np.mean(known)) if known else None
+
+
+def _commit() -> str | None:
+    """Return the commit of the source tree that runs, marked if it has changes, or None if it is installed."""
+    here = Path(__file__).resolve().parents[2]
+    if not (here / ".git").exists():
+        return None
+    try:
+        commit = _git(here, "rev-parse", "HEAD")
+        return commit + ("-modified" if _git(here, "status", "--porcelain", "--untracked-files=no") else "")
+    except (OSError, subprocess.CalledProcessError):
+        return None
+
+
+def _git(where: Path, *arguments: str) -> str:
+    command = ["git", "-C", str(where), *arguments]
+    return subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()

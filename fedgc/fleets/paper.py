@@ -1,0 +1,66 @@
+"""The straggler model of the base paper, as completion times."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import ClassVar
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from fedgc.fleets.base import Fleet, Parameter, Vector
+
+
+class PaperFleet(Fleet):
+    """Client i misses the deadline ``tau x seconds`` with probability ``exp(-psi_i (tau - 1))``.
+
+    Parameters
+    ----------
+    psi_low, psi_high : float
+        Range of the uniform distribution that each client's rate psi_i is drawn from, once per seed, unless `psi` is
+        given.
+
+    Notes
+    -----
+    This is the distribution of ``seconds x (1 + E / psi_i)`` with E standard exponential. As in the paper, the time
+    does not depend on the load, unless ``scale_with_load`` is 1.
+
+    References
+    ----------
+    H. Song, J. Choi, arXiv 2510.22539, section 6: psi uniform on (0.1, 2), tau in {1.1, 1.5}.
+
+    Examples
+    --------
+    >>> PaperFleet(2, seed=1, psi=[0.1, 2.0]).straggle_prob(deadline=1.5, load=1).round(4).tolist()
+    [0.9512, 0.3679]
+    """
+
+    name: ClassVar[str] = "paper"
+    PARAMETERS: ClassVar[dict[str, Parameter]] = {
+        **Fleet.PARAMETERS,
+        "psi": Parameter(np.nan, low=1e-9),  # rate of each client
+        "psi_low": Parameter(0.1, low=1e-9),
+        "psi_high": Parameter(2.0, low=1e-9),
+        "seconds": Parameter(1.0),  # least time of a round
+        "scale_with_load": Parameter(0.0, high=1.0),  # 1: time grows with the load, 0: it does not
+    }
+
+    def __init__(self, n_clients: int, *, seed: int, loss_detection: float = 60.0, **parameters: ArrayLike) -> None:
+        if "psi" not in parameters:
+            low, high = parameters.get("psi_low", 0.1), parameters.get("psi_high", 2.0)
+            if np.any(np.greater(low, high)):
+                raise ValueError(f"psi_low must be at most psi_high = {high}; got {low}")
+            # A stream of its own: a negative client or round cannot occur, and lists of other length never collide.
+            parameters["psi"] = np.random.default_rng([seed, n_clients]).uniform(low, high, n_clients)
+        super().__init__(n_clients, seed=seed, loss_detection=loss_detection, **parameters)
+
+    def _draw_work(self, own: Mapping[str, float], load: float, rng: np.random.Generator) -> float:
+        scale = load if own["scale_with_load"] else float(load > 0)
+        return scale * own["seconds"] * (1.0 + float(rng.standard_exponential()) / own["psi"])
+
+    def _work_within(self, seconds: Vector, load: float) -> Vector:
+        own = self.parameters
+        unit = own["seconds"] * np.where(own["scale_with_load"] > 0, load, float(load > 0))
+        with np.errstate(divide="ignore", invalid="ignore"):
+            spare = np.nan_to_num((seconds - unit) / unit, nan=np.inf, posinf=np.inf)
+        return np.where(seconds < unit, 0.0, 1.0 - np.exp(-own["psi"] * np.maximum(spare, 0.0)))

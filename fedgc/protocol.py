@@ -1,0 +1,38 @@
+"""What a server and a client of fedgc say to each other, beside Flower's own records.
+
+Strategies and clients share these names and nothing else. A train message carries the user's ArrayRecord and
+ConfigRecord as ever, plus a ConfigRecord named :data:`RECORD` with the assignment; a reply carries an ArrayRecord and a
+MetricRecord that any Flower strategy can average, plus a ConfigRecord of the same name that says what was encoded.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+#: Name of fedgc's ConfigRecord in messages and replies.
+RECORD = "fedgc"
+#: list of int: the shards to compute, or those that were computed.
+SHARD_IDS = "shard-ids"
+#: list of float: the encoding coefficient of each shard, in the order of the shard ids.
+COEFFICIENTS = "coefficients"
+#: list of int: number of examples of each shard, in the order of the shard ids.
+SHARD_EXAMPLES = "shard-examples"
+#: int, in the config given to the user's function: seed that depends on run, round and shard, not on the client.
+SHARD_SEED = "shard-seed"
+#: int: the run's seed, from which the shard seeds are derived.
+RUN_SEED = "run-seed"
+#: Flower's name for the round in the config that its strategies send.
+SERVER_ROUND = "server-round"
+#: Flower's name for the weight of a reply.
+NUM_EXAMPLES = "num-examples"
+
+
+def shard_seed(run_seed: int, server_round: int, shard_id: int) -> int:
+    """Return the seed of one shard's update in one round, the same for every client that holds the shard.
+
+    Examples
+    --------
+    >>> shard_seed(1, 2, 3) == shard_seed(1, 2, 3), shard_seed(1, 2, 3) == shard_seed(1, 3, 2)
+    (True, False)
+    """
+    return int(np.random.SeedSequence([run_seed, server_round, shard_id]).generate_state(1)[0])

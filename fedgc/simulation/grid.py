@@ -1,0 +1,260 @@
+"""Flower's Grid in one process and in virtual time."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import cast
+
+import numpy as np
+from flwr.app import ArrayRecord, ConfigRecord, Context, Error, Message, Metadata, MetricRecord, RecordDict
+from flwr.common.constant import ErrorCode
+from flwr.serverapp import Grid
+from flwr.supercore.run import Run
+
+from fedgc.deadline import collect_replies
+from fedgc.fleets import Fleet
+from fedgc.protocol import RECORD, SERVER_ROUND, SHARD_IDS
+from fedgc.simulation.clock import VirtualClock
+from fedgc.simulation.isolation import seeded_globals
+
+RunClient = Callable[[Message, Context], Message]
+
+#: Node id of client 0. Flower's SuperLink itself is node 1.
+FIRST_NODE_ID = 100
+
+
+@dataclass(frozen=True)
+class Event:
+    """One line of a run's trace.
+
+    Attributes
+    ----------
+    instant : float
+        Virtual seconds since the start of the run.
+    kind : str
+        "sent", "replied", "failed" (an error reply), "replaced" (by a newer message), "expired" or "unavailable".
+    client : int
+        Client index.
+    server_round : int
+        Round of the message.
+    message_type : str
+        Flower's message type.
+    """
+
+    instant: float
+    kind: str
+    client: int
+    server_round: int
+    message_type: str
+
+
+class VirtualGrid(Grid):
+    """A grid that calls the ClientApp itself and takes completion times from a fleet.
+
+    Parameters
+    ----------
+    fleet : Fleet
+        Who answers, and after how many seconds.
+    client_app : callable
+        A Flower ClientApp.
+    contexts : mapping of int to Context
+        The context of every node, by node id ``FIRST_NODE_ID + client``.
+    shards_per_client : float
+        Load of a train message without an assignment of fedgc's, in shards.
+    backlog : bool
+        What a node does with a message that comes while it still works on another. True: it finishes the first, as a
+        deployed SuperNode does, so that a slow node is late in the following rounds too. False: the new message
+        replaces the old, so that every round starts afresh and is met by the same draws whatever the strategy.
+
+    Notes
+    -----
+    A ClientApp runs when the clock reaches its completion time: work that nobody waits for is never done. Replies are
+    handed out in order of arrival, ties by client. A message that gets no reply is answered with Flower's own errors:
+    node unavailable after the fleet's `loss_detection`, reply unavailable when its time to live ends.
+    """
+
+    def __init__(
+        self,
+        fleet: Fleet,
+        client_app: RunClient,
+        contexts: Mapping[int, Context],
+        *,
+        run_id: int,
+        shards_per_client: float = 1.0,
+        backlog: bool = False,
+    ) -> None:
+        self.clock = VirtualClock()
+        self.trace: list[Event] = []
+        self._fleet = fleet
+        self._client_app = client_app
+        self._contexts = contexts
+        self._run = Run.create_empty(run_id)
+        self._shards_per_client = shards_per_client
+        self._backlog = backlog
+        self._online = dict.fromkeys(sorted(contexts))
+        self._replies: dict[str, Message] = {}
+        self._answered: set[str] = set()
+        self._in_progress: dict[int, str] = {}
+        self._free_at: dict[int, float] = {}
+        self._streams: dict[tuple[int, int], int] = {}
+        self._n_messages = 0
+
+    def set_run(self, run: Run) -> None:
+        """Set the run."""
+        self._run = run
+
+    @property
+    def run(self) -> Run:
+        """The run."""
+        return self._run
+
+    def create_message(
+        self, content: RecordDict, message_type: str, dst_node_id: int, group_id: str, ttl: float | None = None
+    ) -> Message:
+        """Create a message (deprecated in Flower, kept for its older apps)."""
+        return Message(content, dst_node_id, message_type, ttl=ttl, group_id=group_id)
+
+    def get_node_ids(self) -> Iterable[int]:
+        """Return the ids of the nodes that are not known to have gone."""
+        return list(self._online)
+
+    def push_messages(self, messages: Iterable[Message]) -> Iterable[str]:
+        """Send messages; each node starts at the current instant, or when it is free."""
+        return [self._push(message) for message in messages]
+
+    def pull_messages(self, message_ids: Iterable[str]) -> Iterable[Message]:
+        """Return the replies to these messages that have arrived by now."""
+        wanted = set(message_ids)
+        return [self._replies.pop(key) for key in list(self._replies) if key in wanted]
+
+    def send_and_receive(self, messages: Iterable[Message], *, timeout: float | None = None) -> Iterable[Message]:
+        """Send messages and wait for the replies, for at most `timeout` virtual seconds."""
+        limit = float("inf") if timeout is None else timeout
+        return collect_replies(self, messages, timeout=limit, clock=self.clock)
+
+    def _push(self, message: Message) -> str:
+        client = message.metadata.dst_node_id - FIRST_NODE_ID
+        if message.metadata.dst_node_id not in self._contexts:
+            return ""
+        self._n_messages += 1
+        message_id = f"{self._n_messages:08d}"
+        message.metadata.__dict__["_message_id"] = message_id
+        server_round = _round_of(message)
+        stream = self._streams.get((client, server_round), 0)
+        self._streams[client, server_round] = stream + 1
+        # What the server changes after sending must not reach the client: Flower's FedAvg writes the round number into
+        # one ConfigRecord that all its messages share.
+        job = _Job(_copy(message), client, server_round)
+        self._record("sent", job)
+
+        now = self.clock.now()
+        seconds = self._fleet.completion_time(client, server_round, self._load(message), stream=stream)
+        expires = now + message.metadata.ttl
+        if not np.isfinite(seconds):
+            self.clock.schedule(now + self._fleet.loss_detection, lambda: self._lose(job), priority=client)
+        else:
+            if self._backlog:
+                start = max(now, self._free_at.get(client, 0.0))
+                if start < expires:
+                    self._free_at[client] = start + seconds
+            else:
+                start = now
+                self._in_progress[client] = message_id
+            if start + seconds <= expires:
+                self.clock.schedule(start + seconds, lambda: self._complete(job), priority=client)
+        self.clock.schedule(
+            expires, lambda: self._fail(job, "expired", ErrorCode.REPLY_MESSAGE_UNAVAILABLE, "TTL ended"), priority=client
+        )
+        return message_id
+
+    def _load(self, message: Message) -> float:
+        if message.metadata.message_type.split(".")[0] != "train":
+            return 0.0
+        if RECORD in message.content.config_records:
+            return float(len(cast(list[int], message.content.config_records[RECORD][SHARD_IDS])))
+        return self._shards_per_client
+
+    def _complete(self, job: _Job) -> None:
+        key = job.message.metadata.message_id
+        if not self._backlog and self._in_progress.get(job.client) != key:
+            self._record("replaced", job)
+            return
+        context = self._contexts[job.message.metadata.dst_node_id]
+        instruction = _as_received(job.message)
+        try:
+            with seeded_globals(self._fleet.seed, job.client, job.server_round, 1):
+                reply = self._client_app(instruction, context)
+            if not isinstance(reply, Message) or reply.metadata.reply_to_message_id != key:
+                raise TypeError(f"a ClientApp must return a Message in reply to the one it got; got {reply!r:.80}")
+        except Exception as error:  # a client may fail in any way: the round goes on without it
+            reason = f"{type(error).__name__}: {error}"
+            self._fail(job, "failed", ErrorCode.CLIENT_APP_RAISED_EXCEPTION, reason)
+            return
+        self._answer(job, "failed" if reply.has_error() else "replied", reply)
+
+    def _lose(self, job: _Job) -> None:
+        if self._fleet.has_left(job.client, job.server_round):
+            self._online.pop(job.message.metadata.dst_node_id, None)
+        self._fail(job, "unavailable", ErrorCode.NODE_UNAVAILABLE, "node unavailable")
+
+    def _fail(self, job: _Job, kind: str, code: int, reason: str) -> None:
+        if job.message.metadata.message_id not in self._answered:
+            self._answer(job, kind, Message(Error(code=code, reason=reason), reply_to=_as_received(job.message)))
+
+    def _answer(self, job: _Job, kind: str, reply: Message) -> None:
+        key = job.message.metadata.message_id
+        self._answered.add(key)
+        self._record(kind, job)
+        self._replies[key] = reply
+
+    def _record(self, kind: str, job: _Job) -> None:
+        metadata = job.message.metadata
+        self.trace.append(Event(self.clock.now(), kind, job.client, job.server_round, metadata.message_type))
+
+
+@dataclass(frozen=True, eq=False)
+class _Job:
+    message: Message
+    client: int
+    server_round: int
+
+
+def _round_of(message: Message) -> int:
+    for config in message.content.config_records.values():
+        if SERVER_ROUND in config:
+            return int(cast(int, config[SERVER_ROUND]))
+    return int(message.metadata.group_id) if message.metadata.group_id.isdigit() else 0
+
+
+def _copy(message: Message) -> Message:
+    """Return a message with records of its own; arrays are immutable bytes and stay shared."""
+    content = RecordDict()
+    for name, record in message.content.items():
+        kind = cast(type[ArrayRecord] | type[ConfigRecord] | type[MetricRecord], type(record))
+        content[name] = kind(dict(record))  # type: ignore[arg-type]
+    return Message(metadata=_metadata(message.metadata), content=content)
+
+
+def _as_received(message: Message) -> Message:
+    """Return the message as if made now: a reply's time to live is counted in real time from it."""
+    received = _copy(message)
+    received.metadata.created_at = datetime.now(tz=UTC).timestamp()
+    return received
+
+
+def _metadata(source: Metadata) -> Metadata:
+    return Metadata(
+        run_id=source.run_id,
+        message_id=source.message_id,
+        src_node_id=source.src_node_id,
+        dst_node_id=source.dst_node_id,
+        reply_to_message_id=source.reply_to_message_id,
+        group_id=source.group_id,
+        created_at=source.created_at,
+        ttl=source.ttl,
+        message_type=source.message_type,
+        src_task_id=source.src_task_id,
+        dst_task_id=source.dst_task_id,
+    )

@@ -1,0 +1,36 @@
+"""Keep foreign code reproducible: Flower apps draw from global random generators, so each gets seeded ones.
+
+This is the one place in the project that touches global randomness. Flower's node sampling uses `random`, its
+differential privacy uses `numpy.random`, and most ClientApps shuffle with torch's default generator. Seeding them once
+at the start would not do: the clients' order, and with it every later draw, differs between strategies.
+"""
+
+from __future__ import annotations
+
+import random
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+
+
+@contextmanager
+def seeded_globals(*key: int) -> Iterator[None]:
+    """Seed the global generators of `random`, numpy and torch (if it is loaded) from `key`, and restore them after."""
+    seed = int(np.random.SeedSequence(key).generate_state(1)[0])
+    torch: Any = sys.modules.get("torch")
+    python_state, numpy_state = random.getstate(), np.random.get_state()  # noqa: NPY002
+    torch_state = torch.get_rng_state() if torch else None
+    random.seed(seed)
+    np.random.seed(seed)  # noqa: NPY002
+    if torch:
+        torch.default_generator.manual_seed(seed)  # torch.manual_seed also seeds every accelerator, at a millisecond
+    try:
+        yield
+    finally:
+        random.setstate(python_state)
+        np.random.set_state(numpy_state)  # noqa: NPY002
+        if torch and torch_state is not None:
+            torch.set_rng_state(torch_state)

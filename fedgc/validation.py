@@ -1,0 +1,100 @@
+"""Checks at the public boundary: which parameter, what it must be, what came."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from numbers import Integral, Real
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+
+def check_integer(name: str, value: object, *, low: int, high: int | None = None) -> int:
+    """Return `value` as an int within ``[low, high]``.
+
+    Raises
+    ------
+    ValueError
+        If `value` is not an integer or lies outside the range.
+
+    Examples
+    --------
+    >>> check_integer("load", 2, low=1)
+    2
+    >>> check_integer("load", 9, low=1, high=4)
+    Traceback (most recent call last):
+    ...
+    ValueError: load must be an integer from 1 to 4; got 9
+    """
+    limits = f"from {low} to {high}" if high is not None else f"of at least {low}"
+    if isinstance(value, bool) or not isinstance(value, Integral) or value < low or (high is not None and value > high):
+        raise ValueError(f"{name} must be an integer {limits}; got {value!r}")
+    return int(value)
+
+
+def check_positive(name: str, value: object) -> float:
+    """Return `value` as a finite float above zero, or raise ValueError."""
+    if isinstance(value, bool) or not isinstance(value, Real) or not np.isfinite(float(value)) or value <= 0:
+        raise ValueError(f"{name} must be a finite number above 0; got {value!r}")
+    return float(value)
+
+
+def check_vector(
+    name: str,
+    value: ArrayLike,
+    *,
+    length: int,
+    low: float = -np.inf,
+    high: float = np.inf,
+    high_open: bool = False,
+    who: str = "entry",
+) -> NDArray[np.float64]:
+    """Return `value` as a float vector of `length` finite entries in ``[low, high]`` (or ``[low, high)``).
+
+    Raises
+    ------
+    ValueError
+        If the length differs or an entry lies outside the range; the message names the first one.
+
+    Examples
+    --------
+    >>> check_vector("straggle_prob", [0.1, 1.2], length=2, low=0, high=1, high_open=True, who="client")
+    Traceback (most recent call last):
+    ...
+    ValueError: straggle_prob must lie in [0, 1); got 1.2 for client 1
+    """
+    vector = np.array(value, dtype=np.float64)
+    if vector.shape != (length,):
+        raise ValueError(f"{name} must have shape ({length},); got shape {vector.shape}")
+    good = np.isfinite(vector) & (vector >= low) & ((vector < high) if high_open else (vector <= high))
+    if not good.all():
+        first = int(np.argmin(good))
+        interval = f"[{low:g}, {high:g}{')' if high_open or not np.isfinite(high) else ']'}"
+        raise ValueError(f"{name} must lie in {interval}; got {vector[first]:g} for {who} {first}")
+    vector.setflags(write=False)
+    return vector
+
+
+def check_straggle_prob(value: ArrayLike, n_clients: int) -> NDArray[np.float64]:
+    """Return the probabilities to miss the deadline as a vector in ``[0, 1)``, one per client.
+
+    One is excluded: a client that never arrives leaves no unbiased decoding weights for what only it holds.
+    """
+    return check_vector("straggle_prob", value, length=n_clients, low=0.0, high=1.0, high_open=True, who="client")
+
+
+def check_arrived(value: ArrayLike, n_clients: int) -> NDArray[np.bool_]:
+    """Return who arrived as a boolean vector, one entry per client."""
+    arrived = np.asarray(value)
+    if arrived.shape != (n_clients,) or arrived.dtype != np.bool_:
+        raise ValueError(
+            f"arrived must be a boolean vector of shape ({n_clients},); got {arrived.dtype} of shape {arrived.shape}"
+        )
+    return arrived
+
+
+def one_of(name: str, value: str, allowed: Sequence[str]) -> str:
+    """Return `value` if it is one of the `allowed` names, or raise ValueError that lists them."""
+    if value not in allowed:
+        raise ValueError(f"{name} must be one of {', '.join(sorted(allowed))}; got {value!r}")
+    return value

@@ -1,0 +1,81 @@
+"""A grid whose send_and_receive keeps the round's deadline, whatever Flower runtime is behind it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+
+from flwr.app import Message, RecordDict
+from flwr.proto.node_pb2 import NodeInfo
+from flwr.serverapp import Grid
+from flwr.supercore.run import Run
+
+from fedgc.clock import Clock, WallClock
+from fedgc.deadline import collect_replies
+
+
+def clock_of(grid: Grid) -> Clock:
+    """Return the clock that a grid lives by: its own if it has one, else the wall clock."""
+    clock: Clock | None = getattr(grid, "clock", None)
+    return clock if clock is not None else WallClock()
+
+
+class DeadlineGrid(Grid):
+    """Wrap a grid so that Flower's own training loop meets exact deadlines.
+
+    Flower's ``Strategy.start`` is a good loop whose one fault here is that the grid's ``send_and_receive`` decides when
+    a round ends. Replacing that one method keeps the loop, and whatever Flower adds to it, in place of a copy of it.
+
+    Parameters
+    ----------
+    grid : Grid
+        The runtime's grid.
+    train_timeout : callable
+        Seconds that training messages may take, asked anew in every round.
+    """
+
+    def __init__(self, grid: Grid, train_timeout: Callable[[], float]) -> None:
+        self._grid = grid
+        self._train_timeout = train_timeout
+        self.clock = clock_of(grid)
+
+    def set_run(self, run: Run) -> None:
+        """Set the run of the wrapped grid."""
+        self._grid.set_run(run)
+
+    @property
+    def run(self) -> Run:
+        """The run of the wrapped grid."""
+        return self._grid.run
+
+    def create_message(
+        self, content: RecordDict, message_type: str, dst_node_id: int, group_id: str, ttl: float | None = None
+    ) -> Message:
+        """Create a message through the wrapped grid."""
+        return self._grid.create_message(content, message_type, dst_node_id, group_id, ttl)
+
+    def get_node_ids(self) -> Iterable[int]:
+        """Return the wrapped grid's node ids."""
+        return self._grid.get_node_ids()
+
+    def get_nodes(self) -> Iterable[NodeInfo]:
+        """Return the wrapped grid's nodes."""
+        return self._grid.get_nodes()
+
+    def push_messages(self, messages: Iterable[Message]) -> Iterable[str]:
+        """Send messages through the wrapped grid."""
+        return self._grid.push_messages(messages)
+
+    def pull_messages(self, message_ids: Iterable[str]) -> Iterable[Message]:
+        """Return replies from the wrapped grid."""
+        return self._grid.pull_messages(message_ids)
+
+    def send_and_receive(self, messages: Iterable[Message], *, timeout: float | None = None) -> Iterable[Message]:
+        """Send messages and return the replies that come before the deadline.
+
+        Training messages get the strategy's deadline; all others get `timeout`.
+        """
+        batch = list(messages)
+        if any(message.metadata.message_type.split(".")[0] == "train" for message in batch):
+            timeout = self._train_timeout()
+        limit = float("inf") if timeout is None else timeout
+        return collect_replies(self._grid, batch, timeout=limit, clock=self.clock)

@@ -1,0 +1,88 @@
+"""Check each reply on its own, so that one bad client costs its own contribution and nothing else."""
+
+from __future__ import annotations
+
+from typing import cast
+
+import numpy as np
+from flwr.app import ConfigRecord, Message
+from numpy.typing import NDArray
+
+from fedgc.encoding import Arrays, difference
+from fedgc.errors import ReplyRejectedError
+from fedgc.protocol import NUM_EXAMPLES, RECORD, SHARD_EXAMPLES, SHARD_IDS
+from fedgc.round import CodedUpdate
+
+
+def read_reply(reply: Message, arrays: Arrays, assigned: NDArray[np.intp], *, weighted_by_key: str) -> CodedUpdate:
+    """Turn a client's reply into its coded update.
+
+    Parameters
+    ----------
+    reply : Message
+        The reply.
+    arrays : mapping of str to ndarray
+        The global arrays that the client was sent.
+    assigned : ndarray of int
+        The shards that the client was told to compute.
+    weighted_by_key : str
+        Name of the metric that holds the number of examples.
+
+    Raises
+    ------
+    ReplyRejectedError
+        If the reply is an error, or anything in it is missing, misshapen, not finite, or about other shards.
+
+    Notes
+    -----
+    The reply's arrays are ``global + coded update / number of examples``, so that wrappers and mods which expect a
+    model find one; the coded update is recovered from the difference.
+    """
+    if reply.has_error():
+        raise ReplyRejectedError(f"error {reply.error.code}: {reply.error.reason}")
+    content = reply.content
+    if len(content.array_records) != 1 or len(content.metric_records) != 1 or RECORD not in content.config_records:
+        raise ReplyRejectedError(
+            f"a reply must hold one ArrayRecord, one MetricRecord and the ConfigRecord {RECORD!r}; "
+            f"got {sorted(content.keys())} (is the train function decorated with gradient_coded?)"
+        )
+    shard_examples = _shard_examples(content.config_records[RECORD], assigned)
+    metrics = next(iter(content.metric_records.values()))
+    n_examples = float(shard_examples.sum())
+    if metrics.get(weighted_by_key) != n_examples:
+        raise ReplyRejectedError(f"{weighted_by_key} must be {n_examples:g}; got {metrics.get(weighted_by_key)!r}")
+
+    record = next(iter(content.array_records.values()))
+    if set(record) != set(arrays):
+        raise ReplyRejectedError(f"array names must be {sorted(arrays)}; got {sorted(record)}")
+    received: dict[str, NDArray[np.generic]] = {}
+    for name, value in arrays.items():
+        try:
+            array = record[name].numpy()
+        except Exception as error:
+            raise ReplyRejectedError(f"array {name!r} cannot be read: {error}") from None
+        if array.shape != value.shape:
+            raise ReplyRejectedError(f"array {name!r} must have shape {value.shape}; got {array.shape}")
+        if not np.issubdtype(array.dtype, np.number) or np.issubdtype(array.dtype, np.complexfloating):
+            raise ReplyRejectedError(f"array {name!r} must hold real numbers; got {array.dtype}")
+        if not np.isfinite(array).all():
+            raise ReplyRejectedError(f"array {name!r} must be finite; got NaN or infinity")
+        received[name] = array
+    mean = difference(received, arrays)
+    return CodedUpdate({name: n_examples * value for name, value in mean.items()}, shard_examples)
+
+
+def _shard_examples(record: ConfigRecord, assigned: NDArray[np.intp]) -> NDArray[np.float64]:
+    shard_ids, examples = record.get(SHARD_IDS), record.get(SHARD_EXAMPLES)
+    if not isinstance(shard_ids, list) or shard_ids != assigned.tolist():
+        raise ReplyRejectedError(f"{SHARD_IDS} must be {assigned.tolist()}; got {shard_ids}")
+    if (
+        not isinstance(examples, list)
+        or len(examples) != len(shard_ids)
+        or not all(isinstance(count, int) and count >= 0 for count in examples)
+    ):
+        raise ReplyRejectedError(f"{SHARD_EXAMPLES} must be {len(shard_ids)} integers of at least 0; got {examples}")
+    counts = np.array(cast(list[int], examples), dtype=np.float64)
+    if counts.sum() <= 0:
+        raise ReplyRejectedError(f"{NUM_EXAMPLES} must be above 0; got 0")
+    return counts
