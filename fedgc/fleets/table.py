@@ -99,6 +99,8 @@ def _spread_groups(
             _check_number(f"{where}.{key}", value)
             base = parameters.get(key, kind.PARAMETERS[key].default)
             column = np.full(n_clients, base) if np.ndim(base) == 0 else np.array(base, dtype=np.float64)
+            if column.shape != (n_clients,):
+                raise ValueError(f"{key} must have shape ({n_clients},); got shape {column.shape}")
             column[members] = value
             parameters[key] = column
     return parameters

@@ -64,6 +64,7 @@ class DigitsTask:
         self._train = torch.from_numpy(train_x), torch.from_numpy(train_y)
         self._test = torch.from_numpy(test_x), torch.from_numpy(test_y)
         self._loss = nn.CrossEntropyLoss()
+        self._network = nn.Sequential(nn.Linear(64, self._hidden), nn.ReLU(), nn.Linear(self._hidden, 10))
 
     @property
     def shard_examples(self) -> list[int]:
@@ -72,14 +73,17 @@ class DigitsTask:
 
     def initial_arrays(self) -> ArrayRecord:
         """Return the untrained network's arrays, drawn from the task's seed."""
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(self._seed)
-            return ArrayRecord(self._network().state_dict())
+        generator = torch.Generator().manual_seed(self._seed)
+        state = {}
+        for name, value in self._network.state_dict().items():
+            fan_in = 64 if name.startswith("0") else self._hidden
+            state[name] = torch.empty_like(value).uniform_(-(fan_in**-0.5), fan_in**-0.5, generator=generator)
+        return ArrayRecord(state)
 
     def train_shard(self, shard_id: int, arrays: ArrayRecord, config: ConfigRecord) -> ShardUpdate:
         """Train the global arrays on one shard and return what they became."""
         x, y = (part[self.shards[shard_id]] for part in self._train)
-        network = self._network()
+        network = self._network
         network.load_state_dict(arrays.to_torch_state_dict())
         parameters = list(network.parameters())
         shuffle = torch.Generator().manual_seed(int(cast(int, config[SHARD_SEED])))
@@ -93,17 +97,16 @@ class DigitsTask:
                         parameter -= self._learning_rate * gradient
                 loss_sum += float(loss.detach()) * len(batch)
         mean_loss = loss_sum / (len(y) * self._local_epochs)
-        return ShardUpdate(num_examples=len(y), arrays=network.state_dict(), metrics={"train_loss": mean_loss})
+        # A copy, since the next shard is trained in the same network.
+        arrays_after = {name: value.clone() for name, value in network.state_dict().items()}
+        return ShardUpdate(num_examples=len(y), arrays=arrays_after, metrics={"train_loss": mean_loss})
 
     def evaluate(self, arrays: ArrayRecord) -> MetricRecord:
         """Return accuracy and loss on the test set."""
-        network = self._network()
+        network = self._network
         network.load_state_dict(arrays.to_torch_state_dict())
         x, y = self._test
         with torch.no_grad():
             logits = network(x)
             accuracy = float((logits.argmax(1) == y).float().mean())
             return MetricRecord({"accuracy": accuracy, "loss": float(self._loss(logits, y))})
-
-    def _network(self) -> nn.Module:
-        return nn.Sequential(nn.Linear(64, self._hidden), nn.ReLU(), nn.Linear(self._hidden, 10))

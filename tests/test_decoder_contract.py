@@ -1,0 +1,151 @@
+"""The contract that every decoder keeps, checked by enumeration of all arrival sets."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from fedgc.codes import FractionalRepetition
+from fedgc.decoders import DECODERS, CalibratedDecoder, Decoder, DecodingStatus, FixedDecoder, OptimalDecoder
+from fedgc.gram import GramModel
+from tests.enumeration import assert_unbiased, exact_moments
+
+CODES = {
+    "one client": FractionalRepetition([0], [0, 0]),
+    "one block": FractionalRepetition([0, 0, 0], [0, 0]),
+    "no redundancy": FractionalRepetition([0, 1, 2, 3], [0, 1, 2, 3]),
+    "pairs": FractionalRepetition([0, 1, 2, 0, 1, 2], [0, 0, 1, 2, 2, 2]),
+    "uneven": FractionalRepetition([0, 1, 0, 2, 0, 1, 3, 3], [0, 1, 1, 2, 3, 3, 3]),
+}
+GRAMS = ("orthogonal", "mixed", "aligned", "tiny incoherence", "twelve orders")
+
+
+def make_gram(kind: str, n_shards: int, rng: np.random.Generator) -> GramModel:
+    """A Gram model with shards of unequal energy."""
+    d, r = rng.uniform(0.5, 2.0, n_shards), rng.uniform(0.5, 2.0, n_shards)
+    if kind == "orthogonal":
+        r = np.zeros(n_shards)
+    elif kind == "aligned":
+        d = d * 1e-3
+    elif kind == "tiny incoherence":
+        d = d * 1e-8
+    elif kind == "twelve orders":
+        d = d * 10.0 ** rng.uniform(-6, 6, n_shards)
+    return GramModel(d, r)
+
+
+@pytest.fixture(params=[0, 1, 2])
+def rng(request: pytest.FixtureRequest) -> np.random.Generator:
+    return np.random.default_rng([11, request.param])
+
+
+@pytest.mark.parametrize("name", DECODERS)
+@pytest.mark.parametrize("code", CODES.values(), ids=CODES)
+@pytest.mark.parametrize("gram_kind", GRAMS)
+def test_unbiased_over_all_arrival_sets(
+    name: str, code: FractionalRepetition, gram_kind: str, rng: np.random.Generator
+) -> None:
+    p = rng.uniform(0.0, 1.0, code.n_clients)
+    assert_unbiased(DECODERS[name](), code, p, make_gram(gram_kind, code.n_shards, rng))
+
+
+@pytest.mark.parametrize("name", DECODERS)
+@pytest.mark.parametrize("p", [0.0, 1e-9, 0.5, 0.99, 0.999])
+def test_unbiased_at_extreme_probabilities(name: str, p: float) -> None:
+    code = CODES["pairs"]
+    assert_unbiased(DECODERS[name](), code, np.full(6, p), GramModel.uniform(6, 0.5))
+
+
+@pytest.mark.parametrize("name", DECODERS)
+@pytest.mark.parametrize("code", CODES.values(), ids=CODES)
+@pytest.mark.parametrize("gram_kind", GRAMS)
+def test_predicted_residual_error_is_the_enumerated_one(
+    name: str, code: FractionalRepetition, gram_kind: str, rng: np.random.Generator
+) -> None:
+    p, gram = rng.uniform(0.05, 0.95, code.n_clients), make_gram(gram_kind, code.n_shards, rng)
+    calibrated = DECODERS[name]().calibrate(code, p, gram)
+    # The prediction is a difference of quadratic forms of order one, so it is exact to rounding in absolute terms.
+    assert calibrated.residual_error == pytest.approx(exact_moments(calibrated, p, gram).residual_error, abs=1e-12)
+
+
+@pytest.mark.parametrize("name", DECODERS)
+def test_only_arrivals_have_weight_and_the_status_tells(name: str) -> None:
+    code = CODES["pairs"]
+    calibrated = DECODERS[name]().calibrate(code, np.full(6, 0.3), GramModel.uniform(6, 0.2))
+    some = calibrated.decode(np.array([True, False, False, True, True, False]))
+    assert (some.decoding_weights[[1, 2, 5]] == 0).all()
+    assert some.status is DecodingStatus.PARTIAL
+    np.testing.assert_allclose(some.coverage, code.encoding_matrix.T @ some.decoding_weights, atol=1e-15)
+    nothing = calibrated.decode(np.zeros(6, dtype=bool))
+    assert nothing.status is DecodingStatus.EMPTY
+    assert (nothing.decoding_weights == 0).all()
+    assert calibrated.decode(np.ones(6, dtype=bool)).status is DecodingStatus.COMPLETE
+
+
+@pytest.mark.parametrize("name", DECODERS)
+def test_nobody_straggles_then_every_shard_counts_once(name: str) -> None:
+    code = CODES["uneven"]
+    calibrated = DECODERS[name]().calibrate(code, np.zeros(8), GramModel.uniform(7, 0.5))
+    np.testing.assert_allclose(calibrated.decode(np.ones(8, dtype=bool)).coverage, 1.0, atol=1e-14)
+    assert calibrated.residual_error == pytest.approx(0.0, abs=1e-14)
+
+
+@pytest.mark.parametrize("name", DECODERS)
+@pytest.mark.parametrize(
+    ("p", "message"),
+    [
+        ([0.5, 1.0], r"straggle_prob must lie in \[0, 1\); got 1 for client 1"),
+        ([-0.1, 0.5], r"straggle_prob must lie in \[0, 1\); got -0.1 for client 0"),
+        ([0.5, np.nan], r"straggle_prob must lie in \[0, 1\); got nan for client 1"),
+        ([0.5], r"straggle_prob must have shape \(2,\); got shape \(1,\)"),
+    ],
+)
+def test_bad_probabilities_are_refused(name: str, p: list[float], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        DECODERS[name]().calibrate(FractionalRepetition([0, 0], [0]), p, GramModel.uniform(1, 0.5))
+
+
+@pytest.mark.parametrize("name", DECODERS)
+def test_bad_sizes_and_arrivals_are_refused(name: str) -> None:
+    code = FractionalRepetition([0, 0], [0])
+    with pytest.raises(ValueError, match=r"gram must be of size n_shards = 1; got 3"):
+        DECODERS[name]().calibrate(code, [0.5, 0.5], GramModel.uniform(3, 0.5))
+    calibrated = DECODERS[name]().calibrate(code, [0.5, 0.5], GramModel.uniform(1, 0.5))
+    with pytest.raises(ValueError, match=r"arrived must be a boolean vector of shape \(2,\); got int64"):
+        calibrated.decode(np.array([1, 0]))
+
+
+class _Biased(Decoder):
+    """Scales another decoder's weights by a millionth, or drops its correction."""
+
+    name = "biased"
+
+    def __init__(self, inner: Decoder, factor: float) -> None:
+        self._inner, self._factor = inner, factor
+
+    def _calibrate(self, code, straggle_prob, gram) -> CalibratedDecoder:  # type: ignore[no-untyped-def]
+        calibrated = self._inner.calibrate(code, straggle_prob, gram)
+        weights, factor = calibrated._weights, self._factor
+        calibrated._weights = lambda arrived: factor * weights(arrived)  # type: ignore[method-assign]
+        return calibrated
+
+
+class _FirstCopyCounts(Decoder):
+    """ErasureHead's rule: every block that came counts once, what is missing is lost."""
+
+    name = "first-copy"
+
+    def _calibrate(self, code, straggle_prob, gram) -> CalibratedDecoder:  # type: ignore[no-untyped-def]
+        calibrated = OptimalDecoder().calibrate(code, np.zeros(code.n_clients), gram)
+        calibrated._gram = GramModel(calibrated._gram.incoherent, 0 * calibrated._gram.coherent)  # type: ignore[attr-defined]
+        return calibrated
+
+
+@pytest.mark.parametrize(
+    "decoder",
+    [_Biased(FixedDecoder(), 1 + 1e-9), _Biased(OptimalDecoder(), 1 + 1e-9), _FirstCopyCounts()],
+    ids=["fixed, off by 1e-9", "optimal, off by 1e-9", "first copy"],
+)
+def test_a_biased_decoder_fails_the_contract(decoder: Decoder) -> None:
+    with pytest.raises(AssertionError, match="bias"):
+        assert_unbiased(decoder, CODES["pairs"], np.full(6, 0.4), GramModel.uniform(6, 0.3))
