@@ -43,7 +43,8 @@ def apply_update(arrays: Arrays, update: Arrays) -> dict[str, NDArray[np.generic
     result: dict[str, NDArray[np.generic]] = {}
     for name, value in arrays.items():
         moved = value + update[name]
-        result[name] = (moved if np.issubdtype(value.dtype, np.floating) else np.rint(moved)).astype(value.dtype)
+        # Sums of 0-d arrays are scalars, which Flower does not take for arrays.
+        result[name] = np.asarray(moved if np.issubdtype(value.dtype, np.floating) else np.rint(moved), value.dtype)
     return result
 
 

@@ -27,22 +27,26 @@ def draw_figure(config: ExperimentConfig, rows: Sequence[Row]) -> tuple[bytes, b
     figure = Figure(figsize=(8.0, 4.8), dpi=150, layout="constrained")
     axes = figure.add_subplot()
     strategies = list(dict.fromkeys(row.strategy for row in rows))
+    target = config.target_accuracy
     ends = {name: max(row.seconds for row in rows if row.strategy == name) for name in strategies}
-    # A method that waits may take many times as long as the others: the axis ends where the second slowest does, plus a
-    # half, so that the fast ones stay readable.
-    right = sorted(ends.values())[-2] * 1.5 if len(ends) > 1 else max(ends.values())
-    right = min(right, max(ends.values()))
+    # A method that waits may take many times as long as the others. The axis ends where all that reach the target have
+    # reached it, or all but the slowest have ended, so that the fast ones stay readable.
+    hits = [
+        next((row.seconds for row in rows if (row.strategy, row.seed) == run and row.accuracy >= target), 0.0)
+        for run in dict.fromkeys((row.strategy, row.seed) for row in rows)
+    ]
+    right = min(max(ends.values()), max(1.05 * max(hits), sorted(ends.values())[-2:][0]))
     for index, name in enumerate(strategies):
         instants = np.linspace(0.0, min(right, ends[name]), 600)
         curves = np.array([_accuracy_at(rows, name, seed, instants) for seed in config.seeds])
         colour = COLOURS[index % len(COLOURS)]
         axes.plot(instants, curves.mean(axis=0), STYLES[index % len(STYLES)], color=colour, label=name, linewidth=1.8)
         if len(config.seeds) > 1:
-            axes.fill_between(instants, curves.min(axis=0), curves.max(axis=0), color=colour, alpha=0.13, linewidth=0)
-    axes.axhline(config.target_accuracy, color="0.55", linewidth=0.8, zorder=0)
+            axes.fill_between(instants, curves.min(axis=0), curves.max(axis=0), color=colour, alpha=0.12, linewidth=0)
+    axes.axhline(target, color="0.55", linewidth=0.8, zorder=0)
     axes.annotate(
-        f"target {config.target_accuracy:.0%}",
-        (right, config.target_accuracy),
+        f"target {target:.0%}",
+        (right, target),
         xytext=(-2, 2),
         textcoords="offset points",
         ha="right",
@@ -51,7 +55,8 @@ def draw_figure(config: ExperimentConfig, rows: Sequence[Row]) -> tuple[bytes, b
         color="0.35",
     )
     axes.set_xlim(0.0, right)
-    axes.set_ylim(0.0, 1.0)
+    # Untrained models tell nothing apart: the upper part of the scale is where methods differ.
+    axes.set_ylim(min(0.5, target / 2), 1.0)
     axes.yaxis.set_major_formatter(PercentFormatter(1.0))
     axes.set_xlabel("virtual time since the start (seconds)")
     axes.set_ylabel("test accuracy")

@@ -1,0 +1,322 @@
+"""The strategy on the embedded runtime, with real Flower messages throughout."""
+
+from __future__ import annotations
+
+import io
+import logging
+import re
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+from flwr.app import Array, ArrayRecord, ConfigRecord, Context, Message
+from flwr.clientapp import ClientApp
+from flwr.serverapp import Grid, ServerApp
+from flwr.serverapp.strategy import (
+    DifferentialPrivacyServerSideFixedClipping,
+    FedAdam,
+    FedAvg,
+    FedAvgM,
+    FedProx,
+    FedYogi,
+    Strategy,
+)
+
+from fedgc.clients import ShardUpdate, gradient_coded
+from fedgc.decoders import DECODERS, FixedDecoder
+from fedgc.fleets import build_fleet
+from fedgc.reliability import ReliabilityPosterior
+from fedgc.simulation import run_virtual
+from fedgc.strategies import GradientCoding
+from tests.apps import EXAMPLES, N_SHARDS, arrays_of, full_aggregate, initial_arrays, shard_app, steady, train
+
+
+def coding(strategy: Strategy | None = None, **options: Any) -> GradientCoding:
+    inner = strategy if strategy is not None else FedAvg(fraction_evaluate=0.0)
+    return GradientCoding(inner, **{"num_shards": N_SHARDS, "deadline": 10.0, "shard_examples": EXAMPLES, **options})
+
+
+def certain() -> Any:
+    """A posterior that is (nearly) sure of every client, so that a complete round decodes to the exact aggregate."""
+    return ReliabilityPosterior(prior_arrivals=1e15, prior_misses=1e-6)
+
+
+@pytest.mark.parametrize("decoder", DECODERS)
+@pytest.mark.parametrize("load", [1, 2, 3, 6])
+def test_complete_rounds_equal_fedavg(decoder: str, load: int) -> None:
+    plain, _ = train(FedAvg(fraction_evaluate=0.0), steady(), rounds=3)
+    coded, _ = train(coding(decoder=decoder, load=load, reliability=certain()), steady(), rounds=3)
+    for name, value in arrays_of(plain.arrays).items():
+        # FedAvg averages float32 biases in float32; the weights are float64 all the way.
+        tolerance = 1e-6 if value.dtype == np.float32 else 1e-12
+        np.testing.assert_allclose(arrays_of(coded.arrays)[name], value, atol=tolerance)
+        assert arrays_of(coded.arrays)[name].dtype == value.dtype
+    np.testing.assert_allclose(
+        coded.train_metrics_clientapp[1]["loss"], plain.train_metrics_clientapp[1]["loss"], rtol=1e-12
+    )
+
+
+def test_first_round_is_the_exact_aggregate() -> None:
+    result, _ = train(coding(reliability=certain()), steady())
+    start, expected = arrays_of(initial_arrays()), full_aggregate(initial_arrays())
+    np.testing.assert_allclose(arrays_of(result.arrays)["weight"], start["weight"] + expected["weight"], atol=1e-12)
+
+
+@pytest.mark.parametrize(
+    "make",
+    [FedAvg, FedAvgM, FedAdam, FedYogi, lambda **k: FedProx(proximal_mu=0.1, **k)],
+    ids=["FedAvg", "FedAvgM", "FedAdam", "FedYogi", "FedProx"],
+)
+def test_any_inner_strategy_takes_the_step_it_would_take_on_the_exact_aggregate(make: Callable[..., Strategy]) -> None:
+    plain, _ = train(make(fraction_evaluate=0.0), steady(), rounds=3)
+    coded, _ = train(coding(make(fraction_evaluate=0.0), reliability=certain()), steady(), rounds=3)
+    for name, value in arrays_of(plain.arrays).items():
+        np.testing.assert_allclose(arrays_of(coded.arrays)[name], value, atol=1e-6)
+
+
+def test_flowers_privacy_wrapper_goes_around() -> None:
+    """Its start() is Flower's own, so the round is decoded in aggregate_train; without noise it changes nothing here."""
+    wrapped = DifferentialPrivacyServerSideFixedClipping(
+        coding(reliability=certain()), noise_multiplier=0.0, clipping_norm=1e6, num_sampled_clients=6
+    )
+    result, _ = train(wrapped, steady())
+    expected, _ = train(coding(reliability=certain()), steady())
+    for name, value in arrays_of(expected.arrays).items():
+        np.testing.assert_allclose(arrays_of(result.arrays)[name], value, atol=1e-6)
+
+
+@pytest.mark.parametrize("decoder", DECODERS)
+def test_does_not_wait_for_stragglers(decoder: str) -> None:
+    fleet = steady(median=[1.0, 1.0, 1.0, 1.0, 1.0, 500.0])
+    strategy = coding(decoder=decoder)
+    _, run = train(strategy, fleet, rounds=4)
+    assert run.seconds == 40.0
+    assert [report.n_arrived for report in strategy.history] == [5, 5, 5, 5]
+    last = strategy.history[-1].straggle_prob
+    assert last[5] > 0.7
+    assert (last[:5] < 0.3).all()
+
+
+def test_ends_early_once_everyone_has_come() -> None:
+    _, run = train(coding(load=2), steady(median=[1.0, 1.0, 1.0, 1.0, 1.0, 1.5]), rounds=2)
+    assert run.seconds == 6.0  # two shards each, at up to 1.5 seconds
+
+
+def test_a_round_without_arrivals_leaves_the_model_and_goes_on(caplog: pytest.LogCaptureFixture) -> None:
+    class Sometimes(type(steady())):  # type: ignore[misc]
+        def completion_time(self, client: int, server_round: int, load: float, *, stream: int = 0) -> float:
+            return 1.0 if server_round == 2 else np.inf
+
+    fleet = steady()
+    fleet.__class__ = Sometimes
+    strategy = coding()
+    evaluated = []
+    inner = strategy.aggregate_train
+    strategy.aggregate_train = lambda r, replies: evaluated.append(inner(r, replies)) or evaluated[-1]  # type: ignore
+    result, run = train(strategy, fleet, rounds=3)
+    assert [arrays is None for arrays, _ in evaluated] == [True, False, True]
+    assert run.seconds == 21.0
+    np.testing.assert_array_equal(arrays_of(result.arrays)["bias"], arrays_of(evaluated[1][0])["bias"])
+    assert "nothing arrived by the deadline, the model stays as it is" in caplog.text
+
+
+def spoil_with(change: Callable[[Message], Message | None]) -> Callable[[Message, int], Message | None]:
+    return lambda reply, partition: change(reply) if partition == 1 else None
+
+
+def set_array(name: str, value: Any) -> Callable[[Message], None]:
+    def change(reply: Message) -> None:
+        reply.content["arrays"][name] = Array(np.asarray(value))
+
+    return change
+
+
+def set_record(key: str, value: Any) -> Callable[[Message], None]:
+    def change(reply: Message) -> None:
+        reply.content["fedgc"][key] = value
+
+    return change
+
+
+def drop(name: str) -> Callable[[Message], None]:
+    def change(reply: Message) -> None:
+        del reply.content[name]
+
+    return change
+
+
+def raising(reply: Message) -> None:
+    raise RuntimeError("battery empty")
+
+
+def renamed(reply: Message) -> None:
+    reply.content["arrays"]["other"] = reply.content["arrays"].pop("bias")
+
+
+def broken_bytes(reply: Message) -> None:
+    reply.content["arrays"]["bias"] = Array(dtype="float32", shape=(1,), stype="numpy.ndarray", data=b"nonsense")
+
+
+def pickled(reply: Message) -> None:
+    buffer = io.BytesIO()
+    np.save(buffer, np.array([{"a": 1}], dtype=object), allow_pickle=True)
+    reply.content["arrays"]["bias"] = Array(dtype="object", shape=(1,), stype="numpy.ndarray", data=buffer.getvalue())
+
+
+BAD = {
+    "raises": (raising, r"error 2: RuntimeError: battery empty"),
+    "NaN": (set_array("bias", np.array([np.nan], dtype=np.float32)), r"'bias' must be finite"),
+    "infinity": (set_array("weight", np.full((2, 2), np.inf)), r"'weight' must be finite"),
+    "wrong shape": (set_array("weight", np.zeros(3)), r"'weight' must have shape \(2, 2\); got \(3,\)"),
+    "wrong dtype": (set_array("bias", np.array(["x"])), r"'bias' must hold real numbers; got <U1"),
+    "wrong names": (renamed, r"array names must be \['bias', 'weight'\]; got \['other', 'weight'\]"),
+    "broken bytes": (broken_bytes, r"'bias' cannot be read"),
+    "pickle": (pickled, r"'bias' cannot be read"),
+    "someone else's shard": (set_record("shard-ids", [0, 5]), r"shard-ids must be \[2, 3\]; got \[0, 5\]"),
+    "no shard ids": (set_record("shard-ids", "all"), r"shard-ids must be"),
+    "negative examples": (set_record("shard-examples", [-1, 2]), r"shard-examples must be 2 integers of at least 0"),
+    "no examples": (set_record("shard-examples", [0, 0]), r"num-examples must be above 0"),
+    "other weight": (set_record("shard-examples", [7, 7]), r"num-examples must be 14; got"),
+    "no metrics": (drop("metrics"), r"a reply must hold one ArrayRecord, one MetricRecord and the ConfigRecord"),
+    "not decorated": (drop("fedgc"), r"is the train function decorated with gradient_coded\?"),
+}
+
+
+@pytest.mark.parametrize(("change", "reason"), BAD.values(), ids=BAD)
+def test_a_bad_client_is_left_out_and_the_round_goes_on(
+    change: Callable[[Message], None], reason: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.WARNING)
+    bad, good = coding(), coding()
+    result, _ = train(bad, steady(), rounds=2, app=shard_app(spoil_with(change)))
+    # The same as if the client had not answered at all; equal deadlines keep the clients' clocks out of it.
+    expected, _ = train(good, steady(dropout=[0.0, 1.0, 0.0, 0.0, 0.0, 0.0]), rounds=2)
+    for name, value in arrays_of(expected.arrays).items():
+        np.testing.assert_array_equal(arrays_of(result.arrays)[name], value)
+    assert [report.n_arrived for report in bad.history] == [5, 5]
+    assert set(bad.history[0].rejected) == {101}
+    assert pytest.approx(good.history[-1].straggle_prob) == bad.history[-1].straggle_prob
+    assert re.search(reason, bad.history[0].rejected[101]), bad.history[0].rejected[101]
+    assert "round 1: node 101 is left out" in caplog.text
+
+
+def test_everyone_bad_is_an_empty_round() -> None:
+    strategy = coding()
+    result, _ = train(strategy, steady(), rounds=2, app=shard_app(lambda reply, partition: raising(reply)))
+    assert [report.n_arrived for report in strategy.history] == [0, 0]
+    assert not result.arrays
+
+
+def test_answers_twice_count_once() -> None:
+    strategy = coding()
+    strategy_replies: list[list[Message]] = []
+    inner = strategy.aggregate_train
+
+    def twice(server_round: int, replies: Any) -> Any:
+        batch = list(replies)
+        strategy_replies.append(batch)
+        return inner(server_round, [*batch, batch[0]])
+
+    strategy.aggregate_train = twice  # type: ignore[method-assign]
+    result, _ = train(strategy, steady())
+    expected, _ = train(coding(), steady())
+    np.testing.assert_array_equal(arrays_of(result.arrays)["weight"], arrays_of(expected.arrays)["weight"])
+    assert "not a first reply" in next(iter(strategy.history[0].rejected.values()))
+
+
+def test_messages_carry_assignment_round_and_time_to_live() -> None:
+    sent: list[Message] = []
+
+    def watch(grid: Grid) -> None:
+        push = grid.push_messages
+        grid.push_messages = lambda messages: push(sent.extend(batch := list(messages)) or batch)  # type: ignore
+
+    train(coding(FedProx(proximal_mu=0.3, fraction_evaluate=0.0), load=2), steady(), on_grid=watch)
+    assert [message.content["fedgc"]["shard-ids"] for message in sent] == [[0, 1], [2, 3], [4, 5]] * 2
+    assert all(message.content["fedgc"]["coefficients"] == [1.0, 1.0] for message in sent)
+    assert all(message.content["config"]["server-round"] == 1 for message in sent)
+    assert all(message.content["config"]["proximal-mu"] == 0.3 for message in sent)
+    assert all(message.metadata.ttl == 20.0 for message in sent)
+    assert len({id(message.content["config"]) for message in sent}) == len(sent)
+
+
+def test_sampling_of_the_inner_strategy_is_kept() -> None:
+    strategy = coding(FedAvg(fraction_train=0.5, fraction_evaluate=0.0), load=3)
+    train(strategy, steady(), rounds=3)
+    assert [(report.n_clients, report.n_arrived) for report in strategy.history] == [(3, 3)] * 3
+
+
+def test_evaluation_is_the_inner_strategys_and_has_its_own_limit() -> None:
+    result, run = train(coding(FedAvg(), deadline=0.5), steady(overhead=30.0), rounds=1)
+    assert result.evaluate_metrics_clientapp[1]["loss"] == pytest.approx(0.5)
+    assert run.seconds == 30.5
+
+
+def test_first_deadline_is_not_evidence() -> None:
+    strategy = coding(first_deadline=50.0, deadline=1.0)
+    _, run = train(strategy, steady(median=7.0), rounds=2)
+    assert [report.n_arrived for report in strategy.history] == [6, 0]
+    assert run.seconds == 15.0
+    np.testing.assert_allclose(strategy.history[1].straggle_prob, 0.5)
+
+
+def test_same_seed_same_run() -> None:
+    def once() -> tuple[Any, ...]:
+        strategy = coding()
+        result, run = train(strategy, build_fleet({"preset": "phones", "clients": 6}, seed=4), rounds=6)
+        return run.trace, {k: v.tobytes() for k, v in arrays_of(result.arrays).items()}
+
+    assert once() == once()
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"deadline": 0}, r"deadline must be a finite number above 0; got 0"),
+        ({"deadline": float("nan")}, r"deadline must be a finite number above 0; got nan"),
+        ({"first_deadline": -1.0}, r"first_deadline must be a finite number above 0; got -1.0"),
+        ({"num_shards": 0}, r"num_shards must be an integer of at least 1; got 0"),
+        ({"load": 1.5}, r"load must be an integer of at least 1; got 1.5"),
+        ({"decoder": "best"}, r"decoder must be one of fixed, optimal; got 'best'"),
+        ({"shard_examples": [1, 2]}, r"shard_examples must have shape \(6,\); got shape \(2,\)"),
+        ({"shard_examples": [1, 2, 3, 4, 5, -6]}, r"shard_examples must lie in \[0, inf\); got -6 for shard 5"),
+        ({"reassignment_gain": 2.0}, r"reassignment_gain must lie in \[0, 1\]; got 2.0"),
+        ({"seed": -1}, r"seed must be an integer of at least 0; got -1"),
+    ],
+)
+def test_impossible_options_are_refused(options: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        coding(**options)
+
+
+def test_summary_and_defaults(caplog: pytest.LogCaptureFixture) -> None:
+    strategy = GradientCoding(num_shards=4, deadline=5.0, decoder=FixedDecoder())
+    assert isinstance(strategy.strategy, FedAvg)
+    caplog.set_level(logging.INFO)
+    strategy.summary()
+    assert "Decoder: fixed" in caplog.text
+    assert "Deadline: 5 s" in caplog.text
+
+
+def test_integer_arrays_are_averaged_too() -> None:
+    """Counters, as batch normalisation has them."""
+    app = ClientApp()
+
+    @app.train()
+    @gradient_coded(num_shards=N_SHARDS)
+    def trainer(shard_id: int, arrays: ArrayRecord, config: ConfigRecord) -> ShardUpdate:
+        after = {name: array.numpy() for name, array in arrays.items()}
+        after["steps"] = after["steps"] + 7
+        return ShardUpdate(EXAMPLES[shard_id], arrays=after)
+
+    results = []
+
+    def main(grid: Grid, context: Context) -> None:
+        start = ArrayRecord({"steps": Array(np.array(5)), "w": Array(np.zeros(2))})
+        results.append(coding(reliability=certain()).start(grid, start, num_rounds=1))
+
+    server = ServerApp()
+    server.main()(main)
+    run_virtual(server, app, steady())
+    assert arrays_of(results[0].arrays)["steps"] == 12

@@ -1,0 +1,113 @@
+"""One round without Flower: plan, decode, learn."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from fedgc.decoders import DECODERS, Decoder, OptimalDecoder
+from fedgc.reliability import ReliabilityPosterior
+from fedgc.round import CodedUpdate, RoundPlan, RoundState, finish_round, plan_round
+from tests.enumeration import arrival_sets
+
+ARRAYS = {"a": np.zeros(5), "b": np.zeros((2, 2), dtype=np.float32)}
+SIZES = np.array([3.0, 1.0, 4.0, 1.0, 5.0, 9.0])
+RNG = np.random.default_rng(0)
+SHARD_UPDATES = [{"a": RNG.standard_normal(5), "b": RNG.standard_normal((2, 2))} for _ in SIZES]
+FULL = {name: sum(n * u[name] for n, u in zip(SIZES / SIZES.sum(), SHARD_UPDATES, strict=True)) for name in ARRAYS}
+NODES = (11, 5, 7, 2, 9)
+
+
+def observed(outcomes: dict[int, tuple[int, int]]) -> ReliabilityPosterior:
+    posterior = ReliabilityPosterior(forgetting=1.0)
+    for node, (arrivals, misses) in outcomes.items():
+        for came in [True] * arrivals + [False] * misses:
+            posterior = posterior.update({node: came})
+    return posterior
+
+
+def coded(plan: RoundPlan, client: int) -> CodedUpdate:
+    shards = plan.code.shards_of(client)
+    total = {name: sum(SIZES[j] * SHARD_UPDATES[j][name] for j in shards) for name in ARRAYS}
+    return CodedUpdate(total, SIZES[shards])
+
+
+STATE = RoundState(SIZES, observed({11: (5, 1), 5: (1, 6), 7: (3, 3), 2: (2, 8), 9: (9, 0)}))
+
+
+@pytest.mark.parametrize("decoder", [kind() for kind in DECODERS.values()], ids=DECODERS)
+@pytest.mark.parametrize("load", [1, 2, 5])
+def test_decoded_update_is_unbiased_over_all_arrival_sets(decoder: Decoder, load: int) -> None:
+    """The whole chain, from plan to decoded arrays, against the exact weighted mean of all shard updates."""
+    plan = plan_round(STATE, NODES, load=load, decoder=decoder)
+    mean = {name: np.zeros(value.shape) for name, value in ARRAYS.items()}
+    for arrived, probability in arrival_sets(plan.straggle_prob):
+        replies = {int(client): coded(plan, int(client)) for client in np.flatnonzero(arrived)}
+        _, outcome = finish_round(STATE, plan, replies, arrays=ARRAYS)
+        if outcome.update is None:
+            assert not arrived.any()
+            continue
+        for name, value in outcome.update.items():
+            mean[name] += probability * value
+    for name, value in FULL.items():
+        np.testing.assert_allclose(mean[name], value, atol=1e-12)
+
+
+def test_nodes_are_told_apart_by_id_not_by_order() -> None:
+    plans = [plan_round(STATE, nodes, load=2, decoder=OptimalDecoder()) for nodes in (NODES, NODES[::-1])]
+    assert plans[0].node_ids == plans[1].node_ids == tuple(sorted(NODES))
+    np.testing.assert_array_equal(plans[0].code.encoding_matrix, plans[1].code.encoding_matrix)
+    np.testing.assert_allclose(plans[0].straggle_prob, STATE.reliability.straggle_prob(sorted(NODES)))
+
+
+def test_probabilities_come_from_past_rounds_only() -> None:
+    plan = plan_round(STATE, NODES, load=2, decoder=OptimalDecoder())
+    before = plan.straggle_prob.copy()
+    state, _ = finish_round(STATE, plan, {0: coded(plan, 0)}, arrays=ARRAYS)
+    np.testing.assert_array_equal(plan.straggle_prob, before)
+    after = state.reliability.straggle_prob(plan.node_ids)
+    assert after[0] < before[0]
+    assert (after[1:] > before[1:]).all()
+    same, _ = finish_round(STATE, plan, {0: coded(plan, 0)}, arrays=ARRAYS, learn=False)
+    assert same.reliability is STATE.reliability
+
+
+def test_unknown_sizes_are_learnt() -> None:
+    state = RoundState(np.full(6, np.nan), STATE.reliability)
+    plan = plan_round(state, NODES, load=2, decoder=OptimalDecoder())
+    everyone = {client: coded(plan, client) for client in range(5)}
+    learnt, outcome = finish_round(state, plan, everyone, arrays=ARRAYS)
+    np.testing.assert_array_equal(learnt.shard_examples, SIZES)
+    known, expected = finish_round(STATE, plan, everyone, arrays=ARRAYS)
+    for name in ARRAYS:
+        np.testing.assert_array_equal(outcome.update[name], expected.update[name])  # type: ignore[index]
+
+
+def test_blocks_stay_unless_new_ones_pay() -> None:
+    plan = plan_round(STATE, NODES, load=2, decoder=OptimalDecoder())
+    state, _ = finish_round(STATE, plan, {}, arrays=ARRAYS)
+    # The plan was balanced for these very probabilities; one empty round does not change that by a fifth.
+    assert plan_round(state, NODES, load=2, decoder=OptimalDecoder()).code is plan.code
+    # Two reliable clients in one block, two unreliable ones in the other: pairing them anew pays.
+    level = RoundState(SIZES)
+    first = plan_round(level, NODES[:4], load=2, decoder=OptimalDecoder())
+    together = {node: int(block) for node, block in zip(first.node_ids, first.code.blocks.of_client, strict=True)}
+    outcomes = {node: (20, 0) if block == 0 else (0, 20) for node, block in together.items()}
+    shifted = RoundState(SIZES, observed(outcomes), plan=first)
+    again = plan_round(shifted, NODES[:4], load=2, decoder=OptimalDecoder())
+    assert again.code is not first.code
+    kept = plan_round(shifted, NODES[:4], load=2, decoder=OptimalDecoder(), reassignment_gain=1.0)
+    assert kept.code is first.code
+    assert again.decoder.residual_error < 0.8 * kept.decoder.residual_error
+
+
+def test_few_or_many_nodes_still_get_a_plan() -> None:
+    few = plan_round(STATE, [4], load=3, decoder=OptimalDecoder())
+    np.testing.assert_array_equal(few.code.encoding_matrix, np.ones((1, 6)))
+    many = plan_round(STATE, range(40), load=2, decoder=OptimalDecoder())
+    assert many.code.blocks.n_blocks <= 6
+    assert (many.code.encoding_matrix.sum(axis=0) >= 2).all()
+    with pytest.raises(ValueError, match="node_ids must be at least one distinct id"):
+        plan_round(STATE, [], load=2, decoder=OptimalDecoder())
+    with pytest.raises(ValueError, match="node_ids must be at least one distinct id"):
+        plan_round(STATE, [1, 1], load=2, decoder=OptimalDecoder())
