@@ -21,6 +21,8 @@ SHARD_EXAMPLES = "shard-examples"
 SHARD_SEED = "shard-seed"
 #: int: the run's seed, from which the shard seeds are derived.
 RUN_SEED = "run-seed"
+#: float: seconds from the sending of a message in which its reply is of use.
+DEADLINE = "deadline"
 #: Flower's name for the round in the config that its strategies send.
 SERVER_ROUND = "server-round"
 #: Flower's name for the weight of a reply.

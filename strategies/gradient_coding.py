@@ -15,7 +15,7 @@ from flwr.serverapp.strategy.strategy_utils import aggregate_metricrecords
 from fedgc.decoders import DECODERS, Decoder, OptimalDecoder
 from fedgc.encoding import apply_update
 from fedgc.errors import ReplyRejectedError
-from fedgc.protocol import COEFFICIENTS, RECORD, RUN_SEED, SERVER_ROUND, SHARD_IDS
+from fedgc.protocol import COEFFICIENTS, DEADLINE, RECORD, RUN_SEED, SERVER_ROUND, SHARD_IDS
 from fedgc.reliability import ReliabilityPosterior
 from fedgc.round import CodedUpdate, RoundOutcome, RoundPlan, RoundState, finish_round, plan_round
 from fedgc.strategies.grids import DeadlineGrid
@@ -220,6 +220,7 @@ class GradientCoding(Strategy):
                     SHARD_IDS: plan.code.shards_of(client).tolist(),
                     COEFFICIENTS: plan.code.coefficients_of(client).tolist(),
                     RUN_SEED: self.seed,
+                    DEADLINE: self._round_deadline(),
                 }
             )
             # A slow node must not build up a queue of rounds that are over: what is not picked up in time expires. The

@@ -120,6 +120,8 @@ def check_config(raw: Mapping[str, Any]) -> ExperimentConfig:
     except ValidationError as error:
         raise ConfigError(_one_line(error)) from None
     build_fleet(config.fleet, seed=config.seeds[0])
+    if len(set(config.seeds)) < len(config.seeds):
+        raise ConfigError(f"seeds must not name a seed twice; got {config.seeds}")
     labels = [strategy.label for strategy in config.strategies]
     for index, strategy in enumerate(config.strategies):
         where = f"strategies.{index}"
@@ -195,5 +197,5 @@ def _one_line(error: ValidationError) -> str:
     if first["type"] in ("union_tag_invalid", "union_tag_not_found"):
         given = first["input"].get("kind") if isinstance(first["input"], dict) else first["input"]
         return f"{key}.kind must be one of fedavg, gradient-coding; got {given!r}"
-    requirement = first["msg"].replace("Input should", "must").replace("must have", "must have")
+    requirement = first["msg"].replace("Input should", "must").replace("List should", "must")
     return f"{key} {requirement[0].lower() + requirement[1:]}; got {first['input']!r}"

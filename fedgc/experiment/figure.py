@@ -45,18 +45,19 @@ def draw_figure(config: ExperimentConfig, rows: Sequence[Row]) -> tuple[bytes, b
             axes.fill_between(instants, curves.min(axis=0), curves.max(axis=0), color=colour, alpha=0.12, linewidth=0)
     axes.axhline(target, color="0.55", linewidth=0.8, zorder=0)
     axes.annotate(
-        f"target {target:.0%}",
+        f"target\n{target:.0%}",
         (right, target),
-        xytext=(-2, 2),
+        xytext=(4, 0),
         textcoords="offset points",
-        ha="right",
-        va="bottom",
+        va="center",
         fontsize=8,
         color="0.35",
+        annotation_clip=False,
     )
     axes.set_xlim(0.0, right)
     # Untrained models tell nothing apart: the upper part of the scale is where methods differ.
-    axes.set_ylim(min(0.5, target / 2), 1.0)
+    worst = min(max(row.accuracy for row in rows if row.strategy == name) for name in strategies)
+    axes.set_ylim(max(0.0, min(0.5, target / 2, worst - 0.1)), 1.0)
     axes.yaxis.set_major_formatter(PercentFormatter(1.0))
     axes.set_xlabel("virtual time since the start (seconds)")
     axes.set_ylabel("test accuracy")

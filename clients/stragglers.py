@@ -1,0 +1,60 @@
+"""Make real clients straggle: a Flower mod that delays replies as a fleet would."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import cast
+
+from flwr.app import Context, Error, Message
+from flwr.common.constant import ErrorCode
+
+from fedgc.fleets import Fleet
+from fedgc.protocol import DEADLINE, RECORD, SERVER_ROUND, SHARD_IDS
+
+Mod = Callable[[Message, Context, Callable[[Message, Context], Message]], Message]
+
+
+def simulated_straggling(
+    fleet: Fleet, *, seconds_per_second: float = 1.0, shards_per_client: float = 1.0, configrecord_key: str = "config"
+) -> Mod:
+    """Return a mod for train functions that takes as long as the fleet says, in real time.
+
+    For demonstrations in Flower's own runtimes, where nothing else slows a client down; the embedded runtime needs no
+    mod. A client that would come too late, or not at all, is silent up to the deadline and then drops the message with
+    an error reply: sleeping on would only keep others from the simulation's processes.
+
+    Parameters
+    ----------
+    fleet : Fleet
+        The client's index in the fleet is its ``partition-id``.
+    seconds_per_second : float
+        Real seconds that pass for each second of the fleet; 0.1 replays a fleet ten times faster.
+    shards_per_client : float
+        Load of a message without an assignment, in shards.
+    configrecord_key : str
+        Name of the record that holds the round number.
+
+    Examples
+    --------
+    >>> from fedgc.fleets import build_fleet
+    >>> mod = simulated_straggling(build_fleet({"preset": "phones", "clients": 4}, seed=1), seconds_per_second=0.1)
+    """
+
+    def mod(message: Message, context: Context, call_next: Callable[[Message, Context], Message]) -> Message:
+        start = time.monotonic()
+        configs = message.content.config_records
+        client = int(cast(int, context.node_config["partition-id"]))
+        server_round = int(cast(int, configs[configrecord_key].get(SERVER_ROUND, 0))) if configrecord_key in configs else 0
+        load = float(len(cast(list[int], configs[RECORD][SHARD_IDS]))) if RECORD in configs else shards_per_client
+        seconds = seconds_per_second * fleet.completion_time(client, server_round, load)
+        limit = float(cast(float, configs[RECORD][DEADLINE])) if RECORD in configs else message.metadata.ttl
+        if seconds > limit:
+            time.sleep(limit)
+            too_late = Error(code=ErrorCode.UNKNOWN, reason=f"would take {seconds:.3g} s in round {server_round}")
+            return Message(too_late, reply_to=message)
+        reply = call_next(message, context)
+        time.sleep(max(0.0, seconds - (time.monotonic() - start)))
+        return reply
+
+    return mod

@@ -1,0 +1,1 @@
+"""fedgc's quickstart as an app for Flower's own runtimes."""

@@ -1,0 +1,39 @@
+"""The server: GradientCoding around FedAvg, tested on the server after every round."""
+
+from flwr.app import ArrayRecord, Context, MetricRecord
+from flwr.serverapp import Grid, ServerApp
+from flwr.serverapp.strategy import FedAvg
+
+from fedgc.strategies import GradientCoding
+
+from .task import task_of
+
+app = ServerApp()
+
+
+@app.main()
+def main(grid: Grid, context: Context) -> None:
+    """Train, and print what became of every round."""
+    config = context.run_config
+    task = task_of(config)
+    n_clients = int(config["num-clients"])
+    strategy = GradientCoding(
+        FedAvg(fraction_evaluate=0.0, min_train_nodes=n_clients, min_available_nodes=n_clients),
+        num_shards=int(config["num-shards"]),
+        load=int(config["load"]),
+        decoder=str(config["decoder"]),
+        deadline=float(config["deadline"]),
+        first_deadline=float(config["first-deadline"]),
+        shard_examples=task.shard_examples,
+        seed=int(config["seed"]),
+    )
+
+    def evaluate(server_round: int, arrays: ArrayRecord) -> MetricRecord:
+        metrics = task.evaluate(arrays)
+        if server_round > 0:
+            report = strategy.history[-1]
+            came = f"{report.n_arrived} of {report.n_clients} clients came"
+            print(f"round {server_round}: {came}, test accuracy {metrics['accuracy']:.3f}", flush=True)
+        return metrics
+
+    strategy.start(grid, task.initial_arrays(), num_rounds=int(config["num-server-rounds"]), evaluate_fn=evaluate)

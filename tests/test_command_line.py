@@ -1,0 +1,165 @@
+"""The command line, run as a process of its own where exit codes and files are the point."""
+
+from __future__ import annotations
+
+import csv
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from fedgc.errors import ConfigError
+from fedgc.experiment.config import check_config, load_config
+
+EXPERIMENTS = Path(__file__).parents[1] / "experiments"
+SMALLEST = EXPERIMENTS / "smallest.toml"
+
+
+def fedgc(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "fedgc", *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
+
+
+@pytest.fixture(scope="module")
+def results(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("out") / "smallest"
+    done = fedgc("run", SMALLEST, "--out", folder)
+    assert done.returncode == 0, done.stderr
+    assert "GradientCoding" in done.stdout
+    return folder
+
+
+def test_results_are_complete(results: Path) -> None:
+    assert sorted(path.name for path in results.iterdir()) == [
+        "accuracy.png",
+        "accuracy.svg",
+        "results.csv",
+        "summary.json",
+    ]
+    with (results / "results.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert len(rows) == 2 * 1 * 6  # strategies x seeds x (rounds and the start)
+    coded = [row for row in rows if row["strategy"].startswith("GradientCoding") and row["round"] != "0"]
+    assert all(float(row["predicted_residual_error"]) >= 0 for row in coded)
+    assert all(float(row["observed_residual_error"]) >= 0 for row in coded)
+    assert [float(row["seconds"]) for row in rows[:6]] == sorted(float(row["seconds"]) for row in rows[:6])
+    summary = json.loads((results / "summary.json").read_text())
+    assert summary["seeds"] == [1]
+    assert summary["config"]["fleet"]["clients"] == 4
+    assert {"fedgc", "flwr", "torch", "python"} <= set(summary["versions"])
+    assert "commit" in summary
+    assert (results / "accuracy.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_same_seed_same_files(results: Path, tmp_path: Path) -> None:
+    done = fedgc("run", SMALLEST, "--out", tmp_path / "again")
+    assert done.returncode == 0, done.stderr
+    for path in results.iterdir():
+        assert path.read_bytes() == (tmp_path / "again" / path.name).read_bytes(), path.name
+
+
+def test_another_seed_gives_other_results(results: Path, tmp_path: Path) -> None:
+    done = fedgc("run", SMALLEST, "--set", "seeds=[2]", "--set", "rounds=1", "--out", tmp_path)
+    assert done.returncode == 0, done.stderr
+    starts = []
+    for folder in (results, tmp_path):
+        with (folder / "results.csv").open() as file:
+            starts.append(next(csv.DictReader(file))["loss"])
+    assert starts[0] != starts[1]
+
+
+def test_refuses_to_overwrite_until_told(results: Path) -> None:
+    before = {path: path.read_bytes() for path in results.iterdir()}
+    refused = fedgc("run", SMALLEST, "--out", results)
+    assert refused.returncode == 2
+    assert refused.stderr.startswith("fedgc: --out must not hold results unless --overwrite is given; got")
+    assert {path: path.read_bytes() for path in results.iterdir()} == before
+    (results / "notes.txt").write_text("mine")
+    allowed = fedgc("run", SMALLEST, "--set", "rounds=1", "--out", results, "--overwrite")
+    assert allowed.returncode == 0, allowed.stderr
+    assert len((results / "results.csv").read_text().splitlines()) == 1 + 2 * 2
+    assert (results / "notes.txt").read_text() == "mine"
+
+
+BAD = {
+    "rounds=0": "rounds must be greater than or equal to 1; got 0",
+    "rounds=2.5": "rounds must be a valid integer; got 2.5",
+    'rounds="five"': "rounds must be a valid integer; got 'five'",
+    "colour=1": "colour is not a known key, allowed are name, rounds, seeds, target_accuracy, task, fleet, strategies; "
+    "got 1",
+    "task.depth=3": "task.depth is not a known key, allowed are name, shards, alpha, hidden, local_epochs, batch_size, "
+    "learning_rate; got 3",
+    "strategies.1.loads=3": "strategies.1.loads is not a known key, allowed are kind, label, deadline, load, decoder; "
+    "got 3",
+    "strategies.1.deadline=0": "strategies.1.deadline must be greater than 0; got 0",
+    "strategies.1.deadline=-2.5": "strategies.1.deadline must be greater than 0; got -2.5",
+    "strategies.1.load=5": "strategies.1.load must be an integer from 1 to 4; got 5 "
+    "(load may not exceed fleet.clients)",
+    "strategies.1.load=0": "strategies.1.load must be greater than or equal to 1; got 0",
+    "task.shards=1": "task.shards must be at least the number of blocks, fleet.clients // strategies.1.load = 2; got 1",
+    "fleet.model=gamma": "fleet.model must be one of log-normal, paper, shifted-exponential; got 'gamma'",
+    "fleet.preset=tablets": "fleet.preset must be one of paper, phones; got 'tablets'",
+    "fleet.dropout=1.5": "fleet.dropout must lie in [0, 1]; got 1.5 for client 0",
+    "fleet.speed=1": "fleet.speed must be one of dropout, leave_after, mean, overhead, shift, slow_factor, slow_prob "
+    "in a shifted-exponential fleet; got 'speed'",
+    "fleet.clients=none": "fleet.clients must be an integer of at least 1; got 'none'",
+    "fleet=3": "fleet must be a valid dictionary; got 3",
+    "strategies.1.kind=fedsgd": "strategies.1.kind must be one of fedavg, gradient-coding; got 'fedsgd'",
+    "strategies.1.decoder=best": "strategies.1.decoder must be one of fixed, optimal; got 'best'",
+    "strategies.1.label=FedAvg, waits for everyone": "strategies.1.label must differ from the other labels; got "
+    "'FedAvg, waits for everyone' again",
+    "strategies=[]": "strategies must have at least 1 item after validation, not 0; got []",
+    "strategies.7.load=2": "--set strategies.7.load: position must be an integer from 0 to 1; got '7'",
+    "rounds.x=2": "--set rounds.x: 'x' must be inside a table or a list; got 5",
+    "seeds=[-1]": "seeds.0 must be greater than or equal to 0; got -1",
+    "seeds=[1, 1]": "seeds must not name a seed twice; got [1, 1]",
+    "target_accuracy=1.5": "target_accuracy must be less than or equal to 1; got 1.5",
+    "rounds": "--set must be of the form key=value; got 'rounds'",
+}
+
+
+@pytest.mark.parametrize(("override", "message"), BAD.items())
+def test_bad_values_name_key_value_and_what_is_allowed(override: str, message: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        load_config(SMALLEST, [override])
+    assert str(caught.value) == message
+
+
+@pytest.mark.parametrize("override", ["strategies.1.deadline=0", "fleet.model=gamma", "colour=1"])
+def test_bad_values_end_with_one_line_exit_code_2_and_no_file(override: str, tmp_path: Path) -> None:
+    done = fedgc("run", SMALLEST, "--set", override, "--out", tmp_path / "out")
+    assert done.returncode == 2
+    assert done.stdout == ""
+    assert done.stderr == f"fedgc: {BAD[override]}\n"
+    assert not (tmp_path / "out").exists()
+
+
+def test_unreadable_configs_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"config must be a readable file; got .*missing.toml' \(No such file"):
+        load_config(tmp_path / "missing.toml")
+    broken = tmp_path / "broken.toml"
+    broken.write_text("rounds = = 3")
+    with pytest.raises(ConfigError, match=r"config must be valid TOML; got"):
+        load_config(broken)
+    with pytest.raises(ConfigError, match=r"name must be given; got nothing"):
+        check_config({})
+
+
+def test_overrides_reach_tables_lists_and_new_keys() -> None:
+    overrides = ["strategies.1.load=4", "fleet.mean=0.25", 'strategies.1.decoder="fixed"', "name=Mine", "task.alpha=1.0"]
+    config = load_config(SMALLEST, overrides)
+    assert config.strategies[1].load == 4  # type: ignore[union-attr]
+    assert config.strategies[1].decoder == "fixed"  # type: ignore[union-attr]
+    assert (config.fleet["mean"], config.name, config.task.alpha) == (0.25, "Mine", 1.0)
+
+
+@pytest.mark.parametrize("path", sorted(EXPERIMENTS.glob("*.toml")), ids=lambda path: path.name)
+def test_shipped_configs_are_valid(path: Path) -> None:
+    load_config(path)
+
+
+def test_help_and_version() -> None:
+    assert "run" in fedgc("--help").stdout
+    assert fedgc("--version").stdout.startswith("fedgc 0.")
