@@ -63,9 +63,9 @@ def gradient_coded(
     """Turn the update of one shard into a train function of a Flower ClientApp.
 
     The decorated function receives ``shard_id`` (int), ``arrays`` (ArrayRecord, the global arrays), ``config``
-    (ConfigRecord, as sent by the server, plus ``"shard-seed"``) and, if it has a fourth parameter, Flower's ``context``.
-    It returns a :class:`ShardUpdate`. For all clients that hold a shard to compute the same update, its randomness
-    should come from ``config["shard-seed"]``, which depends on run, round and shard but not on the client.
+    (ConfigRecord, as sent by the server, plus ``"shard-seed"``) and, if it takes a fourth, Flower's ``context``.
+    It returns a :class:`ShardUpdate`. For all holders of a shard to compute the same update, its randomness should come
+    from ``config["shard-seed"]``, which depends on run, round and shard but not on the client.
 
     Parameters
     ----------

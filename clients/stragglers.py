@@ -45,7 +45,9 @@ def simulated_straggling(
         start = time.monotonic()
         configs = message.content.config_records
         client = int(cast(int, context.node_config["partition-id"]))
-        server_round = int(cast(int, configs[configrecord_key].get(SERVER_ROUND, 0))) if configrecord_key in configs else 0
+        server_round = (
+            int(cast(int, configs[configrecord_key].get(SERVER_ROUND, 0))) if configrecord_key in configs else 0
+        )
         load = float(len(cast(list[int], configs[RECORD][SHARD_IDS]))) if RECORD in configs else shards_per_client
         seconds = seconds_per_second * fleet.completion_time(client, server_round, load)
         limit = float(cast(float, configs[RECORD][DEADLINE])) if RECORD in configs else message.metadata.ttl

@@ -40,7 +40,7 @@ def balanced_members(straggle_prob: ArrayLike, n_blocks: int) -> NDArray[np.intp
 
     Notes
     -----
-    Block g is lost with probability ``prod p_i`` over its members. To equalise this, the clients are taken from the most
+    Block g is lost with probability ``prod p_i`` over its members. To equalise this, clients are taken from the most
     reliable down, and each joins the block with the fewest members and, among those, with the largest
     ``sum log p_i`` so far (longest processing time first, with equal numbers of members). Ties go to the lower index.
 

@@ -39,8 +39,8 @@ def collect_replies(grid: Mailbox, messages: Iterable[Any], *, timeout: float, c
 
     Notes
     -----
-    Flower's own ``send_and_receive`` looks for replies every three seconds over HTTP and not at the deadline, so it cuts
-    off up to three seconds early and returns up to three seconds late. This loop looks every poll interval of the
+    Flower's own ``send_and_receive`` looks for replies every three seconds over HTTP and not at the deadline, so it
+    cuts off up to three seconds early and returns up to three seconds late. This loop looks every poll interval of the
     clock, and once more at the deadline.
     """
     # A list, since Flower's HTTP grid does not take a generator.

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-Arrays = Mapping[str, NDArray[np.generic]]
+# Flower's records and torch's state dicts hold arrays of any number type.
+Arrays = Mapping[str, NDArray[Any]]
 Update = dict[str, NDArray[np.floating]]
 
 
@@ -38,9 +40,9 @@ def difference(new: Arrays, old: Arrays) -> Update:
     }
 
 
-def apply_update(arrays: Arrays, update: Arrays) -> dict[str, NDArray[np.generic]]:
+def apply_update(arrays: Arrays, update: Arrays) -> dict[str, NDArray[Any]]:
     """Return ``arrays + update`` in the dtypes of `arrays`, integers rounded to the nearest."""
-    result: dict[str, NDArray[np.generic]] = {}
+    result: dict[str, NDArray[Any]] = {}
     for name, value in arrays.items():
         moved = value + update[name]
         # Sums of 0-d arrays are scalars, which Flower does not take for arrays.

@@ -212,7 +212,8 @@ def _block_sizes(shard_examples: NDArray[np.float64], code: FractionalRepetition
     """Return each block's number of examples relative to the mean block, at least a trace so that G stays positive."""
     blocks = code.blocks
     size = np.bincount(blocks.of_shard, _known_or_mean(shard_examples), blocks.n_blocks)
-    return np.maximum(size / max(size.mean(), 1e-300), 1e-9)
+    relative: NDArray[np.float64] = np.maximum(size / max(float(size.mean()), 1e-300), 1e-9)
+    return relative
 
 
 def _shard_gram(state: RoundState, code: FractionalRepetition) -> GramModel:

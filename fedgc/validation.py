@@ -27,9 +27,10 @@ def check_integer(name: str, value: object, *, low: int, high: int | None = None
     ValueError: load must be an integer from 1 to 4; got 9
     """
     limits = f"from {low} to {high}" if high is not None else f"of at least {low}"
-    if isinstance(value, bool) or not isinstance(value, Integral) or value < low or (high is not None and value > high):
+    number = int(value) if isinstance(value, Integral) and not isinstance(value, bool) else None
+    if number is None or number < low or (high is not None and number > high):
         raise ValueError(f"{name} must be an integer {limits}; got {value!r}")
-    return int(value)
+    return number
 
 
 def check_positive(name: str, value: object) -> float:

@@ -7,19 +7,19 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from fedgc.strategies.grids import DeadlineGrid
+from fedgc.strategies.replies import read_reply
 from flwr.app import Array, ArrayRecord, ConfigRecord, Message, MetricRecord, RecordDict
 from flwr.serverapp import Grid
 from flwr.serverapp.strategy import FedAvg, Result, Strategy
 from flwr.serverapp.strategy.strategy_utils import aggregate_metricrecords
 
-from fedgc.decoders import DECODERS, Decoder, OptimalDecoder
+from fedgc.decoders import DECODERS, Decoder
 from fedgc.encoding import apply_update
 from fedgc.errors import ReplyRejectedError
 from fedgc.protocol import COEFFICIENTS, DEADLINE, RECORD, RUN_SEED, SERVER_ROUND, SHARD_IDS
 from fedgc.reliability import ReliabilityPosterior
 from fedgc.round import CodedUpdate, RoundOutcome, RoundPlan, RoundState, finish_round, plan_round
-from fedgc.strategies.grids import DeadlineGrid
-from fedgc.strategies.replies import read_reply
 from fedgc.validation import check_integer, check_positive, check_vector, one_of
 
 # A child of Flower's logger, so that its lines appear where the user looks for Flower's.
@@ -166,7 +166,7 @@ class GradientCoding(Strategy):
         logger.info("\t│\t└── Deadline: %g s (first round: %g s)", self.deadline, self.first_deadline or self.deadline)
         self.strategy.summary()
 
-    def start(
+    def start(  # noqa: PLR0917  (Flower's signature)
         self,
         grid: Grid,
         initial_arrays: ArrayRecord,
@@ -256,9 +256,7 @@ class GradientCoding(Strategy):
                 if client is None or client in updates:
                     raise ReplyRejectedError("not a first reply to a message of this round")
                 assigned = plan.code.shards_of(client)
-                updates[client] = read_reply(
-                    reply, global_arrays, assigned, weighted_by_key=self.weighted_by_key
-                )
+                updates[client] = read_reply(reply, global_arrays, assigned, weighted_by_key=self.weighted_by_key)
                 usable.append(reply.content)
             except ReplyRejectedError as reason:
                 rejected[node_id] = str(reason)

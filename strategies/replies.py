@@ -75,13 +75,13 @@ def read_reply(reply: Message, arrays: Arrays, assigned: NDArray[np.intp], *, we
 def _shard_examples(record: ConfigRecord, assigned: NDArray[np.intp]) -> NDArray[np.float64]:
     shard_ids, examples = record.get(SHARD_IDS), record.get(SHARD_EXAMPLES)
     if not isinstance(shard_ids, list) or shard_ids != assigned.tolist():
-        raise ReplyRejectedError(f"{SHARD_IDS} must be {assigned.tolist()}; got {shard_ids}")
+        raise ReplyRejectedError(f"{SHARD_IDS} must be {assigned.tolist()}; got {shard_ids!r}")
     if (
         not isinstance(examples, list)
         or len(examples) != len(shard_ids)
         or not all(isinstance(count, int) and count >= 0 for count in examples)
     ):
-        raise ReplyRejectedError(f"{SHARD_EXAMPLES} must be {len(shard_ids)} integers of at least 0; got {examples}")
+        raise ReplyRejectedError(f"{SHARD_EXAMPLES} must be {len(shard_ids)} integers of at least 0; got {examples!r}")
     counts = np.array(cast(list[int], examples), dtype=np.float64)
     if counts.sum() <= 0:
         raise ReplyRejectedError(f"{NUM_EXAMPLES} must be above 0; got 0")

@@ -6,13 +6,13 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
+from fedgc.clients import ShardUpdate, gradient_coded
 from flwr.app import ArrayRecord, ConfigRecord, Context, Message, MetricRecord, RecordDict
 from flwr.clientapp import ClientApp
 from flwr.serverapp import Grid, ServerApp
 from flwr.serverapp.strategy import Result, Strategy
 from numpy.typing import NDArray
 
-from fedgc.clients import ShardUpdate, gradient_coded
 from fedgc.fleets import Fleet, build_fleet
 from fedgc.simulation import VirtualRun, run_virtual
 

@@ -8,14 +8,24 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from fedgc.clients import ShardUpdate, gradient_coded
 from flwr.app import ArrayRecord, ConfigRecord, Context, Message, RecordDict
 from flwr.clientapp import ClientApp
 from flwr.serverapp import Grid, ServerApp
 from flwr.serverapp.strategy import FedAvg
 
-from fedgc.clients import ShardUpdate, gradient_coded
 from fedgc.simulation import run_virtual
-from tests.apps import EXAMPLES, N_SHARDS, arrays_of, full_aggregate, initial_arrays, shard_delta, steady, train, train_shard
+from tests.apps import (
+    EXAMPLES,
+    N_SHARDS,
+    arrays_of,
+    full_aggregate,
+    initial_arrays,
+    shard_delta,
+    steady,
+    train,
+    train_shard,
+)
 
 
 def ask(trainer: Callable[..., Any], assignment: dict[str, Any] | None, *, clients: int = 1, **options: Any) -> Message:

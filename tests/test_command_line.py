@@ -148,7 +148,13 @@ def test_unreadable_configs_are_refused(tmp_path: Path) -> None:
 
 
 def test_overrides_reach_tables_lists_and_new_keys() -> None:
-    overrides = ["strategies.1.load=4", "fleet.mean=0.25", 'strategies.1.decoder="fixed"', "name=Mine", "task.alpha=1.0"]
+    overrides = [
+        "strategies.1.load=4",
+        "fleet.mean=0.25",
+        'strategies.1.decoder="fixed"',
+        "name=Mine",
+        "task.alpha=1.0",
+    ]
     config = load_config(SMALLEST, overrides)
     assert config.strategies[1].load == 4  # type: ignore[union-attr]
     assert config.strategies[1].decoder == "fixed"  # type: ignore[union-attr]

@@ -10,6 +10,8 @@ from typing import Any
 
 import numpy as np
 import pytest
+from fedgc.clients import ShardUpdate, gradient_coded
+from fedgc.strategies import GradientCoding
 from flwr.app import Array, ArrayRecord, ConfigRecord, Context, Message
 from flwr.clientapp import ClientApp
 from flwr.serverapp import Grid, ServerApp
@@ -23,12 +25,10 @@ from flwr.serverapp.strategy import (
     Strategy,
 )
 
-from fedgc.clients import ShardUpdate, gradient_coded
 from fedgc.decoders import DECODERS, FixedDecoder
 from fedgc.fleets import build_fleet
 from fedgc.reliability import ReliabilityPosterior
 from fedgc.simulation import run_virtual
-from fedgc.strategies import GradientCoding
 from tests.apps import EXAMPLES, N_SHARDS, arrays_of, full_aggregate, initial_arrays, shard_app, steady, train
 
 
@@ -76,7 +76,7 @@ def test_any_inner_strategy_takes_the_step_it_would_take_on_the_exact_aggregate(
 
 
 def test_flowers_privacy_wrapper_goes_around() -> None:
-    """Its start() is Flower's own, so the round is decoded in aggregate_train; without noise it changes nothing here."""
+    """Flower drives the loop, so the round is decoded in aggregate_train; without noise nothing changes."""
     wrapped = DifferentialPrivacyServerSideFixedClipping(
         coding(reliability=certain()), noise_multiplier=0.0, clipping_norm=1e6, num_sampled_clients=6
     )

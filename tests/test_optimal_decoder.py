@@ -12,8 +12,6 @@ from fedgc.gram import GramModel
 from tests.enumeration import arrival_sets, exact_moments
 
 
-
-
 @pytest.mark.parametrize("seed", range(4))
 def test_equals_the_projection_formula_by_enumeration(seed: int) -> None:
     """v = Q_A t with t = E[Q_A]^-1 1 and Q_A = A'(A G A')^+ A G, straight from the definition."""

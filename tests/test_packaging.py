@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import subprocess
 import sys
 import tomllib
@@ -59,7 +60,6 @@ def test_dependencies_point_down_only() -> None:
 
 
 def _imports(path: Path) -> set[str]:
-    import ast
 
     names: set[str] = set()
     for node in ast.walk(ast.parse(path.read_text())):

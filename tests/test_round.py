@@ -78,7 +78,7 @@ def test_unknown_sizes_are_learnt() -> None:
     everyone = {client: coded(plan, client) for client in range(5)}
     learnt, outcome = finish_round(state, plan, everyone, arrays=ARRAYS)
     np.testing.assert_array_equal(learnt.shard_examples, SIZES)
-    known, expected = finish_round(STATE, plan, everyone, arrays=ARRAYS)
+    _, expected = finish_round(STATE, plan, everyone, arrays=ARRAYS)
     for name in ARRAYS:
         np.testing.assert_array_equal(outcome.update[name], expected.update[name])  # type: ignore[index]
 

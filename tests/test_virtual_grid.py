@@ -50,7 +50,9 @@ def echo_app(calls: list[tuple[int, int]] | None = None) -> ClientApp:
     return app
 
 
-def run(main: Callable[[Grid, Context], None], fleet: Fleet, app: ClientApp | None = None, **options: Any) -> VirtualRun:
+def run(
+    main: Callable[[Grid, Context], None], fleet: Fleet, app: ClientApp | None = None, **options: Any
+) -> VirtualRun:
     server = ServerApp()
     server.main()(main)
     return run_virtual(server, app or echo_app(), fleet, **options)
@@ -60,7 +62,10 @@ def messages_for(grid: Grid, ttl: float | None = None, server_round: int = 1) ->
     arrays = ArrayRecord([np.zeros(2)])
     return [
         Message(
-            RecordDict({"arrays": arrays, "config": ConfigRecord({"server-round": server_round})}), node, "train", ttl=ttl
+            RecordDict({"arrays": arrays, "config": ConfigRecord({"server-round": server_round})}),
+            node,
+            "train",
+            ttl=ttl,
         )
         for node in grid.get_node_ids()
     ]

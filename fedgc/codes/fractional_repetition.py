@@ -58,7 +58,9 @@ class FractionalRepetition(Code):
         n_blocks = int(max(of_client.max(), of_shard.max())) + 1
         for what, blocks in (("member", of_client), ("shard", of_shard)):
             if blocks.min() < 0 or (np.bincount(blocks, minlength=n_blocks) == 0).any():
-                raise ValueError(f"every block 0 .. {n_blocks - 1} must have at least one {what}; got {blocks.tolist()}")
+                raise ValueError(
+                    f"every block 0 .. {n_blocks - 1} must have at least one {what}; got {blocks.tolist()}"
+                )
         of_client.setflags(write=False)
         of_shard.setflags(write=False)
         self._blocks = Blocks(of_client, of_shard, n_blocks)
@@ -75,7 +77,7 @@ class FractionalRepetition(Code):
 
     def shards_of(self, client: int) -> NDArray[np.intp]:
         """Return the shards of the client's block."""
-        return self._shards_of_block[self._blocks.of_client[client]]
+        return self._shards_of_block[int(self._blocks.of_client[client])]
 
     def coefficients_of(self, client: int) -> NDArray[np.float64]:
         """Return ones: a block's members all send the plain sum over the block."""

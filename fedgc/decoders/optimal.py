@@ -30,8 +30,8 @@ class OptimalDecoder(Decoder):
         R = sum over missing h of r_h t_h  /  (1 + sum over arrived h of r_h^2 / d_h).
 
     In words: keep what came, and let it stand in for the missing blocks as far as the blocks are alike. For r = 0 it is
-    inverse probability weighting; for d -> 0 it divides by who came. The target is not one, so the weights of a complete
-    round differ from one too: complete rounds make up for incomplete ones.
+    inverse probability weighting; for d -> 0 it divides by who came. The target is not one, so the weights of a
+    complete round differ from one too: complete rounds make up for incomplete ones.
 
     A block counts once, however many of its members come; its weight is shared evenly among them, which changes nothing
     when they send the same vector and averages their noise when they do not.

@@ -87,5 +87,5 @@ def results_table(config: ExperimentConfig, summaries: Sequence[StrategySummary]
 
 def _error(value: float | None) -> str:
     if value is None:
-        return "–"
+        return "-"
     return "0" if value < 5e-7 else f"{value:.3g}"

@@ -9,9 +9,12 @@ import numpy as np
 from matplotlib import rc_context
 from matplotlib.figure import Figure
 from matplotlib.ticker import PercentFormatter
+from numpy.typing import NDArray
 
 from fedgc.experiment.config import ExperimentConfig
 from fedgc.experiment.runner import Row
+
+Curve = NDArray[np.float64]
 
 # Okabe and Ito's colours, which stay apart for colour-blind readers; line styles tell them apart in grey.
 COLOURS = ("#000000", "#D55E00", "#56B4E9", "#009E73", "#CC79A7", "#0072B2", "#E69F00")
@@ -76,7 +79,7 @@ def draw_figure(config: ExperimentConfig, rows: Sequence[Row]) -> tuple[bytes, b
     return png.getvalue(), svg.getvalue()
 
 
-def _accuracy_at(rows: Sequence[Row], strategy: str, seed: int, instants: np.ndarray) -> np.ndarray:  # type: ignore[type-arg]
+def _accuracy_at(rows: Sequence[Row], strategy: str, seed: int, instants: Curve) -> Curve:
     own = [row for row in rows if row.strategy == strategy and row.seed == seed]
     finished = np.searchsorted([row.seconds for row in own], instants, side="right") - 1
     return np.array([row.accuracy for row in own])[finished]

@@ -10,6 +10,8 @@ from numpy.typing import ArrayLike
 
 from fedgc.fleets.base import Fleet, Parameter, Vector
 
+_PSI_RANGE = {"low": 0.1, "high": 2.0}
+
 
 class PaperFleet(Fleet):
     """Client i misses the deadline ``tau x seconds`` with probability ``exp(-psi_i (tau - 1))``.
@@ -39,18 +41,18 @@ class PaperFleet(Fleet):
     PARAMETERS: ClassVar[dict[str, Parameter]] = {
         **Fleet.PARAMETERS,
         "psi": Parameter(np.nan, low=1e-9),  # rate of each client
-        "psi_low": Parameter(0.1, low=1e-9),
-        "psi_high": Parameter(2.0, low=1e-9),
+        "psi_low": Parameter(_PSI_RANGE["low"], low=1e-9),
+        "psi_high": Parameter(_PSI_RANGE["high"], low=1e-9),
         "seconds": Parameter(1.0),  # least time of a round
         "scale_with_load": Parameter(0.0, high=1.0),  # 1: time grows with the load, 0: it does not
     }
 
     def __init__(self, n_clients: int, *, seed: int, loss_detection: float = 60.0, **parameters: ArrayLike) -> None:
         if "psi" not in parameters:
-            low, high = parameters.get("psi_low", 0.1), parameters.get("psi_high", 2.0)
-            if np.any(np.greater(low, high)):
+            low, high = (np.asarray(parameters.get(f"psi_{end}", default)) for end, default in _PSI_RANGE.items())
+            if (low > high).any():
                 raise ValueError(f"psi_low must be at most psi_high = {high}; got {low}")
-            # A stream of its own: a negative client or round cannot occur, and lists of other length never collide.
+            # A key of another length than the draws of a round have, so that the two never coincide.
             parameters["psi"] = np.random.default_rng([seed, n_clients]).uniform(low, high, n_clients)
         super().__init__(n_clients, seed=seed, loss_detection=loss_detection, **parameters)
 

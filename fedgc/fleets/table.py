@@ -18,9 +18,7 @@ from fedgc.fleets.shifted_exponential import ShiftedExponentialFleet
 from fedgc.validation import check_integer, one_of
 
 #: Every fleet model by the name that configurations use.
-FLEETS: dict[str, type[Fleet]] = {
-    fleet.name: fleet for fleet in (PaperFleet, ShiftedExponentialFleet, LogNormalFleet)
-}
+FLEETS: dict[str, type[Fleet]] = {fleet.name: fleet for fleet in (PaperFleet, ShiftedExponentialFleet, LogNormalFleet)}
 
 
 @cache

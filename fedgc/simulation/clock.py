@@ -83,8 +83,11 @@ class VirtualClock:
         owner = threading.get_ident()
         start = 1.0e9  # any fixed instant: traces must not depend on today's date
 
-        def here(virtual: Callable[..., float | None], real: Callable[..., float | None]) -> Callable[..., object]:
-            return lambda *args: (virtual if threading.get_ident() == owner else real)(*args)
+        def here(virtual: Callable[..., object], real: Callable[..., object]) -> Callable[..., object]:
+            def dispatch(*arguments: object) -> object:
+                return (virtual if threading.get_ident() == owner else real)(*arguments)
+
+            return dispatch
 
         with ExitStack() as stack:
             stack.enter_context(mock.patch.object(time, "sleep", here(self.sleep, time.sleep)))

@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 from typing import cast
 
 import numpy as np
-from flwr.app import ArrayRecord, ConfigRecord, Context, Error, Message, Metadata, MetricRecord, RecordDict
+from flwr.app import Context, Error, Message, Metadata, RecordDict
 from flwr.common.constant import ErrorCode
 from flwr.serverapp import Grid
 from flwr.supercore.run import Run
@@ -165,7 +165,9 @@ class VirtualGrid(Grid):
             if start + seconds <= expires:
                 self.clock.schedule(start + seconds, lambda: self._complete(job), priority=client)
         self.clock.schedule(
-            expires, lambda: self._fail(job, "expired", ErrorCode.REPLY_MESSAGE_UNAVAILABLE, "TTL ended"), priority=client
+            expires,
+            lambda: self._fail(job, "expired", ErrorCode.REPLY_MESSAGE_UNAVAILABLE, "TTL ended"),
+            priority=client,
         )
         return message_id
 
@@ -232,9 +234,10 @@ def _copy(message: Message) -> Message:
     """Return a message with records of its own; arrays are immutable bytes and stay shared."""
     content = RecordDict()
     for name, record in message.content.items():
-        kind = cast(type[ArrayRecord] | type[ConfigRecord] | type[MetricRecord], type(record))
-        content[name] = kind(dict(record))  # type: ignore[arg-type]
-    return Message(metadata=_metadata(message.metadata), content=content)
+        content[name] = type(record)(dict(record))  # type: ignore[arg-type]
+    # The keyword `metadata` is how Flower's own runtimes rebuild a message; it is not among its documented overloads.
+    copied: Message = Message(metadata=_metadata(message.metadata), content=content)  # type: ignore[call-overload]
+    return copied
 
 
 def _as_received(message: Message) -> Message:

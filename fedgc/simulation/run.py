@@ -42,7 +42,7 @@ def run_virtual(
     client_app: Callable[[Message, Context], Message],
     fleet: Fleet,
     *,
-    run_config: Mapping[str, bool | float | int | str | bytes] | None = None,
+    run_config: Mapping[str, bool | float | int | str] | None = None,
     shards_per_client: float = 1.0,
     backlog: bool = False,
 ) -> VirtualRun:

@@ -89,12 +89,12 @@ class DigitsTask:
         shuffle = torch.Generator().manual_seed(int(cast(int, config[SHARD_SEED])))
         loss_sum = 0.0
         for _ in range(self._local_epochs):
-            for batch in torch.randperm(len(y), generator=shuffle).split(self._batch_size):
+            for batch in torch.randperm(len(y), generator=shuffle).split(self._batch_size):  # type: ignore[no-untyped-call]
                 loss = self._loss(network(x[batch]), y[batch])
                 # The step of torch.optim.SGD by hand: importing torch.optim's machinery alone takes two seconds.
                 with torch.no_grad():
                     for parameter, gradient in zip(parameters, torch.autograd.grad(loss, parameters), strict=True):
-                        parameter -= self._learning_rate * gradient
+                        parameter.sub_(gradient, alpha=self._learning_rate)
                 loss_sum += float(loss.detach()) * len(batch)
         mean_loss = loss_sum / (len(y) * self._local_epochs)
         # A copy, since the next shard is trained in the same network.

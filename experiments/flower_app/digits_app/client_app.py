@@ -1,10 +1,9 @@
 """The client: the update of one shard, and a mod that lets the client straggle."""
 
+from fedgc.clients import ShardUpdate, gradient_coded, simulated_straggling
 from flwr.app import ArrayRecord, ConfigRecord, Context, Message
 from flwr.clientapp import ClientApp
 from flwr.clientapp.typing import ClientAppCallable
-
-from fedgc.clients import ShardUpdate, gradient_coded, simulated_straggling
 
 from .task import fleet_of, task_of
 

@@ -1,10 +1,9 @@
 """The server: GradientCoding around FedAvg, tested on the server after every round."""
 
+from fedgc.strategies import GradientCoding
 from flwr.app import ArrayRecord, Context, MetricRecord
 from flwr.serverapp import Grid, ServerApp
 from flwr.serverapp.strategy import FedAvg
-
-from fedgc.strategies import GradientCoding
 
 from .task import task_of
 

@@ -1,0 +1,77 @@
+"""What the README shows must work as shown."""
+
+from __future__ import annotations
+
+import re
+import sys
+import types
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from fedgc.simulation import run_virtual
+from tests.apps import steady
+
+README = (Path(__file__).parents[1] / "README.md").read_text(encoding="utf-8")
+
+
+def block(marker: str) -> str:
+    found = re.search(rf"<!-- {marker} -->\n```\w+\n(.*?)\n```", README, re.DOTALL)
+    assert found, marker
+    return found[1]
+
+
+def side(diff: str, keep: str) -> str:
+    """The file before ("-") or after ("+") a diff."""
+    lines = diff.splitlines()
+    return "\n".join(line[1:] for line in lines if not line or line[0] in (" ", keep))
+
+
+@pytest.fixture
+def task(monkeypatch: pytest.MonkeyPatch) -> types.ModuleType:
+    """The module that the README's app imports: a linear model on data in 40 shards."""
+    module = types.ModuleType("task")
+    features = np.random.default_rng(0).standard_normal((400, 3)).astype(np.float32)
+    x, y = torch.from_numpy(features), torch.from_numpy(features @ np.array([[1.0], [-2.0], [0.5]], np.float32))
+
+    class Net(torch.nn.Linear):
+        def __init__(self) -> None:
+            super().__init__(3, 1)
+
+    def load_data(part: int, parts: int) -> torch.utils.data.TensorDataset:
+        return torch.utils.data.TensorDataset(x[part::parts], y[part::parts])
+
+    def train_fn(model: torch.nn.Module, data: torch.utils.data.TensorDataset, lr: float) -> float:
+        inputs, targets = data.tensors
+        loss = torch.nn.functional.mse_loss(model(inputs), targets)
+        loss.backward()
+        with torch.no_grad():
+            for parameter in model.parameters():
+                parameter.sub_(parameter.grad, alpha=lr)
+        return float(loss.detach())
+
+    module.Net, module.load_data, module.train_fn = Net, load_data, train_fn  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "task", module)
+    return module
+
+
+@pytest.mark.parametrize("keep", ["-", "+"])
+def test_the_converted_app_runs_and_so_does_the_original(keep: str, task: types.ModuleType) -> None:
+    client: dict[str, object] = {}
+    server: dict[str, object] = {}
+    exec(side(block("client diff"), keep), client)
+    exec(side(block("server diff"), keep), server)
+    fleet = steady(20, median=[1.0] * 19 + [100.0])
+    run = run_virtual(server["app"], client["app"], fleet, shards_per_client=2)  # type: ignore[arg-type]
+    replied = [event for event in run.trace if event.kind == "replied"]
+    assert {event.server_round for event in replied} == {1, 2, 3}
+    assert not [event for event in run.trace if event.kind == "failed"]
+    # The original waits for the slow client in each round, the converted app for the deadline.
+    assert run.seconds == pytest.approx(600.0 if keep == "-" else 90.0)
+
+
+def test_conversion_takes_about_ten_lines() -> None:
+    added = [line for name in ("client diff", "server diff") for line in block(name).splitlines() if line[:1] == "+"]
+    assert len(added) <= 10
