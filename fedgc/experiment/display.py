@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Protocol
 
+from rich import box
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
@@ -59,15 +60,17 @@ def live_progress(config: ExperimentConfig, console: Console) -> Iterator[ShowRo
 def results_table(config: ExperimentConfig, summaries: Sequence[StrategySummary]) -> Table:
     """Return the table of results, one line per strategy."""
     seeds = f", mean of {len(config.seeds)} seeds" if len(config.seeds) > 1 else ""
-    table = Table(title=f"{config.name}: {config.rounds} rounds{seeds}", title_justify="left")
-    table.add_column("strategy")
+    title = f"{config.name}: {config.rounds} rounds{seeds}"
+    # Without vertical lines, and with labels that break between words only, the table fits eighty columns.
+    table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
+    table.add_column("strategy", min_width=max(len(word) for line in summaries for word in line.strategy.split()))
     headings = (
         "test\naccuracy",
         f"rounds to\n{config.target_accuracy:.0%}",
         f"virtual s\nto {config.target_accuracy:.0%}",
         "clients\nthat came",
-        "residual error\npredicted",
-        "residual error\nobserved",
+        "residual\nerror\npredicted",
+        "residual\nerror\nobserved",
     )
     for heading in headings:
         table.add_column(heading, justify="right")
