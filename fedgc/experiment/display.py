@@ -62,15 +62,24 @@ def results_table(config: ExperimentConfig, summaries: Sequence[StrategySummary]
     seeds = f", mean of {len(config.seeds)} seeds" if len(config.seeds) > 1 else ""
     title = f"{config.name}: {config.rounds} rounds{seeds}"
     # Without vertical lines, and with labels that break between words only, the table fits eighty columns.
-    table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
+    caption = "seconds: virtual; error: residual error, mean over rounds"
+    table = Table(
+        title=title,
+        caption=caption,
+        caption_justify="left",
+        title_justify="left",
+        box=box.SIMPLE_HEAD,
+        padding=(0, 1, 0, 0),
+    )
     table.add_column("strategy", min_width=max(len(word) for line in summaries for word in line.strategy.split()))
+    target = f"{config.target_accuracy:.0%}"
     headings = (
         "test\naccuracy",
-        f"rounds to\n{config.target_accuracy:.0%}",
-        f"virtual s\nto {config.target_accuracy:.0%}",
+        f"rounds\nto {target}",
+        f"seconds\nto {target}",
         "clients\nthat came",
-        "residual\nerror\npredicted",
-        "residual\nerror\nobserved",
+        "error\npredicted",
+        "error\nobserved",
     )
     for heading in headings:
         table.add_column(heading, justify="right")
