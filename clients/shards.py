@@ -12,6 +12,7 @@ import numpy as np
 from flwr.app import Array, ArrayRecord, ConfigRecord, Context, Message, MetricRecord, RecordDict
 from numpy.typing import NDArray
 
+from fedgc.assignment import own_part
 from fedgc.encoding import Update, add_scaled, apply_update, difference, zero_update
 from fedgc.protocol import (
     COEFFICIENTS,
@@ -43,7 +44,7 @@ class ShardUpdate:
     delta : ArrayRecord or mapping of str to array, optional
         The change of the arrays, or minus a gradient.
     metrics : mapping of str to float
-        Training metrics, averaged over the shards by number of examples.
+        Training metrics, averaged over the shards by number of examples; ``num-examples`` is not among them.
     """
 
     num_examples: int
@@ -152,7 +153,7 @@ def _own_part(context: Context, num_shards: int | None) -> ConfigRecord:
     partition = int(cast(int, context.node_config["partition-id"]))
     n_partitions = int(cast(int, context.node_config["num-partitions"]))
     total = int(cast(int, num_shards or context.run_config.get("num-shards", n_partitions)))
-    shard_ids = list(range(partition * total // n_partitions, (partition + 1) * total // n_partitions))
+    shard_ids = list(own_part(partition, n_partitions, total))
     seed = int(cast(int, context.run_config.get("seed", 0)))
     return ConfigRecord({SHARD_IDS: shard_ids, COEFFICIENTS: [1.0] * len(shard_ids), RUN_SEED: seed})
 
@@ -162,6 +163,10 @@ def _check_update(update: object, shard_id: int) -> int:
         raise TypeError(f"shard {shard_id}: the train function must return a ShardUpdate; got {type(update).__name__}")
     if (update.arrays is None) == (update.delta is None):
         raise ValueError(f"shard {shard_id}: a ShardUpdate must hold either arrays or delta; got both or neither")
+    if NUM_EXAMPLES in update.metrics:
+        raise ValueError(
+            f"shard {shard_id}: metrics must not hold {NUM_EXAMPLES!r}, which is the argument num_examples"
+        )
     return check_integer(f"shard {shard_id}: num_examples", update.num_examples, low=0)
 
 

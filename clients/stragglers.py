@@ -9,6 +9,7 @@ from typing import cast
 from flwr.app import Context, Error, Message
 from flwr.common.constant import ErrorCode
 
+from fedgc.assignment import own_part
 from fedgc.fleets import Fleet
 from fedgc.protocol import DEADLINE, RECORD, SERVER_ROUND, SHARD_IDS
 
@@ -16,7 +17,7 @@ Mod = Callable[[Message, Context, Callable[[Message, Context], Message]], Messag
 
 
 def simulated_straggling(
-    fleet: Fleet, *, seconds_per_second: float = 1.0, shards_per_client: float = 1.0, configrecord_key: str = "config"
+    fleet: Fleet, *, seconds_per_second: float = 1.0, num_shards: int | None = None, configrecord_key: str = "config"
 ) -> Mod:
     """Return a mod for train functions that takes as long as the fleet says, in real time.
 
@@ -30,8 +31,8 @@ def simulated_straggling(
         The client's index in the fleet is its ``partition-id``.
     seconds_per_second : float
         Real seconds that pass for each second of the fleet; 0.1 replays a fleet ten times faster.
-    shards_per_client : float
-        Load of a message without an assignment, in shards.
+    num_shards : int, optional
+        Number of shards that clients divide among themselves when the server assigns none; one each by default.
     configrecord_key : str
         Name of the record that holds the round number.
 
@@ -48,7 +49,10 @@ def simulated_straggling(
         server_round = (
             int(cast(int, configs[configrecord_key].get(SERVER_ROUND, 0))) if configrecord_key in configs else 0
         )
-        load = float(len(cast(list[int], configs[RECORD][SHARD_IDS]))) if RECORD in configs else shards_per_client
+        if RECORD in configs:
+            load = len(cast(list[int], configs[RECORD][SHARD_IDS]))
+        else:
+            load = len(own_part(client, fleet.n_clients, fleet.n_clients if num_shards is None else num_shards))
         seconds = seconds_per_second * fleet.completion_time(client, server_round, load)
         limit = float(cast(float, configs[RECORD][DEADLINE])) if RECORD in configs else message.metadata.ttl
         if seconds > limit:

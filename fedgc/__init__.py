@@ -8,7 +8,7 @@ and :mod:`fedgc.reliability` learns who comes. :mod:`fedgc.round` strings them t
 
 from fedgc.assignment import fractional_repetition_blocks
 from fedgc.codes import FractionalRepetition
-from fedgc.decoders import DECODERS, FixedDecoder, OptimalDecoder
+from fedgc.decoders import DECODERS, FixedDecoder, OptimalUnbiasedDecoder
 from fedgc.gram import GramModel
 from fedgc.reliability import ReliabilityPosterior
 
@@ -19,7 +19,7 @@ __all__ = [
     "FixedDecoder",
     "FractionalRepetition",
     "GramModel",
-    "OptimalDecoder",
+    "OptimalUnbiasedDecoder",
     "ReliabilityPosterior",
     "__version__",
     "fractional_repetition_blocks",

@@ -11,6 +11,17 @@ from fedgc.codes import FractionalRepetition
 from fedgc.validation import check_integer, check_straggle_prob
 
 
+def own_part(client: int, n_clients: int, n_shards: int) -> range:
+    """Return the shards of a client without a code: consecutive ones, as many as its neighbours' but for one.
+
+    Examples
+    --------
+    >>> [list(own_part(client, 3, 5)) for client in range(3)]
+    [[0], [1, 2], [3, 4]]
+    """
+    return range(client * n_shards // n_clients, (client + 1) * n_shards // n_clients)
+
+
 def number_of_blocks(n_clients: int, load: int) -> int:
     """Return how many blocks of at least `load` members `n_clients` clients can form.
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from typing import cast
 
 import numpy as np
 from fedgc.strategies.grids import DeadlineGrid
@@ -15,9 +16,9 @@ from flwr.serverapp.strategy import FedAvg, Result, Strategy
 from flwr.serverapp.strategy.strategy_utils import aggregate_metricrecords
 
 from fedgc.decoders import DECODERS, Decoder
-from fedgc.encoding import apply_update
+from fedgc.encoding import Arrays, apply_update
 from fedgc.errors import ReplyRejectedError
-from fedgc.protocol import COEFFICIENTS, DEADLINE, RECORD, RUN_SEED, SERVER_ROUND, SHARD_IDS
+from fedgc.protocol import COEFFICIENTS, DEADLINE, NUM_EXAMPLES, RECORD, RUN_SEED, SERVER_ROUND, SHARD_IDS
 from fedgc.reliability import ReliabilityPosterior
 from fedgc.round import CodedUpdate, RoundOutcome, RoundPlan, RoundState, finish_round, plan_round
 from fedgc.validation import check_integer, check_positive, check_vector, one_of
@@ -57,6 +58,16 @@ class RoundReport:
     rejected: dict[int, str]
 
 
+@dataclass(frozen=True, eq=False)
+class _OpenRound:
+    """A round between its sending and its decoding: a silent client is the plan minus the replies."""
+
+    plan: RoundPlan
+    arrays: ArrayRecord
+    messages: list[Message]
+    deadline: float
+
+
 class GradientCoding(Strategy):
     """Assign overlapping shards, take what comes by the deadline, decode it, and hand it to an inner strategy.
 
@@ -76,11 +87,11 @@ class GradientCoding(Strategy):
     load : int
         Copies of each shard, that is, how many times the computation of training without stragglers is paid.
     decoder : str or Decoder
-        "optimal" (least residual error among the unbiased rules) or "fixed" (weights settled before the round), or a
-        decoder object.
+        "optimal-unbiased" (least residual error among the unbiased rules) or "fixed" (weights settled before the
+        round), or a decoder object.
     shard_examples : sequence of int, optional
-        Number of examples of each shard. If not given, sizes are learnt from the replies, and a shard not seen yet
-        counts as an average one.
+        Number of examples of each shard; a reply that says otherwise is left out. If not given, sizes are learnt from
+        the replies, and a shard not seen yet counts as an average one.
     reliability : ReliabilityPosterior, optional
         Prior and forgetting of the straggle probabilities, or what an earlier run has learnt.
     reassignment_gain : float
@@ -91,8 +102,8 @@ class GradientCoding(Strategy):
         not enter the straggle probabilities.
     seed : int
         Seed that clients derive the randomness of a shard's update from, so that all holders compute the same.
-    arrayrecord_key, configrecord_key, weighted_by_key : str
-        Names of the records and of the weight metric, as in the inner strategy.
+    arrayrecord_key, configrecord_key : str
+        Names of the records, as in the inner strategy.
 
     Raises
     ------
@@ -102,14 +113,16 @@ class GradientCoding(Strategy):
     Notes
     -----
     The decoded aggregate estimates ``sum_j (N_j / N) update_j`` over all shards j with N_j examples each, which is what
-    FedAvg computes when every client answers. It is unbiased over the arrivals if the straggle probabilities are right.
+    FedAvg computes when every client answers. It is unbiased over the arrivals if the straggle probabilities are right
+    and the sizes of all shards are known: while sizes are still being learnt, the total that the sum is divided by
+    depends on who came, which leaves a bias of a few percent until every shard has been seen once.
     A round in which nothing arrives leaves the model as it is.
 
     Examples
     --------
     >>> strategy = GradientCoding(FedAvg(fraction_evaluate=0.0), num_shards=40, deadline=30.0, load=2)
     >>> strategy.decoder.name
-    'optimal'
+    'optimal-unbiased'
     """
 
     def __init__(
@@ -119,7 +132,7 @@ class GradientCoding(Strategy):
         num_shards: int,
         deadline: float,
         load: int = 2,
-        decoder: str | Decoder = "optimal",
+        decoder: str | Decoder = "optimal-unbiased",
         shard_examples: Sequence[int] | None = None,
         reliability: ReliabilityPosterior | None = None,
         reassignment_gain: float = 0.2,
@@ -127,7 +140,6 @@ class GradientCoding(Strategy):
         seed: int = 0,
         arrayrecord_key: str = "arrays",
         configrecord_key: str = "config",
-        weighted_by_key: str = "num-examples",
     ) -> None:
         super().__init__()
         self.strategy = strategy if strategy is not None else FedAvg()
@@ -144,15 +156,14 @@ class GradientCoding(Strategy):
         self.seed = check_integer("seed", seed, low=0)
         self.arrayrecord_key = arrayrecord_key
         self.configrecord_key = configrecord_key
-        self.weighted_by_key = weighted_by_key
         if shard_examples is None:
             sizes = np.full(self.num_shards, np.nan)
         else:
             sizes = check_vector("shard_examples", shard_examples, length=self.num_shards, low=0.0, who="shard")
         self.state = RoundState(sizes, reliability if reliability is not None else ReliabilityPosterior())
         self.history: list[RoundReport] = []
-        self._current: tuple[RoundPlan, ArrayRecord, dict[int, Message]] | None = None
-        self._learn = True
+        self._given_sizes = sizes
+        self._open: _OpenRound | None = None
 
     def __repr__(self) -> str:
         """Return the strategy's name and options."""
@@ -178,7 +189,7 @@ class GradientCoding(Strategy):
     ) -> Result:
         """Run Flower's training loop with this strategy's deadline for training; `timeout` limits evaluation only."""
         return super().start(
-            grid=DeadlineGrid(grid, self._round_deadline),
+            grid=DeadlineGrid(grid, lambda: self._open.deadline if self._open else self.deadline),
             initial_arrays=initial_arrays,
             num_rounds=num_rounds,
             timeout=timeout,
@@ -187,95 +198,108 @@ class GradientCoding(Strategy):
             evaluate_fn=evaluate_fn,
         )
 
-    def _round_deadline(self) -> float:
-        return self.deadline if self._learn else self.first_deadline or self.deadline
-
     def configure_train(
         self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
     ) -> Iterable[Message]:
         """Let the inner strategy choose the nodes, then tell each its shards and coefficients."""
-        inner = list(self.strategy.configure_train(server_round, arrays, config, grid))
-        self._current = None
-        self._learn = not (server_round == 1 and self.first_deadline not in (None, self.deadline))
+        inner = {
+            message.metadata.dst_node_id: message
+            for message in self.strategy.configure_train(server_round, arrays, config, grid)
+        }
+        self._open = None
         if not inner:
             return []
-        by_node = {message.metadata.dst_node_id: message for message in inner}
         plan = plan_round(
             self.state,
-            list(by_node),
+            list(inner),
             load=self.load,
             decoder=self.decoder,
             reassignment_gain=self.reassignment_gain,
         )
-        messages: dict[int, Message] = {}
-        for client, node_id in enumerate(plan.node_ids):
-            source = by_node[node_id]
-            content = RecordDict(dict(source.content))
-            for name, record in source.content.config_records.items():
-                # Flower's strategies put one config into all messages: copy it before any change can reach the others.
-                content[name] = ConfigRecord(dict(record))
-            content.config_records.setdefault(self.configrecord_key, ConfigRecord())[SERVER_ROUND] = server_round
-            content[RECORD] = ConfigRecord(
-                {
-                    SHARD_IDS: plan.code.shards_of(client).tolist(),
-                    COEFFICIENTS: plan.code.coefficients_of(client).tolist(),
-                    RUN_SEED: self.seed,
-                    DEADLINE: self._round_deadline(),
-                }
-            )
-            # A slow node must not build up a queue of rounds that are over: what is not picked up in time expires. The
-            # second round length lets a late client deliver what it has, and covers the time to send.
-            messages[client] = Message(
-                content,
-                dst_node_id=node_id,
-                message_type=source.metadata.message_type,
-                ttl=2.0 * self._round_deadline(),
-                group_id=str(server_round),
-            )
-        self._current = (plan, arrays, messages)
-        return list(messages.values())
+        deadline = self.deadline
+        if server_round == 1 and self.first_deadline is not None:
+            deadline = self.first_deadline
+        messages = [
+            self._address(inner[node_id], plan, client, server_round, deadline)
+            for client, node_id in enumerate(plan.node_ids)
+        ]
+        self._open = _OpenRound(plan, arrays, messages, deadline)
+        return list(messages)
+
+    def _address(self, source: Message, plan: RoundPlan, client: int, server_round: int, deadline: float) -> Message:
+        """Return the inner strategy's message with the client's assignment added."""
+        content = RecordDict(dict(source.content))
+        for name, record in source.content.config_records.items():
+            # Flower's strategies put one config into all messages: copy it before any change can reach the others.
+            content[name] = ConfigRecord(dict(record))
+        content.config_records.setdefault(self.configrecord_key, ConfigRecord())[SERVER_ROUND] = server_round
+        content[RECORD] = ConfigRecord(
+            {
+                SHARD_IDS: plan.code.shards_of(client).tolist(),
+                COEFFICIENTS: plan.code.coefficients_of(client).tolist(),
+                RUN_SEED: self.seed,
+                DEADLINE: deadline,
+            }
+        )
+        return Message(
+            content,
+            dst_node_id=source.metadata.dst_node_id,
+            message_type=source.metadata.message_type,
+            # A slow node must not work off a queue of rounds that are over, so messages that it has not picked up
+            # expire. The time to live counts from here, the deadline from when all are sent: twice covers the sending.
+            ttl=2.0 * deadline,
+            group_id=str(server_round),
+        )
 
     def aggregate_train(
         self, server_round: int, replies: Iterable[Message]
     ) -> tuple[ArrayRecord | None, MetricRecord | None]:
         """Decode the replies and let the inner strategy take its step with the result."""
-        if self._current is None:
+        if self._open is None:
             return self.strategy.aggregate_train(server_round, replies)
-        plan, arrays, messages = self._current
-        self._current = None
-        global_arrays = {name: array.numpy() for name, array in arrays.items()}
-        updates: dict[int, CodedUpdate] = {}
-        usable: list[RecordDict] = []
-        rejected: dict[int, str] = {}
-        client_of = {message.metadata.message_id: client for client, message in messages.items()}
-        for reply in replies:
-            client = client_of.get(reply.metadata.reply_to_message_id)
-            # An error reply of the network itself comes from the SuperLink's id, so the message tells who is meant.
-            node_id = plan.node_ids[client] if client is not None else reply.metadata.src_node_id
-            try:
-                if client is None or client in updates:
-                    raise ReplyRejectedError("not a first reply to a message of this round")
-                assigned = plan.code.shards_of(client)
-                updates[client] = read_reply(reply, global_arrays, assigned, weighted_by_key=self.weighted_by_key)
-                usable.append(reply.content)
-            except ReplyRejectedError as reason:
-                rejected[node_id] = str(reason)
-                logger.warning("round %d: node %d is left out: %s", server_round, node_id, reason)
+        current, self._open = self._open, None
+        arrays = {name: array.numpy() for name, array in current.arrays.items()}
+        accepted, rejected = self._read(current, replies, arrays)
+        for node_id, reason in rejected.items():
+            logger.warning("round %d: node %d is left out: %s", server_round, node_id, reason)
 
-        self.state, outcome = finish_round(self.state, plan, updates, arrays=global_arrays, learn=self._learn)
-        self._report(server_round, plan, len(updates), outcome, rejected)
+        updates = {client: update for client, (update, _) in accepted.items()}
+        # Who makes another deadline than the usual says nothing about who makes the usual one.
+        learn = current.deadline == self.deadline
+        self.state, outcome = finish_round(self.state, current.plan, updates, arrays=arrays, learn=learn)
+        self._report(server_round, current.plan, len(updates), outcome, rejected)
         if outcome.update is None:
             logger.warning("round %d: nothing arrived by the deadline, the model stays as it is", server_round)
             return None, None
-        new_arrays = apply_update(global_arrays, outcome.update)
+        new_arrays = apply_update(arrays, outcome.update)
         content = RecordDict(
             {
                 self.arrayrecord_key: ArrayRecord({name: Array(value) for name, value in new_arrays.items()}),
-                "metrics": self._mean_metrics(usable),
+                "metrics": self._mean_metrics([metrics for _, metrics in accepted.values()]),
             }
         )
-        decoded = Message(content, reply_to=next(iter(messages.values())))
+        decoded = Message(content, reply_to=current.messages[0])
         return self.strategy.aggregate_train(server_round, [decoded])
+
+    def _read(
+        self, current: _OpenRound, replies: Iterable[Message], arrays: Arrays
+    ) -> tuple[dict[int, tuple[CodedUpdate, MetricRecord]], dict[int, str]]:
+        """Return what each client sent, by client index, and why other replies are left out, by node id."""
+        accepted: dict[int, tuple[CodedUpdate, MetricRecord]] = {}
+        rejected: dict[int, str] = {}
+        client_of = {message.metadata.message_id: client for client, message in enumerate(current.messages)}
+        for reply in replies:
+            client = client_of.get(reply.metadata.reply_to_message_id)
+            # An error reply of the network itself comes from the SuperLink's id, so the message tells who is meant.
+            node_id = reply.metadata.src_node_id if client is None else current.plan.node_ids[client]
+            try:
+                if client is None or client in accepted:
+                    raise ReplyRejectedError("not a first reply to a message of this round")
+                shards = current.plan.code.shards_of(client)
+                accepted[client] = read_reply(reply, arrays, shards, self._given_sizes[shards])
+            except ReplyRejectedError as reason:
+                rejected[node_id] = str(reason)
+        return accepted, rejected
 
     def configure_evaluate(
         self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
@@ -287,14 +311,15 @@ class GradientCoding(Strategy):
         """Leave evaluation to the inner strategy."""
         return self.strategy.aggregate_evaluate(server_round, replies)
 
-    def _mean_metrics(self, contents: list[RecordDict]) -> MetricRecord:
+    def _mean_metrics(self, records: list[MetricRecord]) -> MetricRecord:
         """Return the replies' metrics averaged by examples; only those that every reply has, as a plain number."""
-        records = [next(iter(content.metric_records.values())) for content in contents]
         common = set.intersection(*(set(record) for record in records))
         scalars = [k for k in records[0] if k in common and not any(isinstance(record[k], list) for record in records)]
         pruned = [RecordDict({"metrics": MetricRecord({key: record[key] for key in scalars})}) for record in records]
-        mean = aggregate_metricrecords(pruned, self.weighted_by_key)
-        mean[self.weighted_by_key] = sum(record[self.weighted_by_key] for record in records)  # type: ignore[misc]
+        mean = aggregate_metricrecords(pruned, NUM_EXAMPLES)
+        # The inner strategy weighs its replies, of which it gets one, by a key of its own choice.
+        key = getattr(self.strategy, "weighted_by_key", NUM_EXAMPLES)
+        mean[key] = sum(cast(int, record[NUM_EXAMPLES]) for record in records)
         return mean
 
     def _report(

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import cast
 
 import numpy as np
-from flwr.app import ConfigRecord, Message
+from flwr.app import ConfigRecord, Message, MetricRecord
 from numpy.typing import NDArray
 
 from fedgc.encoding import Arrays, difference
@@ -14,8 +14,10 @@ from fedgc.protocol import NUM_EXAMPLES, RECORD, SHARD_EXAMPLES, SHARD_IDS
 from fedgc.round import CodedUpdate
 
 
-def read_reply(reply: Message, arrays: Arrays, assigned: NDArray[np.intp], *, weighted_by_key: str) -> CodedUpdate:
-    """Turn a client's reply into its coded update.
+def read_reply(
+    reply: Message, arrays: Arrays, assigned: NDArray[np.intp], known_sizes: NDArray[np.float64]
+) -> tuple[CodedUpdate, MetricRecord]:
+    """Turn a client's reply into its coded update and its metrics.
 
     Parameters
     ----------
@@ -23,10 +25,10 @@ def read_reply(reply: Message, arrays: Arrays, assigned: NDArray[np.intp], *, we
         The reply.
     arrays : mapping of str to ndarray
         The global arrays that the client was sent.
-    assigned : ndarray of int
+    assigned : ndarray of int, shape (n_assigned,)
         The shards that the client was told to compute.
-    weighted_by_key : str
-        Name of the metric that holds the number of examples.
+    known_sizes : ndarray, shape (n_assigned,)
+        Number of examples of each of them, NaN where the server was not told.
 
     Raises
     ------
@@ -46,11 +48,14 @@ def read_reply(reply: Message, arrays: Arrays, assigned: NDArray[np.intp], *, we
             f"a reply must hold one ArrayRecord, one MetricRecord and the ConfigRecord {RECORD!r}; "
             f"got {sorted(content.keys())} (is the train function decorated with gradient_coded?)"
         )
-    shard_examples = _shard_examples(content.config_records[RECORD], assigned)
+    shard_examples = _shard_examples(content.config_records[RECORD], assigned, known_sizes)
     metrics = next(iter(content.metric_records.values()))
     n_examples = float(shard_examples.sum())
-    if metrics.get(weighted_by_key) != n_examples:
-        raise ReplyRejectedError(f"{weighted_by_key} must be {n_examples:g}; got {metrics.get(weighted_by_key)!r}")
+    if metrics.get(NUM_EXAMPLES) != n_examples:
+        raise ReplyRejectedError(f"{NUM_EXAMPLES} must be {n_examples:g}; got {metrics.get(NUM_EXAMPLES)!r}")
+    for name, metric in metrics.items():
+        if not np.isfinite(metric).all():
+            raise ReplyRejectedError(f"metric {name!r} must be finite; got {metric!r}")
 
     record = next(iter(content.array_records.values()))
     if set(record) != set(arrays):
@@ -69,10 +74,12 @@ def read_reply(reply: Message, arrays: Arrays, assigned: NDArray[np.intp], *, we
             raise ReplyRejectedError(f"array {name!r} must be finite; got NaN or infinity")
         received[name] = array
     mean = difference(received, arrays)
-    return CodedUpdate({name: n_examples * value for name, value in mean.items()}, shard_examples)
+    return CodedUpdate({name: n_examples * value for name, value in mean.items()}, shard_examples), metrics
 
 
-def _shard_examples(record: ConfigRecord, assigned: NDArray[np.intp]) -> NDArray[np.float64]:
+def _shard_examples(
+    record: ConfigRecord, assigned: NDArray[np.intp], known_sizes: NDArray[np.float64]
+) -> NDArray[np.float64]:
     shard_ids, examples = record.get(SHARD_IDS), record.get(SHARD_EXAMPLES)
     if not isinstance(shard_ids, list) or shard_ids != assigned.tolist():
         raise ReplyRejectedError(f"{SHARD_IDS} must be {assigned.tolist()}; got {shard_ids!r}")
@@ -85,4 +92,8 @@ def _shard_examples(record: ConfigRecord, assigned: NDArray[np.intp]) -> NDArray
     counts = np.array(cast(list[int], examples), dtype=np.float64)
     if counts.sum() <= 0:
         raise ReplyRejectedError(f"{NUM_EXAMPLES} must be above 0; got 0")
+    if (np.isfinite(known_sizes) & (counts != known_sizes)).any():
+        raise ReplyRejectedError(
+            f"{SHARD_EXAMPLES} must be {known_sizes.tolist()} as the server knows; got {examples!r}"
+        )
     return counts

@@ -90,7 +90,7 @@ def train(
             on_grid(grid)
         results.append(strategy.start(grid, initial_arrays(), num_rounds=rounds, timeout=1e5))
 
-    run = run_virtual(server, app or shard_app(), fleet, shards_per_client=N_SHARDS / fleet.n_clients)
+    run = run_virtual(server, app or shard_app(), fleet, num_shards=N_SHARDS)
     return results[0], run
 
 

@@ -137,6 +137,7 @@ def test_the_config_has_the_servers_keys_and_a_seed_per_round_and_shard() -> Non
         (None, "TypeError: shard 2: the train function must return a ShardUpdate; got NoneType"),
         (ShardUpdate(3), "ValueError: shard 2: a ShardUpdate must hold either arrays or delta; got both or neither"),
         (ShardUpdate(3, arrays={}, delta={}), "must hold either arrays or delta; got both or neither"),
+        (ShardUpdate(3, delta={}, metrics={"num-examples": 3}), "metrics must not hold 'num-examples'"),
         (ShardUpdate(-1, delta={}), "shard 2: num_examples must be an integer of at least 0; got -1"),
         (ShardUpdate(1, delta={"weight": np.zeros((2, 2))}), r"array names must be ['bias', 'weight']; got ['weight']"),
         (

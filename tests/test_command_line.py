@@ -107,7 +107,7 @@ BAD = {
     "fleet.clients=none": "fleet.clients must be an integer of at least 1; got 'none'",
     "fleet=3": "fleet must be a valid dictionary; got 3",
     "strategies.1.kind=fedsgd": "strategies.1.kind must be one of fedavg, gradient-coding; got 'fedsgd'",
-    "strategies.1.decoder=best": "strategies.1.decoder must be one of fixed, optimal; got 'best'",
+    "strategies.1.decoder=best": "strategies.1.decoder must be one of fixed, optimal-unbiased; got 'best'",
     "strategies.1.label=FedAvg, waits for everyone": "strategies.1.label must differ from the other labels; got "
     "'FedAvg, waits for everyone' again",
     "strategies=[]": "strategies must have at least 1 item after validation, not 0; got []",

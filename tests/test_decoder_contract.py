@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from fedgc.codes import FractionalRepetition
-from fedgc.decoders import DECODERS, CalibratedDecoder, Decoder, DecodingStatus, FixedDecoder, OptimalDecoder
+from fedgc.decoders import DECODERS, CalibratedDecoder, Decoder, DecodingStatus, FixedDecoder, OptimalUnbiasedDecoder
 from fedgc.gram import GramModel
 from tests.enumeration import assert_unbiased, exact_moments
 
@@ -116,7 +116,7 @@ def test_bad_sizes_and_arrivals_are_refused(name: str) -> None:
 
 
 class _Biased(Decoder):
-    """Scales another decoder's weights by a millionth, or drops its correction."""
+    """Scales another decoder's weights by a factor close to one."""
 
     name = "biased"
 
@@ -136,14 +136,14 @@ class _FirstCopyCounts(Decoder):
     name = "first-copy"
 
     def _calibrate(self, code, straggle_prob, gram) -> CalibratedDecoder:  # type: ignore[no-untyped-def]
-        calibrated = OptimalDecoder().calibrate(code, np.zeros(code.n_clients), gram)
+        calibrated = OptimalUnbiasedDecoder().calibrate(code, np.zeros(code.n_clients), gram)
         calibrated._gram = GramModel(calibrated._gram.incoherent, 0 * calibrated._gram.coherent)  # type: ignore[attr-defined]
         return calibrated
 
 
 @pytest.mark.parametrize(
     "decoder",
-    [_Biased(FixedDecoder(), 1 + 1e-9), _Biased(OptimalDecoder(), 1 + 1e-9), _FirstCopyCounts()],
+    [_Biased(FixedDecoder(), 1 + 1e-9), _Biased(OptimalUnbiasedDecoder(), 1 + 1e-9), _FirstCopyCounts()],
     ids=["fixed, off by 1e-9", "optimal, off by 1e-9", "first copy"],
 )
 def test_a_biased_decoder_fails_the_contract(decoder: Decoder) -> None:

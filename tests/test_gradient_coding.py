@@ -139,6 +139,13 @@ def set_record(key: str, value: Any) -> Callable[[Message], None]:
     return change
 
 
+def set_metric(key: str, value: float) -> Callable[[Message], None]:
+    def change(reply: Message) -> None:
+        reply.content["metrics"][key] = value
+
+    return change
+
+
 def drop(name: str) -> Callable[[Message], None]:
     def change(reply: Message) -> None:
         del reply.content[name]
@@ -177,7 +184,9 @@ BAD = {
     "no shard ids": (set_record("shard-ids", "all"), r"shard-ids must be"),
     "negative examples": (set_record("shard-examples", [-1, 2]), r"shard-examples must be 2 integers of at least 0"),
     "no examples": (set_record("shard-examples", [0, 0]), r"num-examples must be above 0"),
-    "other weight": (set_record("shard-examples", [7, 7]), r"num-examples must be 14; got"),
+    "other sizes": (set_record("shard-examples", [7, 7]), r"shard-examples must be \[4.0, 1.0\] as the server knows"),
+    "other weight": (set_metric("num-examples", 99), r"num-examples must be 5; got 99"),
+    "NaN metric": (set_metric("loss", float("nan")), r"metric 'loss' must be finite; got nan"),
     "no metrics": (drop("metrics"), r"a reply must hold one ArrayRecord, one MetricRecord and the ConfigRecord"),
     "not decorated": (drop("fedgc"), r"is the train function decorated with gradient_coded\?"),
 }
@@ -278,7 +287,7 @@ def test_same_seed_same_run() -> None:
         ({"first_deadline": -1.0}, r"first_deadline must be a finite number above 0; got -1.0"),
         ({"num_shards": 0}, r"num_shards must be an integer of at least 1; got 0"),
         ({"load": 1.5}, r"load must be an integer of at least 1; got 1.5"),
-        ({"decoder": "best"}, r"decoder must be one of fixed, optimal; got 'best'"),
+        ({"decoder": "best"}, r"decoder must be one of fixed, optimal-unbiased; got 'best'"),
         ({"shard_examples": [1, 2]}, r"shard_examples must have shape \(6,\); got shape \(2,\)"),
         ({"shard_examples": [1, 2, 3, 4, 5, -6]}, r"shard_examples must lie in \[0, inf\); got -6 for shard 5"),
         ({"reassignment_gain": 2.0}, r"reassignment_gain must lie in \[0, 1\]; got 2.0"),

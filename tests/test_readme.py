@@ -64,7 +64,7 @@ def test_the_converted_app_runs_and_so_does_the_original(keep: str, task: types.
     exec(side(block("client diff"), keep), client)
     exec(side(block("server diff"), keep), server)
     fleet = steady(20, median=[1.0] * 19 + [100.0])
-    run = run_virtual(server["app"], client["app"], fleet, shards_per_client=2)  # type: ignore[arg-type]
+    run = run_virtual(server["app"], client["app"], fleet, num_shards=40)  # type: ignore[arg-type]
     replied = [event for event in run.trace if event.kind == "replied"]
     assert {event.server_round for event in replied} == {1, 2, 3}
     assert not [event for event in run.trace if event.kind == "failed"]

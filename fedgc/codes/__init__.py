@@ -1,6 +1,27 @@
 """Gradient codes: one file per code, all behind :class:`Code`."""
 
 from fedgc.codes.base import Blocks, Code
+from fedgc.codes.bernoulli import BernoulliCode
+from fedgc.codes.cyclic_repetition import CyclicRepetition
 from fedgc.codes.fractional_repetition import FractionalRepetition
+from fedgc.codes.matrix import MatrixCode
+from fedgc.codes.random_regular import RandomRegularGraphCode
+from fedgc.codes.song_choi import Chain, CommonShard, optimal_row_sums
+from fedgc.codes.stochastic import StochasticGradientCode, StochasticGradientCodeAuthors
+from fedgc.codes.uncoded import Uncoded
 
-__all__ = ["Blocks", "Code", "FractionalRepetition"]
+__all__ = [
+    "BernoulliCode",
+    "Blocks",
+    "Chain",
+    "Code",
+    "CommonShard",
+    "CyclicRepetition",
+    "FractionalRepetition",
+    "MatrixCode",
+    "RandomRegularGraphCode",
+    "StochasticGradientCode",
+    "StochasticGradientCodeAuthors",
+    "Uncoded",
+    "optimal_row_sums",
+]

@@ -2,10 +2,10 @@
 
 from fedgc.decoders.base import CalibratedDecoder, Decoder, Decoding, DecodingStatus
 from fedgc.decoders.fixed import FixedDecoder
-from fedgc.decoders.optimal import OptimalDecoder
+from fedgc.decoders.optimal_unbiased import OptimalUnbiasedDecoder
 
 #: Every decoder by the name that configurations use.
-DECODERS: dict[str, type[Decoder]] = {decoder.name: decoder for decoder in (FixedDecoder, OptimalDecoder)}
+DECODERS: dict[str, type[Decoder]] = {decoder.name: decoder for decoder in (FixedDecoder, OptimalUnbiasedDecoder)}
 
 __all__ = [
     "DECODERS",
@@ -14,5 +14,5 @@ __all__ = [
     "Decoding",
     "DecodingStatus",
     "FixedDecoder",
-    "OptimalDecoder",
+    "OptimalUnbiasedDecoder",
 ]

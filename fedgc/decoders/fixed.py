@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from fedgc.codes import Code
 from fedgc.decoders.base import CalibratedDecoder, Decoder
 from fedgc.gram import GramModel
+from fedgc.odds import odds_shares
 
 
 class FixedDecoder(Decoder):
@@ -55,19 +56,13 @@ class _CalibratedFixed(CalibratedDecoder):
         if code.blocks is None:
             raise ValueError("decoder 'fixed' needs a code with blocks; got " + type(code).__name__)
         of_client, of_shard, n_blocks = code.blocks
-        certain = straggle_prob == 0.0
-        with_certain = np.bincount(of_client, certain, n_blocks)[of_client] > 0
-        with np.errstate(divide="ignore"):
-            odds = np.where(with_certain, certain, (1.0 - straggle_prob) / straggle_prob)
-        total = np.bincount(of_client, odds, n_blocks)
-        self._fixed_weights = odds / total[of_client] / (1.0 - straggle_prob)
+        shares, variance = odds_shares(straggle_prob, of_client, n_blocks)
+        self._fixed_weights = shares / (1.0 - straggle_prob)
 
         block_gram = gram.merge(of_shard, n_blocks)
         energy = block_gram.incoherent + block_gram.coherent**2
-        is_certain = np.bincount(of_client, certain, n_blocks) > 0
         ones = np.ones(n_blocks)
-        lost = float(np.sum(np.where(is_certain, 0.0, energy / total)))
-        self.residual_error = lost / block_gram.inner(ones, ones)
+        self.residual_error = float(energy @ variance) / block_gram.inner(ones, ones)
 
     def _weights(self, arrived: NDArray[np.bool_]) -> NDArray[np.float64]:
         return np.where(arrived, self._fixed_weights, 0.0)

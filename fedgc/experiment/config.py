@@ -49,7 +49,7 @@ class GradientCodingConfig(_Section):
     label: str
     deadline: Positive
     load: Count = 2
-    decoder: str = "optimal"
+    decoder: str = "optimal-unbiased"
 
 
 StrategyConfig = Annotated[FedAvgConfig | GradientCodingConfig, Field(discriminator="kind")]

@@ -103,10 +103,12 @@ def _run_one(config: ExperimentConfig, choice: StrategyConfig, seed: int, keep: 
             nonlocal before
             metrics = task.evaluate(arrays)
             asked, came = _count(grid, server_round)
+            _check_clients(grid)
             predicted = None
             if isinstance(strategy, GradientCoding) and server_round > 0:
-                report = strategy.history[-1]
-                came, predicted = report.n_arrived, report.predicted_residual_error
+                report = next((r for r in strategy.history if r.server_round == server_round), None)
+                if report is not None:
+                    came, predicted = report.n_arrived, report.predicted_residual_error
             observed = None
             if server_round > 0:
                 observed = observed_residual_error(
@@ -125,7 +127,7 @@ def _run_one(config: ExperimentConfig, choice: StrategyConfig, seed: int, keep: 
         client_app,
         fleet,
         run_config={"seed": seed},
-        shards_per_client=config.task.shards / fleet.n_clients,
+        num_shards=config.task.shards,
     )
 
 
@@ -153,3 +155,10 @@ def _count(grid: VirtualGrid, server_round: int) -> tuple[int, int]:
     """Return how many clients were asked in a round, and how many have replied so far."""
     kinds = [event.kind for event in grid.trace if event.server_round == server_round]
     return kinds.count("sent"), kinds.count("replied")
+
+
+def _check_clients(grid: VirtualGrid) -> None:
+    """Raise if a client's code failed: the strategies carry on without it, but an experiment would be meaningless."""
+    failure = next((event for event in grid.trace if event.kind == "failed"), None)
+    if failure is not None:
+        raise RuntimeError(f"client {failure.client} failed in round {failure.server_round}: {failure.detail}")

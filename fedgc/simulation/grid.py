@@ -13,6 +13,7 @@ from flwr.common.constant import ErrorCode
 from flwr.serverapp import Grid
 from flwr.supercore.run import Run
 
+from fedgc.assignment import own_part
 from fedgc.deadline import collect_replies
 from fedgc.fleets import Fleet
 from fedgc.protocol import RECORD, SERVER_ROUND, SHARD_IDS
@@ -34,13 +35,15 @@ class Event:
     instant : float
         Virtual seconds since the start of the run.
     kind : str
-        "sent", "replied", "failed" (an error reply), "replaced" (by a newer message), "expired" or "unavailable".
+        "sent", "replied", "failed" (the client raised), "replaced" (by a newer message), "expired" or "unavailable".
     client : int
         Client index.
     server_round : int
         Round of the message.
     message_type : str
         Flower's message type.
+    detail : str
+        The reason, if the client failed.
     """
 
     instant: float
@@ -48,6 +51,7 @@ class Event:
     client: int
     server_round: int
     message_type: str
+    detail: str = ""
 
 
 class VirtualGrid(Grid):
@@ -61,8 +65,9 @@ class VirtualGrid(Grid):
         A Flower ClientApp.
     contexts : mapping of int to Context
         The context of every node, by node id ``FIRST_NODE_ID + client``.
-    shards_per_client : float
-        Load of a train message without an assignment of fedgc's, in shards.
+    num_shards : int, optional
+        Number of shards that clients divide among themselves when a train message assigns none; by default each
+        client has one.
     backlog : bool
         What a node does with a message that comes while it still works on another. True: it finishes the first, as a
         deployed SuperNode does, so that a slow node is late in the following rounds too. False: the new message
@@ -70,8 +75,9 @@ class VirtualGrid(Grid):
 
     Notes
     -----
-    A ClientApp runs when the clock reaches its completion time: work that nobody waits for is never done. Replies are
-    handed out in order of arrival, ties by client. A message that gets no reply is answered with Flower's own errors:
+    A ClientApp runs when the clock reaches its completion time, so work that is unfinished when the run ends, or that a
+    newer message has replaced, is never done. Replies are handed out in order of arrival, ties by client, and forgotten
+    when the time to live of their message ends. A message that gets no reply is answered with Flower's own errors:
     node unavailable after the fleet's `loss_detection`, reply unavailable when its time to live ends.
     """
 
@@ -82,7 +88,7 @@ class VirtualGrid(Grid):
         contexts: Mapping[int, Context],
         *,
         run_id: int,
-        shards_per_client: float = 1.0,
+        num_shards: int | None = None,
         backlog: bool = False,
     ) -> None:
         self.clock = VirtualClock()
@@ -91,7 +97,7 @@ class VirtualGrid(Grid):
         self._client_app = client_app
         self._contexts = contexts
         self._run = Run.create_empty(run_id)
-        self._shards_per_client = shards_per_client
+        self._num_shards = fleet.n_clients if num_shards is None else num_shards
         self._backlog = backlog
         self._online = dict.fromkeys(sorted(contexts))
         self._replies: dict[str, Message] = {}
@@ -146,7 +152,7 @@ class VirtualGrid(Grid):
         self._streams[client, server_round] = stream + 1
         # What the server changes after sending must not reach the client: Flower's FedAvg writes the round number into
         # one ConfigRecord that all its messages share.
-        job = _Job(_copy(message), client, server_round)
+        job = _Job(_copy(message), client, server_round, stream)
         self._record("sent", job)
 
         now = self.clock.now()
@@ -164,11 +170,7 @@ class VirtualGrid(Grid):
                 self._in_progress[client] = message_id
             if start + seconds <= expires:
                 self.clock.schedule(start + seconds, lambda: self._complete(job), priority=client)
-        self.clock.schedule(
-            expires,
-            lambda: self._fail(job, "expired", ErrorCode.REPLY_MESSAGE_UNAVAILABLE, "TTL ended"),
-            priority=client,
-        )
+        self.clock.schedule(expires, lambda: self._expire(job), priority=client)
         return message_id
 
     def _load(self, message: Message) -> float:
@@ -176,7 +178,8 @@ class VirtualGrid(Grid):
             return 0.0
         if RECORD in message.content.config_records:
             return float(len(cast(list[int], message.content.config_records[RECORD][SHARD_IDS])))
-        return self._shards_per_client
+        client = message.metadata.dst_node_id - FIRST_NODE_ID
+        return float(len(own_part(client, self._fleet.n_clients, self._num_shards)))
 
     def _complete(self, job: _Job) -> None:
         key = job.message.metadata.message_id
@@ -186,7 +189,7 @@ class VirtualGrid(Grid):
         context = self._contexts[job.message.metadata.dst_node_id]
         instruction = _as_received(job.message)
         try:
-            with seeded_globals(self._fleet.seed, job.client, job.server_round, 1):
+            with seeded_globals(self._fleet.seed, job.client, job.server_round, job.stream):
                 reply = self._client_app(instruction, context)
             if not isinstance(reply, Message) or reply.metadata.reply_to_message_id != key:
                 raise TypeError(f"a ClientApp must return a Message in reply to the one it got; got {reply!r:.80}")
@@ -201,6 +204,14 @@ class VirtualGrid(Grid):
             self._online.pop(job.message.metadata.dst_node_id, None)
         self._fail(job, "unavailable", ErrorCode.NODE_UNAVAILABLE, "node unavailable")
 
+    def _expire(self, job: _Job) -> None:
+        key = job.message.metadata.message_id
+        if key in self._answered:
+            self._replies.pop(key, None)
+            self._answered.discard(key)
+        else:
+            self._fail(job, "expired", ErrorCode.REPLY_MESSAGE_UNAVAILABLE, "time to live ended")
+
     def _fail(self, job: _Job, kind: str, code: int, reason: str) -> None:
         if job.message.metadata.message_id not in self._answered:
             self._answer(job, kind, Message(Error(code=code, reason=reason), reply_to=_as_received(job.message)))
@@ -208,12 +219,12 @@ class VirtualGrid(Grid):
     def _answer(self, job: _Job, kind: str, reply: Message) -> None:
         key = job.message.metadata.message_id
         self._answered.add(key)
-        self._record(kind, job)
+        self._record(kind, job, str(reply.error.reason) if kind == "failed" else "")
         self._replies[key] = reply
 
-    def _record(self, kind: str, job: _Job) -> None:
-        metadata = job.message.metadata
-        self.trace.append(Event(self.clock.now(), kind, job.client, job.server_round, metadata.message_type))
+    def _record(self, kind: str, job: _Job, detail: str = "") -> None:
+        message_type = job.message.metadata.message_type
+        self.trace.append(Event(self.clock.now(), kind, job.client, job.server_round, message_type, detail))
 
 
 @dataclass(frozen=True, eq=False)
@@ -221,6 +232,7 @@ class _Job:
     message: Message
     client: int
     server_round: int
+    stream: int
 
 
 def _round_of(message: Message) -> int:

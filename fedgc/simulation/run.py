@@ -43,7 +43,7 @@ def run_virtual(
     fleet: Fleet,
     *,
     run_config: Mapping[str, bool | float | int | str] | None = None,
-    shards_per_client: float = 1.0,
+    num_shards: int | None = None,
     backlog: bool = False,
 ) -> VirtualRun:
     """Run unmodified Flower apps on a fleet, in virtual time and without sleeping.
@@ -56,8 +56,8 @@ def run_virtual(
         Completion times and drop-out of the clients.
     run_config : mapping, optional
         What ``flwr run --run-config`` would set: ``context.run_config`` on both sides.
-    shards_per_client : float
-        Number of shards that a client works through when the server does not assign any.
+    num_shards : int, optional
+        Number of shards that clients divide among themselves when the server assigns none; one each by default.
     backlog : bool
         Whether a node finishes late work before it starts on a new message; see :class:`VirtualGrid`.
 
@@ -84,9 +84,7 @@ def run_virtual(
     }
     context = Context(RUN_ID, SUPERLINK_NODE_ID, {}, RecordDict(), dict(config))
     with _task_identity(), seeded_globals(fleet.seed, 0):
-        grid = VirtualGrid(
-            fleet, client_app, contexts, run_id=RUN_ID, shards_per_client=shards_per_client, backlog=backlog
-        )
+        grid = VirtualGrid(fleet, client_app, contexts, run_id=RUN_ID, num_shards=num_shards, backlog=backlog)
         with grid.clock.installed():
             server_app(grid, context)
     return VirtualRun(tuple(grid.trace), grid.clock.now(), context)

@@ -14,7 +14,7 @@ from fedgc.errors import NoUnbiasedDecoderError
 from fedgc.gram import GramModel
 
 
-class OptimalDecoder(Decoder):
+class OptimalUnbiasedDecoder(Decoder):
     """Minimum-variance unbiased decoding of whole blocks.
 
     Notes
@@ -40,12 +40,12 @@ class OptimalDecoder(Decoder):
     --------
     >>> from fedgc.codes import FractionalRepetition
     >>> code = FractionalRepetition([0, 0, 1, 1], [0, 1])
-    >>> calibrated = OptimalDecoder().calibrate(code, [0.5] * 4, GramModel([1.0, 1.0], [0.0, 0.0]))
+    >>> calibrated = OptimalUnbiasedDecoder().calibrate(code, [0.5] * 4, GramModel([1.0, 1.0], [0.0, 0.0]))
     >>> calibrated.decode([True, True, False, False]).coverage.round(12).tolist()
     [1.333333333333, 0.0]
     """
 
-    name: ClassVar[str] = "optimal"
+    name: ClassVar[str] = "optimal-unbiased"
 
     def _calibrate(self, code: Code, straggle_prob: NDArray[np.float64], gram: GramModel) -> CalibratedDecoder:
         return _CalibratedOptimal(code, straggle_prob, gram)
@@ -55,7 +55,7 @@ class _CalibratedOptimal(CalibratedDecoder):
     def __init__(self, code: Code, straggle_prob: NDArray[np.float64], gram: GramModel) -> None:
         super().__init__(code)
         if code.blocks is None:
-            raise ValueError("decoder 'optimal' needs a code with blocks; got " + type(code).__name__)
+            raise ValueError("decoder 'optimal-unbiased' needs a code with blocks; got " + type(code).__name__)
         self._of_client, of_shard, self._n_blocks = code.blocks
         missing_prob = np.ones(self._n_blocks)
         np.multiply.at(missing_prob, self._of_client, straggle_prob)

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from fedgc.codes import FractionalRepetition
-from fedgc.decoders import FixedDecoder, OptimalDecoder
+from fedgc.decoders import FixedDecoder, OptimalUnbiasedDecoder
 from fedgc.gram import GramModel
 from tests.enumeration import arrival_sets, exact_moments
 
@@ -27,7 +27,7 @@ def test_equals_the_projection_formula_by_enumeration(seed: int) -> None:
 
     mean = sum(probability * projection(arrived) for arrived, probability in arrival_sets(p))
     t = np.linalg.solve(mean, np.ones(4))
-    calibrated = OptimalDecoder().calibrate(code, p, gram)
+    calibrated = OptimalUnbiasedDecoder().calibrate(code, p, gram)
     for arrived, _ in arrival_sets(p):
         np.testing.assert_allclose(calibrated.decode(arrived).coverage, projection(arrived) @ t, atol=1e-10)
 
@@ -49,13 +49,13 @@ def test_no_unbiased_rule_has_a_smaller_residual_error(seed: int) -> None:
     least = cp.Problem(cp.Minimize(cost), [mean == 1]).solve(solver=cp.CLARABEL)
     relative = least / gram.inner(np.ones(3), np.ones(3))
     # The interior-point solver stops at a relative gap of about 1e-8.
-    assert OptimalDecoder().calibrate(code, p, gram).residual_error == pytest.approx(relative, rel=1e-6)
+    assert OptimalUnbiasedDecoder().calibrate(code, p, gram).residual_error == pytest.approx(relative, rel=1e-6)
 
 
 def test_without_coherence_it_is_inverse_probability_weighting() -> None:
     code = FractionalRepetition([0, 1, 1], [0, 1])
     p = np.array([0.3, 0.5, 0.2])
-    calibrated = OptimalDecoder().calibrate(code, p, GramModel([1.0, 2.0], [0.0, 0.0]))
+    calibrated = OptimalUnbiasedDecoder().calibrate(code, p, GramModel([1.0, 2.0], [0.0, 0.0]))
     np.testing.assert_allclose(calibrated.decode(np.array([True, True, True])).coverage, [1 / 0.7, 1 / 0.9], atol=1e-13)
 
 
@@ -63,7 +63,7 @@ def test_with_full_coherence_it_divides_by_who_came() -> None:
     """d -> 0: whatever came is scaled up to the whole, up to the rounds in which nothing comes."""
     n, p = 5, 0.3
     code = FractionalRepetition(np.arange(n), np.arange(n))
-    calibrated = OptimalDecoder().calibrate(code, np.full(n, p), GramModel(np.full(n, 1e-9), np.ones(n)))
+    calibrated = OptimalUnbiasedDecoder().calibrate(code, np.full(n, p), GramModel(np.full(n, 1e-9), np.ones(n)))
     for count in range(1, n + 1):
         coverage = calibrated.decode(np.arange(n) < count).coverage
         np.testing.assert_allclose(coverage[:count], n / count / (1 - p**n), rtol=1e-6)
@@ -74,7 +74,7 @@ def test_never_worse_than_the_fixed_weights(coherence: float) -> None:
     rng = np.random.default_rng(3)
     code = FractionalRepetition(np.arange(8) % 4, np.arange(4))
     p, gram = rng.uniform(0, 0.9, 8), GramModel.uniform(4, coherence)
-    optimal = OptimalDecoder().calibrate(code, p, gram).residual_error
+    optimal = OptimalUnbiasedDecoder().calibrate(code, p, gram).residual_error
     assert optimal <= FixedDecoder().calibrate(code, p, gram).residual_error + 1e-14
 
 
@@ -82,8 +82,8 @@ def test_a_wrong_gram_model_costs_variance_but_no_bias() -> None:
     code = FractionalRepetition([0, 1, 2, 0, 1, 2], [0, 1, 2])
     p = np.array([0.2, 0.7, 0.5, 0.4, 0.6, 0.1])
     truth, wrong = GramModel([1.0, 1.0, 1.0], [0.1, 0.1, 0.1]), GramModel([1.0, 0.01, 5.0], [2.0, 3.0, 0.0])
-    right = exact_moments(OptimalDecoder().calibrate(code, p, truth), p, truth)
-    mistaken = exact_moments(OptimalDecoder().calibrate(code, p, wrong), p, truth)
+    right = exact_moments(OptimalUnbiasedDecoder().calibrate(code, p, truth), p, truth)
+    mistaken = exact_moments(OptimalUnbiasedDecoder().calibrate(code, p, wrong), p, truth)
     assert mistaken.bias < 1e-12
     assert mistaken.residual_error > right.residual_error
 
@@ -110,7 +110,7 @@ def test_large_codes_calibrate_without_enumeration() -> None:
     n = 10_000
     code = FractionalRepetition(np.arange(n), np.arange(n))
     p = rng.uniform(0.05, 0.95, n)
-    calibrated = OptimalDecoder().calibrate(code, p, GramModel.uniform(n, 0.5))
+    calibrated = OptimalUnbiasedDecoder().calibrate(code, p, GramModel.uniform(n, 0.5))
     draws = np.array([calibrated.decode(rng.random(n) >= p).coverage.mean() for _ in range(20)])
     # The mean over all blocks has a standard error of its own from 20 draws; z = 5 leaves 1e-4 at 19 degrees.
     assert abs(draws.mean() - 1) < 5 * draws.std(ddof=1) / np.sqrt(20)
