@@ -82,8 +82,8 @@ class CoherenceEstimate:
         Smoothed mean squared norm of a block update, per unit of relative size squared.
     overlap : float
         Smoothed mean inner product of two different block updates, in the same unit.
-    memory : float
-        Weight of the past in the exponential smoothing, in [0, 1).
+    forgetting : float
+        Factor in [0, 1) by which what is known fades with every round; the newest round has weight one minus it.
     observed : bool
         False until the first update has been seen; the start values are then replaced, not smoothed.
 
@@ -102,7 +102,7 @@ class CoherenceEstimate:
 
     energy: float = 1.0
     overlap: float = 0.5
-    memory: float = 0.8
+    forgetting: float = 0.8
     observed: bool = False
 
     def update(self, energies: ArrayLike, sum_energy: float) -> CoherenceEstimate:
@@ -120,7 +120,7 @@ class CoherenceEstimate:
         if k == 0 or not np.isfinite(norms).all() or norms.mean() <= 0.0:
             return self
         energy = float(norms.mean())
-        past = self.memory if self.observed else 0.0
+        past = self.forgetting if self.observed else 0.0
         overlap = self.overlap / self.energy * energy
         if k > 1:
             overlap = (sum_energy - float(norms.sum())) / (k * (k - 1))

@@ -53,7 +53,7 @@ def test_coherence_recovers_the_model_that_made_the_updates() -> None:
     rng = np.random.default_rng(2)
     n_blocks, dimension, shared, own = 12, 400, 0.6, 1.5
     size = rng.uniform(0.5, 1.5, n_blocks)
-    estimate = CoherenceEstimate(memory=0.99)
+    estimate = CoherenceEstimate(forgetting=0.99)
     energies = []
     overlaps = []
     for _ in range(300):
@@ -64,7 +64,7 @@ def test_coherence_recovers_the_model_that_made_the_updates() -> None:
         energies.append(norms.mean())
         overlaps.append(((updates.sum(axis=0) ** 2).sum() - norms.sum()) / (n_blocks * (n_blocks - 1)))
         estimate = estimate.update(norms, float((updates.sum(axis=0) ** 2).sum()))
-    # Smoothing with memory m averages about (1 + m) / (1 - m) rounds, here 199; z = 5.
+    # Forgetting m averages about (1 + m) / (1 - m) rounds, here 199; z = 5.
     for value, series, truth in ((estimate.energy, energies, shared + own), (estimate.overlap, overlaps, shared)):
         assert value == pytest.approx(truth, abs=5 * np.std(series) / np.sqrt(199) + 1e-3)
     gram = estimate.gram(size)

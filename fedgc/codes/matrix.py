@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 from scipy import sparse
 
 from fedgc.codes.base import Code
@@ -30,9 +30,14 @@ class MatrixCode(Code):
     1.5
     """
 
-    def __init__(self, encoding_matrix: object, *, allow_unheld: bool = False) -> None:
-        # Coefficients that are zero are not computed: they do not count as copies.
-        matrix = sparse.csr_array(encoding_matrix, dtype=np.float64)
+    def __init__(
+        self, encoding_matrix: ArrayLike | sparse.csr_array[np.float64], *, allow_unheld: bool = False
+    ) -> None:
+        if isinstance(encoding_matrix, sparse.csr_array):
+            matrix = encoding_matrix.copy()
+        else:
+            matrix = sparse.csr_array(np.atleast_2d(np.asarray(encoding_matrix, dtype=np.float64)))
+        # Shards with coefficient zero are not computed: they do not count as copies.
         matrix.eliminate_zeros()
         matrix.sort_indices()
         if not np.isfinite(matrix.data).all():
@@ -46,7 +51,7 @@ class MatrixCode(Code):
     def shards_of(self, client: int) -> NDArray[np.intp]:
         """Return the shards with a nonzero coefficient."""
         start, end = self._matrix.indptr[client : client + 2]
-        return self._matrix.indices[start:end].astype(np.intp)
+        return np.asarray(self._matrix.indices[start:end], dtype=np.intp)
 
     def coefficients_of(self, client: int) -> NDArray[np.float64]:
         """Return the nonzero coefficients."""
