@@ -13,7 +13,7 @@ from flwr.app import Array, ArrayRecord, ConfigRecord, Context, Message, MetricR
 from numpy.typing import NDArray
 
 from fedgc.assignment import own_part
-from fedgc.encoding import Update, add_scaled, apply_update, difference, zero_update
+from fedgc.encoding import Update, add_scaled, apply_update, difference, scaled, zero_update
 from fedgc.protocol import (
     COEFFICIENTS,
     NUM_EXAMPLES,
@@ -53,7 +53,7 @@ class ShardUpdate:
     metrics: Mapping[str, float] = field(default_factory=dict)
 
 
-#: The user's function: (shard_id, arrays, config) or (shard_id, arrays, config, context) to ShardUpdate.
+#: The user's function: (shard_id, arrays, config), and context= if it has that parameter, to ShardUpdate.
 ShardTrainer = Callable[..., ShardUpdate]
 TrainFunction = Callable[[Message, Context], Message]
 
@@ -64,9 +64,9 @@ def gradient_coded(
     """Turn the update of one shard into a train function of a Flower ClientApp.
 
     The decorated function receives ``shard_id`` (int), ``arrays`` (ArrayRecord, the global arrays), ``config``
-    (ConfigRecord, as sent by the server, plus ``"shard-seed"``) and, if it takes a fourth, Flower's ``context``.
-    It returns a :class:`ShardUpdate`. For all holders of a shard to compute the same update, its randomness should come
-    from ``config["shard-seed"]``, which depends on run, round and shard but not on the client.
+    (ConfigRecord, as sent by the server, plus ``"shard-seed"``) and, if it has a parameter of that name, Flower's
+    ``context``. It returns a :class:`ShardUpdate`. For all holders of a shard to compute the same update, its
+    randomness should come from ``config["shard-seed"]``, which depends on run, round and shard but not on the client.
 
     Parameters
     ----------
@@ -101,7 +101,7 @@ def gradient_coded(
         check_integer("num_shards", num_shards, low=1)
 
     def decorate(trainer: ShardTrainer) -> TrainFunction:
-        wants_context = len(inspect.signature(trainer).parameters) > 3
+        wants_context = "context" in inspect.signature(trainer).parameters
 
         @wraps(trainer)
         def train(message: Message, context: Context) -> Message:
@@ -115,28 +115,35 @@ def gradient_coded(
             arrays = {name: array.numpy() for name, array in record.items()}
 
             run_seed, server_round = cast(int, assignment[RUN_SEED]), cast(int, sent.get(SERVER_ROUND, 0))
-            total: Update = zero_update(arrays, np.dtype(np.float64))
+            total: Update = zero_update(arrays)
             examples: list[int] = []
-            metric_sums: dict[str, float] = {}
+            metric_sums: dict[str, tuple[float, int]] = {}
             for shard_id, coefficient in zip(shard_ids, coefficients, strict=True):
                 config = ConfigRecord(dict(sent))
                 config[SHARD_SEED] = shard_seed(run_seed, server_round, shard_id)
-                arguments = (shard_id, record, config, context)
-                update = trainer(*arguments if wants_context else arguments[:3])
+                # Records of its own for each shard: what a trainer writes into them must not reach the next one.
+                given = ArrayRecord(dict(record))
+                extra = {"context": context} if wants_context else {}
+                update = trainer(shard_id, given, config, **extra)
                 count = _check_update(update, shard_id)
                 add_scaled(total, coefficient * count, _delta(update, arrays, shard_id))
                 examples.append(count)
                 for name, value in update.metrics.items():
-                    metric_sums[name] = metric_sums.get(name, 0.0) + count * float(value)
+                    # Averaged over the shards that report it.
+                    so_far, examples_so_far = metric_sums.get(name, (0.0, 0))
+                    metric_sums[name] = so_far + count * float(value), examples_so_far + count
 
             n_examples = sum(examples)
             scale = max(n_examples, 1)
-            coded = apply_update(arrays, {name: value / scale for name, value in total.items()})
+            coded = apply_update(arrays, scaled(total, 1.0 / scale))
             reply = RecordDict(
                 {
                     arrayrecord_key: ArrayRecord({name: Array(value) for name, value in coded.items()}),
                     "metrics": MetricRecord(
-                        {NUM_EXAMPLES: n_examples, **{name: value / scale for name, value in metric_sums.items()}}
+                        {
+                            NUM_EXAMPLES: n_examples,
+                            **{name: value / max(n, 1) for name, (value, n) in metric_sums.items()},
+                        }
                     ),
                     RECORD: ConfigRecord({SHARD_IDS: list(shard_ids), SHARD_EXAMPLES: examples}),
                 }

@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 from typing import Annotated
 
+import click
 import typer
 
 from fedgc import __version__
@@ -81,13 +82,27 @@ def _one_thread() -> None:
     torch.set_num_threads(1)
 
 
+#: The exit code that typer makes of an interrupt, and that shells know.
+_INTERRUPTED = 130
+
+
 def main() -> None:
     """Run the command line; a wrong configuration ends with one line and exit code 2."""
     try:
-        app()
+        # Not in typer's standalone mode, which would swallow the interrupt.
+        code = app(standalone_mode=False)
+        if code == _INTERRUPTED:
+            raise KeyboardInterrupt
+        sys.exit(code)
+    except click.ClickException as error:
+        error.show()
+        sys.exit(error.exit_code)
     except ConfigError as error:
         typer.echo(f"fedgc: {' '.join(str(error).split())}", err=True)
         sys.exit(2)
-    except KeyboardInterrupt:
+    except OSError as error:
+        typer.echo(f"fedgc: {error}", err=True)
+        sys.exit(1)
+    except (KeyboardInterrupt, click.Abort):
         typer.echo("fedgc: interrupted, nothing was written", err=True)
-        sys.exit(130)
+        sys.exit(_INTERRUPTED)

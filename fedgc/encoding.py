@@ -10,43 +10,48 @@ from numpy.typing import NDArray
 
 # Flower's records and torch's state dicts hold arrays of any number type.
 Arrays = Mapping[str, NDArray[Any]]
-Update = dict[str, NDArray[np.floating]]
+Update = dict[str, NDArray[np.float64]]
 
 
-def update_dtype(dtype: np.dtype[np.generic]) -> np.dtype[np.floating]:
-    """Return the dtype in which an update of an array of `dtype` is kept: its own if floating, else float64.
+def zero_update(arrays: Arrays) -> Update:
+    """Return an all-zero update with the names and shapes of `arrays`.
 
-    Differences of integers (counters in batch normalisation, say) are averaged too, so they need fractions.
+    Updates are kept in float64 whatever the model's dtype: they are multiplied by numbers of examples and by weights,
+    which half precision does not survive, and differences of counters and flags need fractions.
     """
-    return dtype if np.issubdtype(dtype, np.floating) else np.dtype(np.float64)  # type: ignore[return-value]
-
-
-def zero_update(arrays: Arrays, dtype: np.dtype[np.floating] | None = None) -> Update:
-    """Return an all-zero update with the names and shapes of `arrays`."""
-    return {name: np.zeros(value.shape, dtype or update_dtype(value.dtype)) for name, value in arrays.items()}
+    return {name: np.zeros(value.shape) for name, value in arrays.items()}
 
 
 def add_scaled(total: Update, scale: float, update: Arrays) -> None:
     """Add ``scale * update`` to `total` in place."""
     for name, value in update.items():
-        total[name] += (scale * value).astype(total[name].dtype, copy=False)
+        total[name] += np.multiply(value, scale, dtype=np.float64)
 
 
 def difference(new: Arrays, old: Arrays) -> Update:
-    """Return ``new - old`` array by array."""
-    return {
-        name: np.subtract(new[name], value, dtype=update_dtype(value.dtype), casting="unsafe")
-        for name, value in old.items()
-    }
+    """Return ``new - old`` array by array, in float64."""
+    return {name: np.subtract(new[name], value, dtype=np.float64) for name, value in old.items()}
+
+
+def scaled(update: Arrays, scale: float) -> Update:
+    """Return ``scale * update`` in float64."""
+    return {name: np.multiply(value, scale, dtype=np.float64) for name, value in update.items()}
+
+
+def all_finite(arrays: Arrays) -> bool:
+    """Return whether no array holds NaN or infinity."""
+    return all(bool(np.isfinite(value).all()) for value in arrays.values())
 
 
 def apply_update(arrays: Arrays, update: Arrays) -> dict[str, NDArray[Any]]:
     """Return ``arrays + update`` in the dtypes of `arrays`, integers rounded to the nearest."""
     result: dict[str, NDArray[Any]] = {}
     for name, value in arrays.items():
-        moved = value + update[name]
-        # Sums of 0-d arrays are scalars, which Flower does not take for arrays.
-        result[name] = np.asarray(moved if np.issubdtype(value.dtype, np.floating) else np.rint(moved), value.dtype)
+        moved = np.add(value, update[name], dtype=np.float64)
+        with np.errstate(over="ignore"):  # an overflow is for the caller to find
+            whole = np.issubdtype(value.dtype, np.floating)
+            # Sums of 0-d arrays are scalars, which Flower does not take for arrays.
+            result[name] = np.asarray(moved if whole else np.rint(moved)).astype(value.dtype)
     return result
 
 

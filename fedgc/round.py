@@ -92,15 +92,15 @@ class RoundOutcome:
         Estimate of the mean shard update, weighted by examples; None if nothing arrived.
     decoding : Decoding
         Weights, coverage and status.
-    predicted_residual_error : float
-        What the plan expected before the round.
+    predicted_residual_error : float or None
+        What the plan expected before the round; None if the decoder has no closed form for it.
     model_residual_error : float
         ``(v - 1)' G (v - 1) / 1' G 1`` for the coverage v that came about, under the plan's Gram model.
     """
 
     update: Update | None
     decoding: Decoding
-    predicted_residual_error: float
+    predicted_residual_error: float | None
     model_residual_error: float
 
 
@@ -144,8 +144,10 @@ def plan_round(
     if state.plan is None or state.plan.node_ids != nodes:
         return balanced
     kept = plan_with(state.plan.code)
-    limit = (1.0 - reassignment_gain) * kept.decoder.residual_error
-    return balanced if balanced.decoder.residual_error < limit else kept
+    before, after = kept.decoder.residual_error, balanced.decoder.residual_error
+    if before is None or after is None or after >= (1.0 - reassignment_gain) * before:
+        return kept
+    return balanced
 
 
 def finish_round(
@@ -177,14 +179,13 @@ def finish_round(
     arrived[list(replies)] = True
     shard_examples = state.shard_examples.copy()
     for client, reply in replies.items():
-        shard_examples[plan.code.shards_of(client)] = reply.shard_examples
+        shard_examples[plan.decoder.code.shards_of(client)] = reply.shard_examples
     decoding = plan.decoder.decode(arrived)
 
     update: Update | None = None
     total_examples = float(_known_or_mean(shard_examples).sum())
-    if replies and total_examples > 0:
-        # Sums run in float64: weights can be large and of either size, and one model more is cheap.
-        total = zero_update(arrays, np.dtype(np.float64))
+    if any(reply.shard_examples.any() for reply in replies.values()):
+        total = zero_update(arrays)
         for client in sorted(replies):
             add_scaled(total, decoding.decoding_weights[client] / total_examples, replies[client].total)
         update = total
@@ -195,7 +196,7 @@ def finish_round(
     new_state = RoundState(
         shard_examples=shard_examples,
         reliability=reliability,
-        coherence=_observe_coherence(state.coherence, plan.code, replies, shard_examples, arrays),
+        coherence=_observe_coherence(state.coherence, plan, replies, shard_examples, arrays),
         plan=plan,
     )
     model_error = plan.gram.residual_error(decoding.coverage)
@@ -226,21 +227,26 @@ def _shard_gram(state: RoundState, code: FractionalRepetition) -> GramModel:
 
 def _observe_coherence(
     coherence: CoherenceEstimate,
-    code: FractionalRepetition,
+    plan: RoundPlan,
     replies: Mapping[int, CodedUpdate],
     shard_examples: NDArray[np.float64],
     arrays: Arrays,
 ) -> CoherenceEstimate:
     """Return the estimate after the round's distinct block updates, one copy of each."""
-    size = _block_sizes(shard_examples, code)
+    size = _block_sizes(shard_examples, plan.code)
     unit = float(_known_or_mean(shard_examples).sum()) / size.size
-    first_copy = {int(code.blocks.of_client[client]): client for client in sorted(replies, reverse=True)}
+    first_copy: dict[int, int] = {}
+    for client in sorted(replies):
+        coefficients = plan.decoder.code.coefficients_of(client)
+        # A decoder may have chosen coefficients that differ within a block; such a reply is not the block's update.
+        if coefficients.size and np.ptp(coefficients) == 0.0:
+            first_copy.setdefault(int(plan.code.blocks.of_client[client]), client)
     if not first_copy or unit <= 0:
         return coherence
-    total = zero_update(arrays, np.dtype(np.float64))
+    total = zero_update(arrays)
     energies = []
     for block, client in first_copy.items():
-        scale = 1.0 / (size[block] * unit)
+        scale = 1.0 / (size[block] * unit * plan.decoder.code.coefficients_of(client)[0])
         energies.append(scale**2 * squared_norm(replies[client].total))
         add_scaled(total, scale, replies[client].total)
     return coherence.update(energies, squared_norm(total))

@@ -16,7 +16,7 @@ from flwr.serverapp.strategy import FedAvg, Result, Strategy
 from flwr.serverapp.strategy.strategy_utils import aggregate_metricrecords
 
 from fedgc.decoders import DECODERS, Decoder
-from fedgc.encoding import Arrays, apply_update
+from fedgc.encoding import Arrays, all_finite, apply_update
 from fedgc.errors import ReplyRejectedError
 from fedgc.protocol import COEFFICIENTS, DEADLINE, NUM_EXAMPLES, RECORD, RUN_SEED, SERVER_ROUND, SHARD_IDS
 from fedgc.reliability import ReliabilityPosterior
@@ -41,8 +41,8 @@ class RoundReport:
         Nodes whose coded update was used.
     straggle_prob : ndarray, shape (n_clients,)
         What the decoder assumed, in order of the node ids.
-    predicted_residual_error : float
-        Expected before the round: E|decoded - full|^2 / |full|^2.
+    predicted_residual_error : float or None
+        Expected before the round: E|decoded - full|^2 / |full|^2; None if the decoder has no closed form for it.
     model_residual_error : float
         The same for the arrivals that came about, under the Gram model.
     rejected : dict of int to str
@@ -53,7 +53,7 @@ class RoundReport:
     n_clients: int
     n_arrived: int
     straggle_prob: np.ndarray[tuple[int, ...], np.dtype[np.float64]]
-    predicted_residual_error: float
+    predicted_residual_error: float | None
     model_residual_error: float
     rejected: dict[int, str]
 
@@ -71,7 +71,7 @@ class _OpenRound:
 class GradientCoding(Strategy):
     """Assign overlapping shards, take what comes by the deadline, decode it, and hand it to an inner strategy.
 
-    Wraps any Flower strategy, as Flower's differential-privacy strategies do: the inner strategy samples the nodes and
+    Wraps a Flower strategy, as Flower's differential-privacy strategies do: the inner strategy samples the nodes and
     fills the config, this one adds the assignment to each message, and gives the decoded aggregate to the inner
     strategy as if one client had sent it. The ClientApp's train function must be decorated with
     :func:`fedgc.clients.gradient_coded`.
@@ -116,7 +116,8 @@ class GradientCoding(Strategy):
     FedAvg computes when every client answers. It is unbiased over the arrivals if the straggle probabilities are right
     and the sizes of all shards are known: while sizes are still being learnt, the total that the sum is divided by
     depends on who came, which leaves a bias of a few percent until every shard has been seen once.
-    A round in which nothing arrives leaves the model as it is.
+    A round in which nothing arrives leaves the model as it is. Inner strategies that compare clients with one another
+    (Krum, Bulyan, medians, trimmed means) have nothing to compare in the one decoded reply that they get.
 
     Examples
     --------
@@ -152,6 +153,8 @@ class GradientCoding(Strategy):
         self.reassignment_gain = reassignment_gain
         if isinstance(decoder, str):
             decoder = DECODERS[one_of("decoder", decoder, list(DECODERS))]()
+        if not isinstance(decoder, Decoder):
+            raise ValueError(f"decoder must be a name or a Decoder; got {decoder!r}")
         self.decoder: Decoder = decoder
         self.seed = check_integer("seed", seed, low=0)
         self.arrayrecord_key = arrayrecord_key
@@ -160,6 +163,8 @@ class GradientCoding(Strategy):
             sizes = np.full(self.num_shards, np.nan)
         else:
             sizes = check_vector("shard_examples", shard_examples, length=self.num_shards, low=0.0, who="shard")
+            if not sizes.any():
+                raise ValueError("shard_examples must not all be 0; got only zeros")
         self.state = RoundState(sizes, reliability if reliability is not None else ReliabilityPosterior())
         self.history: list[RoundReport] = []
         self._given_sizes = sizes
@@ -235,8 +240,8 @@ class GradientCoding(Strategy):
         content.config_records.setdefault(self.configrecord_key, ConfigRecord())[SERVER_ROUND] = server_round
         content[RECORD] = ConfigRecord(
             {
-                SHARD_IDS: plan.code.shards_of(client).tolist(),
-                COEFFICIENTS: plan.code.coefficients_of(client).tolist(),
+                SHARD_IDS: plan.decoder.code.shards_of(client).tolist(),
+                COEFFICIENTS: plan.decoder.code.coefficients_of(client).tolist(),
                 RUN_SEED: self.seed,
                 DEADLINE: deadline,
             }
@@ -272,6 +277,9 @@ class GradientCoding(Strategy):
             logger.warning("round %d: nothing arrived by the deadline, the model stays as it is", server_round)
             return None, None
         new_arrays = apply_update(arrays, outcome.update)
+        if not all_finite(new_arrays):
+            logger.warning("round %d: the aggregate is not finite, the model stays as it is", server_round)
+            return None, None
         content = RecordDict(
             {
                 self.arrayrecord_key: ArrayRecord({name: Array(value) for name, value in new_arrays.items()}),
@@ -295,7 +303,7 @@ class GradientCoding(Strategy):
             try:
                 if client is None or client in accepted:
                     raise ReplyRejectedError("not a first reply to a message of this round")
-                shards = current.plan.code.shards_of(client)
+                shards = current.plan.decoder.code.shards_of(client)
                 accepted[client] = read_reply(reply, arrays, shards, self._given_sizes[shards])
             except ReplyRejectedError as reason:
                 rejected[node_id] = str(reason)
@@ -313,6 +321,7 @@ class GradientCoding(Strategy):
 
     def _mean_metrics(self, records: list[MetricRecord]) -> MetricRecord:
         """Return the replies' metrics averaged by examples; only those that every reply has, as a plain number."""
+        records = [record for record in records if cast(int, record[NUM_EXAMPLES]) > 0]
         common = set.intersection(*(set(record) for record in records))
         scalars = [k for k in records[0] if k in common and not any(isinstance(record[k], list) for record in records)]
         pruned = [RecordDict({"metrics": MetricRecord({key: record[key] for key in scalars})}) for record in records]
@@ -336,10 +345,10 @@ class GradientCoding(Strategy):
         )
         self.history.append(report)
         logger.info(
-            "round %d: %d of %d clients came; residual error %.3g, %.3g expected",
+            "round %d: %d of %d clients came; residual error %.3g, %s expected",
             server_round,
             report.n_arrived,
             report.n_clients,
             report.model_residual_error,
-            report.predicted_residual_error,
+            "unknown" if report.predicted_residual_error is None else f"{report.predicted_residual_error:.3g}",
         )

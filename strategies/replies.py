@@ -8,7 +8,7 @@ import numpy as np
 from flwr.app import ConfigRecord, Message, MetricRecord
 from numpy.typing import NDArray
 
-from fedgc.encoding import Arrays, difference
+from fedgc.encoding import Arrays, all_finite, difference, scaled
 from fedgc.errors import ReplyRejectedError
 from fedgc.protocol import NUM_EXAMPLES, RECORD, SHARD_EXAMPLES, SHARD_IDS
 from fedgc.round import CodedUpdate
@@ -54,7 +54,7 @@ def read_reply(
     if metrics.get(NUM_EXAMPLES) != n_examples:
         raise ReplyRejectedError(f"{NUM_EXAMPLES} must be {n_examples:g}; got {metrics.get(NUM_EXAMPLES)!r}")
     for name, metric in metrics.items():
-        if not np.isfinite(metric).all():
+        if not np.isfinite(np.asarray(metric, dtype=np.float64)).all():
             raise ReplyRejectedError(f"metric {name!r} must be finite; got {metric!r}")
 
     record = next(iter(content.array_records.values()))
@@ -68,13 +68,18 @@ def read_reply(
             raise ReplyRejectedError(f"array {name!r} cannot be read: {error}") from None
         if array.shape != value.shape:
             raise ReplyRejectedError(f"array {name!r} must have shape {value.shape}; got {array.shape}")
-        if not np.issubdtype(array.dtype, np.number) or np.issubdtype(array.dtype, np.complexfloating):
+        if array.dtype.kind not in "biuf":
             raise ReplyRejectedError(f"array {name!r} must hold real numbers; got {array.dtype}")
-        if not np.isfinite(array).all():
-            raise ReplyRejectedError(f"array {name!r} must be finite; got NaN or infinity")
+        with np.errstate(over="ignore", invalid="ignore"):
+            fits = bool(np.isfinite(array).all() and np.isfinite(array.astype(value.dtype)).all())
+        if not fits:
+            raise ReplyRejectedError(f"array {name!r} must be finite in {value.dtype}; got NaN, infinity or too much")
         received[name] = array
-    mean = difference(received, arrays)
-    return CodedUpdate({name: n_examples * value for name, value in mean.items()}, shard_examples), metrics
+    with np.errstate(over="ignore"):
+        total = scaled(difference(received, arrays), n_examples)
+    if not all_finite(total):
+        raise ReplyRejectedError("arrays must be finite when weighted by their examples; got values too large")
+    return CodedUpdate(total, shard_examples), metrics
 
 
 def _shard_examples(
@@ -86,12 +91,10 @@ def _shard_examples(
     if (
         not isinstance(examples, list)
         or len(examples) != len(shard_ids)
-        or not all(isinstance(count, int) and count >= 0 for count in examples)
+        or not all(type(count) is int and count >= 0 for count in examples)
     ):
         raise ReplyRejectedError(f"{SHARD_EXAMPLES} must be {len(shard_ids)} integers of at least 0; got {examples!r}")
     counts = np.array(cast(list[int], examples), dtype=np.float64)
-    if counts.sum() <= 0:
-        raise ReplyRejectedError(f"{NUM_EXAMPLES} must be above 0; got 0")
     if (np.isfinite(known_sizes) & (counts != known_sizes)).any():
         raise ReplyRejectedError(
             f"{SHARD_EXAMPLES} must be {known_sizes.tolist()} as the server knows; got {examples!r}"

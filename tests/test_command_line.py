@@ -3,15 +3,22 @@
 from __future__ import annotations
 
 import csv
+import io
 import json
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
+from rich.console import Console
 
+from fedgc.decoders import DECODERS
 from fedgc.errors import ConfigError
 from fedgc.experiment.config import check_config, load_config
+from fedgc.experiment.display import results_table
+from fedgc.experiment.summary import StrategySummary
 
 EXPERIMENTS = Path(__file__).parents[1] / "experiments"
 SMALLEST = EXPERIMENTS / "smallest.toml"
@@ -107,7 +114,7 @@ BAD = {
     "fleet.clients=none": "fleet.clients must be an integer of at least 1; got 'none'",
     "fleet=3": "fleet must be a valid dictionary; got 3",
     "strategies.1.kind=fedsgd": "strategies.1.kind must be one of fedavg, gradient-coding; got 'fedsgd'",
-    "strategies.1.decoder=best": "strategies.1.decoder must be one of fixed, optimal-unbiased; got 'best'",
+    "strategies.1.decoder=best": f"strategies.1.decoder must be one of {', '.join(DECODERS)}; got 'best'",
     "strategies.1.label=FedAvg, waits for everyone": "strategies.1.label must differ from the other labels; got "
     "'FedAvg, waits for everyone' again",
     "strategies=[]": "strategies must have at least 1 item after validation, not 0; got []",
@@ -116,6 +123,14 @@ BAD = {
     "seeds=[-1]": "seeds.0 must be greater than or equal to 0; got -1",
     "seeds=[1, 1]": "seeds must not name a seed twice; got [1, 1]",
     "target_accuracy=1.5": "target_accuracy must be less than or equal to 1; got 1.5",
+    "target_accuracy=nan": "target_accuracy must be a finite number; got nan",
+    "target_accuracy=true": "target_accuracy must be a valid number; got True",
+    'target_accuracy="0.5"': "target_accuracy must be a valid number; got '0.5'",
+    'name=""': "name must have at least 1 character; got ''",
+    "task.hidden=99999999999999999999": "task.hidden must be less than or equal to 10000; got 99999999999999999999",
+    "seeds=[99999999999999999999999]": "seeds.0 must be less than 4294967296; got 99999999999999999999999",
+    "rounds=1\nfoo=2": "--set must name one key; got 'rounds=1\\nfoo=2'",
+    "fleet.groups=3": "fleet.groups must be a list of tables; got 3",
     "rounds": "--set must be of the form key=value; got 'rounds'",
 }
 
@@ -169,3 +184,78 @@ def test_shipped_configs_are_valid(path: Path) -> None:
 def test_help_and_version() -> None:
     assert "run" in fedgc("--help").stdout
     assert fedgc("--version").stdout.startswith("fedgc 0.")
+
+
+@pytest.mark.parametrize("width", [80, 120])
+def test_the_table_is_whole_at_usual_widths(width: int) -> None:
+    config = load_config(EXPERIMENTS / "quickstart.toml")
+    lines = [
+        StrategySummary(strategy.label, 0.1234, 56.7, 12345.0, 3, 20.0, 15.2, 0.00123, 0.456)
+        for strategy in config.strategies
+    ]
+    console = Console(width=width, file=io.StringIO())
+    console.print(results_table(config, lines))
+    text = console.file.getvalue()  # type: ignore[attr-defined]
+    for number in ("12.3%", "56.7", "12345", "15.2 of 20", "0.00123", "0.456"):
+        assert text.count(number) == len(lines), text
+    assert "…" not in text
+
+
+def test_names_may_hold_brackets_and_dollars(tmp_path: Path) -> None:
+    changes = ["name=[/red] $x^{$", "strategies.0.label=[/red] $_$", "rounds=1"]
+    done = fedgc(
+        "run", SMALLEST, *(part for change in changes for part in ("--set", change)), "--out", tmp_path / "out"
+    )
+    assert done.returncode == 0, done.stderr
+    assert "[/red]" in done.stdout
+
+
+@pytest.mark.parametrize(
+    "make", [lambda path: path.write_text(""), lambda path: (path / "results.csv").mkdir(parents=True)]
+)
+def test_an_impossible_out_is_refused_before_the_run(make, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+    make(tmp_path / "taken")
+    target = tmp_path / "taken" / "x" if (tmp_path / "taken").is_file() else tmp_path / "taken"
+    done = fedgc("run", SMALLEST, "--set", "rounds=1000000", "--out", target, "--overwrite")
+    assert done.returncode == 2
+    assert done.stderr.startswith("fedgc: --out must")
+    assert len(done.stderr.splitlines()) == 1
+
+
+def test_an_interrupt_says_so_and_writes_nothing(tmp_path: Path) -> None:
+    command = [
+        sys.executable,
+        "-m",
+        "fedgc",
+        "run",
+        str(SMALLEST),
+        "--set",
+        "rounds=1000000",
+        "--out",
+        str(tmp_path / "o"),
+    ]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    time.sleep(8.0)
+    process.send_signal(signal.SIGINT)
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert errors.endswith("fedgc: interrupted, nothing was written\n")
+    assert not (tmp_path / "o").exists()
+
+
+def test_an_experiment_ends_early_when_everyone_has_left(tmp_path: Path) -> None:
+    done = fedgc("run", SMALLEST, "--set", "fleet.leave_after=2", "--out", tmp_path / "out")
+    assert done.returncode == 0, done.stderr
+    assert "every client has left" in done.stdout + done.stderr
+
+
+def test_the_quickstart_keeps_its_promise(tmp_path: Path) -> None:
+    """One of its seeds: coding reaches the target long before the FedAvg that waits for everyone."""
+    done = fedgc("run", EXPERIMENTS / "quickstart.toml", "--set", "seeds=[3]", "--out", tmp_path / "out")
+    assert done.returncode == 0, done.stderr
+    summary = json.loads((tmp_path / "out" / "summary.json").read_text())
+    seconds = {line["strategy"]: line["seconds_to_target"] for line in summary["results"]}
+    waiting = seconds.pop("FedAvg, waits for everyone")
+    coded = [value for label, value in seconds.items() if label.startswith("GradientCoding")]
+    assert len(coded) == 2
+    assert max(coded) < waiting / 2

@@ -98,7 +98,18 @@ def test_presets_build(name: str) -> None:
         ({"preset": "phones", "clients": 3, "speed": 1}, r"^fleet.speed must be one of dropout, .*; got 'speed'$"),
         ({"preset": "phones", "clients": 3, "dropout": 1.5}, r"^fleet.dropout must lie in \[0, 1\]; got 1.5"),
         ({"preset": "phones", "clients": 3, "median": "2"}, r"^fleet.median must be a number .*; got '2'$"),
-        ({"preset": "phones", "clients": 3, "median": [1.0]}, r"^fleet.median must have shape \(3,\)"),
+        (
+            {"preset": "phones", "clients": 3, "median": [1.0]},
+            r"^fleet.median must be one number, or one for each of 3 clients; got 1 numbers$",
+        ),
+        ({"preset": "phones", "clients": 3, "median": float("inf")}, r"^fleet.median must lie in \[0, inf\); got inf"),
+        ({"preset": "phones", "clients": 3, "seed": 3}, r"^fleet.seed must be one of dropout, .*; got 'seed'$"),
+        ({"preset": "phones", "clients": 3, "groups": 3}, r"^fleet.groups must be a list of tables; got 3$"),
+        ({"preset": "phones", "clients": 3, "groups": [3]}, r"^fleet.groups must be a list of tables; got \[3\]$"),
+        (
+            {"model": "log-normal", "clients": 3, "groups": [{"share": 0.5, "median": [1.0, 2.0]}]},
+            r"^fleet.groups.0.median must be one number, or one for each of 1 clients; got 2 numbers$",
+        ),
         ({"preset": "phones", "clients": 3, "loss_detection": 0}, r"^fleet.loss_detection must be .* above 0; got 0$"),
         (
             {"model": "log-normal", "clients": 3, "groups": [{"share": 0.6}, {"share": 0.6}]},

@@ -27,15 +27,18 @@ def observed(outcomes: dict[int, tuple[int, int]]) -> ReliabilityPosterior:
 
 
 def coded(plan: RoundPlan, client: int) -> CodedUpdate:
-    shards = plan.code.shards_of(client)
-    total = {name: sum(SIZES[j] * SHARD_UPDATES[j][name] for j in shards) for name in ARRAYS}
+    shards, coefficients = plan.decoder.code.shards_of(client), plan.decoder.code.coefficients_of(client)
+    total = {
+        name: sum(a * SIZES[j] * SHARD_UPDATES[j][name] for j, a in zip(shards, coefficients, strict=True))
+        for name in ARRAYS
+    }
     return CodedUpdate(total, SIZES[shards])
 
 
 STATE = RoundState(SIZES, observed({11: (5, 1), 5: (1, 6), 7: (3, 3), 2: (2, 8), 9: (9, 0)}))
 
 
-@pytest.mark.parametrize("decoder", [kind() for kind in DECODERS.values()], ids=DECODERS)
+@pytest.mark.parametrize("decoder", [kind() for kind in DECODERS.values() if kind.unbiased], ids=lambda kind: kind.name)
 @pytest.mark.parametrize("load", [1, 2, 5])
 def test_decoded_update_is_unbiased_over_all_arrival_sets(decoder: Decoder, load: int) -> None:
     """The whole chain, from plan to decoded arrays, against the exact weighted mean of all shard updates."""

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import random
+import sys
 import time
+import types
 from collections.abc import Callable
 from typing import Any
 
@@ -234,3 +236,54 @@ def test_clock_orders_events_by_instant_priority_and_time_of_scheduling() -> Non
     clock.sleep(3.0)
     assert order == ["a", "b", "c", "d", "e"]
     assert clock.now() == 3.0
+
+
+def test_a_loop_that_pulls_without_sleeping_ends() -> None:
+    seen: list[float] = []
+
+    def main(grid: Grid, context: Context) -> None:
+        ids, replies = list(grid.push_messages(messages_for(grid))), []
+        while len(replies) < 2:
+            replies += list(grid.pull_messages(ids))
+        seen.append(grid.clock.now())  # type: ignore[attr-defined]
+
+    run(main, steady(2, median=[1.0, 7.0]))
+    assert seen == [7.0]
+
+
+def test_sleep_imported_by_name_is_virtual() -> None:
+    module = types.ModuleType("an_app")
+    exec("from time import sleep\ndef nap(): sleep(1000.0)", module.__dict__)
+    sys.modules["an_app"] = module
+    try:
+        start = time.perf_counter()
+        assert run(lambda grid, context: module.nap(), steady(1)).seconds == 1000.0
+        assert time.perf_counter() - start < 5.0
+        assert module.__dict__["sleep"] is time.sleep
+    finally:
+        del sys.modules["an_app"]
+
+
+def test_a_sleeping_client_delays_only_itself() -> None:
+    app = ClientApp()
+
+    @app.train()
+    def train(message: Message, context: Context) -> Message:
+        before = time.monotonic()
+        if context.node_config["partition-id"] in (1, 3):
+            time.sleep(5.0)
+            assert time.monotonic() == before + 5.0
+        return Message(RecordDict({"metrics": MetricRecord({"num-examples": 1})}), reply_to=message)
+
+    seen: list[Any] = []
+
+    def main(grid: Grid, context: Context) -> None:
+        assert isinstance(grid, VirtualGrid)
+        for timeout in (3.0, None):
+            replies = grid.send_and_receive(messages_for(grid, ttl=8.5), timeout=timeout)
+            came = [reply.metadata.src_node_id - 100 for reply in replies if not reply.has_error()]
+            seen.append((came, grid.clock.now()))
+
+    run(main, steady(4, median=[1.0, 2.0, 3.0, 4.0]), app)
+    # Client 3 would be back 9 seconds after the sending, when its message has expired.
+    assert seen == [([0, 2], 3.0), ([0, 2, 1], 11.5)]

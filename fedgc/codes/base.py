@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy import sparse
 
 
 class Blocks(NamedTuple):
@@ -40,28 +41,37 @@ class Code(ABC):
     n_clients: int
     n_shards: int
 
-    @abstractmethod
-    def shards_of(self, client: int) -> NDArray[np.intp]:
-        """Return the indices of the shards that `client` computes in a round."""
-
-    @abstractmethod
-    def coefficients_of(self, client: int) -> NDArray[np.float64]:
-        """Return the encoding coefficients of `client`, in the order of :meth:`shards_of`."""
-
     @property
     def blocks(self) -> Blocks | None:
         """The block structure, or None if the code has none."""
         return None
 
     @property
+    @abstractmethod
+    def sparse_matrix(self) -> sparse.csr_array[np.float64]:
+        """The encoding matrix as a sparse array without explicit zeros, shape (n_clients, n_shards)."""
+
+    @property
     def encoding_matrix(self) -> NDArray[np.float64]:
         """The dense encoding matrix, shape (n_clients, n_shards)."""
-        matrix = np.zeros((self.n_clients, self.n_shards))
-        for client in range(self.n_clients):
-            matrix[client, self.shards_of(client)] = self.coefficients_of(client)
-        return matrix
+        dense: NDArray[np.float64] = self.sparse_matrix.toarray()
+        return dense
+
+    def shards_of(self, client: int) -> NDArray[np.intp]:
+        """Return the indices of the shards that `client` computes in a round, ascending."""
+        start, end = self.sparse_matrix.indptr[client : client + 2]
+        return np.asarray(self.sparse_matrix.indices[start:end], dtype=np.intp)
+
+    def coefficients_of(self, client: int) -> NDArray[np.float64]:
+        """Return the encoding coefficients of `client`, in the order of :meth:`shards_of`."""
+        start, end = self.sparse_matrix.indptr[client : client + 2]
+        return np.array(self.sparse_matrix.data[start:end])
+
+    def coverage(self, weights: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Return ``A' w``: how often each shard counts if client i's coded update counts w_i times, (n_shards,)."""
+        return np.asarray(self.sparse_matrix.T @ weights, dtype=np.float64)
 
     @property
     def load(self) -> float:
         """Computation load: number of shard copies per shard."""
-        return sum(len(self.shards_of(client)) for client in range(self.n_clients)) / self.n_shards
+        return float(self.sparse_matrix.nnz) / self.n_shards

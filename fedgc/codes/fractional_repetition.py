@@ -5,7 +5,8 @@ from __future__ import annotations
 from functools import cached_property
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
+from scipy import sparse
 
 from fedgc.codes.base import Blocks, Code
 from fedgc.validation import check_integer
@@ -71,14 +72,17 @@ class FractionalRepetition(Code):
         return self._blocks
 
     @cached_property
-    def _shards_of_block(self) -> list[NDArray[np.intp]]:
-        order = np.argsort(self._blocks.of_shard, kind="stable")
-        return np.split(order, np.cumsum(np.bincount(self._blocks.of_shard))[:-1])
-
-    def shards_of(self, client: int) -> NDArray[np.intp]:
-        """Return the shards of the client's block."""
-        return self._shards_of_block[int(self._blocks.of_client[client])]
-
-    def coefficients_of(self, client: int) -> NDArray[np.float64]:
-        """Return ones: a block's members all send the plain sum over the block."""
-        return np.ones(self.shards_of(client).size)
+    def sparse_matrix(self) -> sparse.csr_array[np.float64]:
+        """The encoding matrix: a one for every shard of a client's block."""
+        of_client, of_shard, n_blocks = self._blocks
+        by_block = np.argsort(of_shard, kind="stable")
+        size = np.bincount(of_shard, minlength=n_blocks)
+        first = np.cumsum(size) - size
+        row_length = size[of_client]
+        row_end = np.cumsum(row_length)
+        # Position within the row, for all rows at once, so that a million clients need no loop.
+        within = np.arange(row_end[-1]) - np.repeat(row_end - row_length, row_length)
+        columns = by_block[np.repeat(first[of_client], row_length) + within]
+        pointers = np.concatenate(([0], row_end))
+        shape = (self.n_clients, self.n_shards)
+        return sparse.csr_array((np.ones(columns.size), columns, pointers), shape=shape)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 from scipy import sparse
 
 from fedgc.codes.base import Code
@@ -48,12 +48,7 @@ class MatrixCode(Code):
             raise ValueError(f"every shard must be held by a client; got none for shard {int(np.argmin(held))}")
         self._matrix = matrix
 
-    def shards_of(self, client: int) -> NDArray[np.intp]:
-        """Return the shards with a nonzero coefficient."""
-        start, end = self._matrix.indptr[client : client + 2]
-        return np.asarray(self._matrix.indices[start:end], dtype=np.intp)
-
-    def coefficients_of(self, client: int) -> NDArray[np.float64]:
-        """Return the nonzero coefficients."""
-        start, end = self._matrix.indptr[client : client + 2]
-        return np.array(self._matrix.data[start:end])
+    @property
+    def sparse_matrix(self) -> sparse.csr_array[np.float64]:
+        """The encoding matrix."""
+        return self._matrix

@@ -1,11 +1,31 @@
 """Decoders: one file per rule, all behind :class:`Decoder`."""
 
 from fedgc.decoders.base import CalibratedDecoder, Decoder, Decoding, DecodingStatus
+from fedgc.decoders.first_arrival import FirstArrivalDecoder
 from fedgc.decoders.fixed import FixedDecoder
+from fedgc.decoders.fixed_aligned import FixedAlignedDecoder
+from fedgc.decoders.fixed_general import FixedGeneralDecoder
+from fedgc.decoders.inverse_probability import InverseProbabilityDecoder
+from fedgc.decoders.least_squares import LeastSquaresDecoder
 from fedgc.decoders.optimal_unbiased import OptimalUnbiasedDecoder
+from fedgc.decoders.sums import NormalisedSumDecoder, ScaledMeanDecoder, SumDecoder
 
 #: Every decoder by the name that configurations use.
-DECODERS: dict[str, type[Decoder]] = {decoder.name: decoder for decoder in (FixedDecoder, OptimalUnbiasedDecoder)}
+DECODERS: dict[str, type[Decoder]] = {
+    decoder.name: decoder
+    for decoder in (
+        FixedDecoder,
+        FixedAlignedDecoder,
+        FixedGeneralDecoder,
+        InverseProbabilityDecoder,
+        FirstArrivalDecoder,
+        LeastSquaresDecoder,
+        NormalisedSumDecoder,
+        OptimalUnbiasedDecoder,
+        ScaledMeanDecoder,
+        SumDecoder,
+    )
+}
 
 __all__ = [
     "DECODERS",
@@ -13,6 +33,14 @@ __all__ = [
     "Decoder",
     "Decoding",
     "DecodingStatus",
+    "FirstArrivalDecoder",
+    "FixedAlignedDecoder",
     "FixedDecoder",
+    "FixedGeneralDecoder",
+    "InverseProbabilityDecoder",
+    "LeastSquaresDecoder",
+    "NormalisedSumDecoder",
     "OptimalUnbiasedDecoder",
+    "ScaledMeanDecoder",
+    "SumDecoder",
 ]

@@ -47,14 +47,22 @@ class CalibratedDecoder(ABC):
 
     Attributes
     ----------
-    residual_error : float
-        Predicted ``E[(v - 1)' G (v - 1)] / 1' G 1``.
+    code : Code
+        The code that is decoded. Rules with fixed weights choose the encoding coefficients too, on the same shards, so
+        it may have other coefficients than the code that was given.
+    residual_error : float or None
+        Predicted ``E[(v - 1)' G (v - 1)] / 1' G 1``, or None if there is no closed form;
+        :func:`fedgc.analysis.analyse` then finds it.
+    bias : ndarray of shape (n_shards,), or None
+        ``E[v] - 1``, likewise.
     """
 
-    residual_error: float
+    residual_error: float | None = None
+    bias: NDArray[np.float64] | None = None
 
     def __init__(self, code: Code) -> None:
         self.code = code
+        self._reach = abs(code.sparse_matrix).T.tocsr()
 
     def decode(self, arrived: ArrayLike) -> Decoding:
         """Return the decoding weights for the clients that arrived, boolean of shape (n_clients,).
@@ -66,13 +74,8 @@ class CalibratedDecoder(ABC):
         """
         came = check_arrived(arrived, self.code.n_clients)
         weights = self._weights(came)
-        coverage = np.zeros(self.code.n_shards)
-        reached = np.zeros(self.code.n_shards, dtype=np.bool_)
-        for client in np.flatnonzero(came):
-            shards = self.code.shards_of(int(client))
-            coverage[shards] += weights[client] * self.code.coefficients_of(int(client))
-            reached[shards] = True
-        if reached.all():
+        coverage = self.code.coverage(weights)
+        if came.all() or (self._reach @ came > 0).all():
             status = DecodingStatus.COMPLETE
         else:
             status = DecodingStatus.PARTIAL if came.any() else DecodingStatus.EMPTY
@@ -91,6 +94,8 @@ class Decoder(ABC):
     """
 
     name: ClassVar[str]
+    #: Whether E[v] = 1 for every code, arrival model and Gram model that the decoder accepts.
+    unbiased: ClassVar[bool] = True
 
     def calibrate(self, code: Code, straggle_prob: ArrayLike, gram: GramModel) -> CalibratedDecoder:
         """Prepare for rounds with this code and these clients.

@@ -1,4 +1,4 @@
-"""Fixed decoding weights in closed form: each client's weight is settled before the round."""
+"""Fixed decoding weights in closed form: optimal among them for orthogonal updates, and for whole blocks always."""
 
 from __future__ import annotations
 
@@ -6,29 +6,28 @@ from typing import ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy import sparse
 
-from fedgc.codes import Code
+from fedgc.codes import Code, MatrixCode
 from fedgc.decoders.base import CalibratedDecoder, Decoder
+from fedgc.decoders.linear import CalibratedLinear
 from fedgc.gram import GramModel
 from fedgc.odds import odds_shares
 
 
 class FixedDecoder(Decoder):
-    """The best weights that do not depend on who else arrives, for codes with whole blocks.
+    """The best encoding coefficients and weights that do not depend on who else arrives, for orthogonal updates.
 
     Notes
     -----
-    Let p_i be the straggle probability and ``delta_i = p_i / (1 - p_i)``. Client i of block g counts with
+    Let p_i be the straggle probability and ``delta_i = p_i / (1 - p_i)``. Shard j counts, through its holder i, with
 
-        w_i = a_i / (1 - p_i),    a_i = (1 / delta_i) / sum over members l of g of (1 / delta_l),
+        w_ij = a_ij / (1 - p_i),    a_ij = (1 / delta_i) / sum over holders l of j of (1 / delta_l),
 
-    so that ``E[sum_i w_i 1{i arrived}] = sum_i a_i = 1``. The members of a block send the same vector u_g, the clients
-    are independent, and hence the residual error is ``sum_g (u_g' u_g) / sum_l (1 / delta_l)``: the a_i minimise it
-    block by block, whatever the other blocks' updates are. This is the base paper's Theorem 1 within each block, and at
-    the same time its optimum for orthogonal updates. In return for weights that the clients could apply themselves, it
-    counts a block twice when two members come.
-
-    A client with p_i = 0 makes its block certain: it gets the whole weight, split evenly if there are several.
+    so that ``E[sum_i w_ij 1{i arrived}] = sum_i a_ij = 1``. For orthogonal updates (G diagonal) the a_ij minimise the
+    residual error ``sum_i delta_i a_i' G a_i`` shard by shard. In a code with blocks all shards of a client have the
+    same a_i, its members keep sending the plain sum, and the a_i are optimal for every G: the members' vectors are
+    equal and the clients independent. That is also the base paper's Theorem 1 within each block.
 
     References
     ----------
@@ -47,22 +46,12 @@ class FixedDecoder(Decoder):
     name: ClassVar[str] = "fixed"
 
     def _calibrate(self, code: Code, straggle_prob: NDArray[np.float64], gram: GramModel) -> CalibratedDecoder:
-        return _CalibratedFixed(code, straggle_prob, gram)
-
-
-class _CalibratedFixed(CalibratedDecoder):
-    def __init__(self, code: Code, straggle_prob: NDArray[np.float64], gram: GramModel) -> None:
-        super().__init__(code)
-        if code.blocks is None:
-            raise ValueError("decoder 'fixed' needs a code with blocks; got " + type(code).__name__)
-        of_client, of_shard, n_blocks = code.blocks
-        shares, variance = odds_shares(straggle_prob, of_client, n_blocks)
-        self._fixed_weights = shares / (1.0 - straggle_prob)
-
-        block_gram = gram.merge(of_shard, n_blocks)
-        energy = block_gram.incoherent + block_gram.coherent**2
-        ones = np.ones(n_blocks)
-        self.residual_error = float(energy @ variance) / block_gram.inner(ones, ones)
-
-    def _weights(self, arrived: NDArray[np.bool_]) -> NDArray[np.float64]:
-        return np.where(arrived, self._fixed_weights, 0.0)
+        inverse_arrival = 1.0 / (1.0 - straggle_prob)
+        if code.blocks is not None:
+            shares, _ = odds_shares(straggle_prob, code.blocks.of_client, code.blocks.n_blocks)
+            return CalibratedLinear(code, shares * inverse_arrival, straggle_prob, gram)
+        copies = code.sparse_matrix.tocoo()
+        holder, shard = copies.coords
+        shares, _ = odds_shares(straggle_prob[holder], shard.astype(np.intp), code.n_shards)
+        encoded = MatrixCode(sparse.csr_array((shares, (holder, shard)), shape=copies.shape))
+        return CalibratedLinear(encoded, inverse_arrival, straggle_prob, gram)

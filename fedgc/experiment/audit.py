@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-import numpy as np
 from flwr.app import ArrayRecord, ConfigRecord
 
 from fedgc.clients import ShardUpdate
@@ -59,7 +58,7 @@ def observed_residual_error(
         What the clients' shard seeds were derived from.
     """
     old = {name: array.numpy() for name, array in before.items()}
-    full: Update = zero_update(old, np.dtype(np.float64))
+    full: Update = zero_update(old)
     total = sum(shard_examples)
     for shard_id, count in enumerate(shard_examples):
         config = ConfigRecord({SERVER_ROUND: server_round, SHARD_SEED: shard_seed(run_seed, server_round, shard_id)})

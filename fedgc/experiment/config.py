@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import tomllib
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -14,7 +15,8 @@ from fedgc.decoders import DECODERS
 from fedgc.errors import ConfigError
 from fedgc.fleets import build_fleet
 
-Count = Annotated[int, Field(ge=1, strict=True)]
+Count = Annotated[int, Field(ge=1, le=1_000_000, strict=True)]
+Name = Annotated[str, Field(min_length=1, max_length=200, strict=True)]
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False, strict=True)]
 
 
@@ -28,7 +30,7 @@ class TaskConfig(_Section):
     name: Literal["digits"] = "digits"
     shards: Annotated[int, Field(ge=1, le=500, strict=True)] = 40
     alpha: Positive = 0.3
-    hidden: Count = 32
+    hidden: Annotated[int, Field(ge=1, le=10_000, strict=True)] = 32
     local_epochs: Count = 1
     batch_size: Count = 16
     learning_rate: Positive = 0.1
@@ -38,7 +40,7 @@ class FedAvgConfig(_Section):
     """Flower's FedAvg: waits for everyone, or for `deadline` seconds."""
 
     kind: Literal["fedavg"]
-    label: str
+    label: Name
     deadline: Positive | None = None
 
 
@@ -46,7 +48,7 @@ class GradientCodingConfig(_Section):
     """fedgc's GradientCoding around FedAvg."""
 
     kind: Literal["gradient-coding"]
-    label: str
+    label: Name
     deadline: Positive
     load: Count = 2
     decoder: str = "optimal-unbiased"
@@ -72,10 +74,10 @@ class ExperimentConfig(_Section):
         What is trained, by whom, and how. The fleet is a table as in :func:`fedgc.fleets.build_fleet`.
     """
 
-    name: str
+    name: Name
     rounds: Count
-    seeds: Annotated[list[Annotated[int, Field(ge=0, strict=True)]], Field(min_length=1)]
-    target_accuracy: Annotated[float, Field(gt=0, le=1)] = 0.9
+    seeds: Annotated[list[Annotated[int, Field(ge=0, lt=2**32, strict=True)]], Field(min_length=1)]
+    target_accuracy: Annotated[float, Field(gt=0, le=1, allow_inf_nan=False, strict=True)] = 0.9
     task: TaskConfig = TaskConfig()
     fleet: dict[str, Any]
     strategies: Annotated[list[StrategyConfig], Field(min_length=1)]
@@ -148,9 +150,12 @@ def _apply(raw: dict[str, Any], override: str) -> None:
     if not equals or not key.strip():
         raise ConfigError(f"--set must be of the form key=value; got {override!r}")
     try:
-        value = tomllib.loads(f"value = {text}")["value"]
+        parsed = tomllib.loads(f"value = {text}")
     except tomllib.TOMLDecodeError:
-        value = text
+        parsed = {"value": text}
+    if len(parsed) > 1:
+        raise ConfigError(f"--set must name one key; got {override!r}")
+    value = parsed["value"]
     node: Any = raw
     *parents, last = key.strip().split(".")
     for part in parents:
@@ -197,5 +202,5 @@ def _one_line(error: ValidationError) -> str:
     if first["type"] in ("union_tag_invalid", "union_tag_not_found"):
         given = first["input"].get("kind") if isinstance(first["input"], dict) else first["input"]
         return f"{key}.kind must be one of fedavg, gradient-coding; got {given!r}"
-    requirement = first["msg"].replace("Input should", "must").replace("List should", "must")
+    requirement = re.sub(r"^(Input|List|String) should", "must", first["msg"])
     return f"{key} {requirement[0].lower() + requirement[1:]}; got {first['input']!r}"

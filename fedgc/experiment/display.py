@@ -8,8 +8,9 @@ from typing import Protocol
 
 from rich import box
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-from rich.table import Table
+from rich.table import Column, Table
 
 from fedgc.experiment.config import ExperimentConfig
 from fedgc.experiment.runner import Row
@@ -25,15 +26,14 @@ class ShowRow(Protocol):
 
 @contextmanager
 def live_progress(config: ExperimentConfig, console: Console) -> Iterator[ShowRow]:
-    """Show a bar with round, arrivals, accuracy and time left; yields the function to call with each row."""
+    """Show round, arrivals, accuracy and time left of each strategy; yields the function to call with each row."""
     progress = Progress(
-        TextColumn("[bold]{task.description}"),
-        BarColumn(bar_width=24),
-        TextColumn("round"),
-        MofNCompleteColumn(),
-        TextColumn("{task.fields[status]}"),
-        TimeRemainingColumn(),
-        TextColumn("left"),
+        TextColumn("{task.description}", markup=False, table_column=Column(max_width=32, no_wrap=True)),
+        # Fixed widths: on eighty columns the label, which comes first, would otherwise squeeze out what changes.
+        BarColumn(bar_width=8),
+        MofNCompleteColumn(table_column=Column(no_wrap=True, min_width=7)),
+        TextColumn("{task.fields[status]}", markup=False, table_column=Column(no_wrap=True, min_width=16)),
+        TimeRemainingColumn(table_column=Column(no_wrap=True, min_width=7)),
         console=console,
     )
     total = config.rounds * len(config.seeds)
@@ -49,9 +49,9 @@ def live_progress(config: ExperimentConfig, console: Console) -> Iterator[ShowRo
             bar = bars[row.strategy]
             if row.round == 0:
                 progress.start_task(bar)
-                progress.update(bar, visible=True, status=f"seed {row.seed}")
+                progress.update(bar, visible=True)
                 return
-            status = f"seed {row.seed}  came {row.came:2d}/{row.clients}  accuracy {row.accuracy:.1%}"
+            status = f"came {row.came:2d}/{row.clients} {row.accuracy:6.1%}"
             progress.update(bar, advance=1, status=status)
 
         yield show
@@ -60,7 +60,7 @@ def live_progress(config: ExperimentConfig, console: Console) -> Iterator[ShowRo
 def results_table(config: ExperimentConfig, summaries: Sequence[StrategySummary]) -> Table:
     """Return the table of results, one line per strategy."""
     seeds = f", mean of {len(config.seeds)} seeds" if len(config.seeds) > 1 else ""
-    title = f"{config.name}: {config.rounds} rounds{seeds}"
+    title = f"{escape(config.name)}: {config.rounds} rounds{seeds}"
     # Without vertical lines, and with labels that break between words only, the table fits eighty columns.
     caption = "seconds: virtual; error: residual error, mean over rounds"
     table = Table(
@@ -86,7 +86,7 @@ def results_table(config: ExperimentConfig, summaries: Sequence[StrategySummary]
     for line in summaries:
         never = f"{line.reached_target} of {len(config.seeds)} seeds" if line.reached_target else "not reached"
         table.add_row(
-            line.strategy,
+            escape(line.strategy),
             f"{line.accuracy:.1%}",
             never if line.rounds_to_target is None else f"{line.rounds_to_target:.1f}",
             "" if line.seconds_to_target is None else f"{line.seconds_to_target:.0f}",

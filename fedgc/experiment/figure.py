@@ -67,7 +67,9 @@ def draw_figure(config: ExperimentConfig, rows: Sequence[Row]) -> tuple[bytes, b
     clients, shards = config.n_clients, config.task.shards
     seeds = f", mean and range of {len(config.seeds)} seeds" if len(config.seeds) > 1 else ""
     axes.set_title(f"{config.name}: {clients} clients, {shards} shards, {config.rounds} rounds{seeds}", fontsize=10)
-    axes.legend(loc="lower right", frameon=True, fontsize=9)
+    legend = axes.legend(loc="lower right", frameon=True, fontsize=9)
+    for text in (axes.title, *legend.get_texts()):
+        text.set_parse_math(False)  # a dollar sign in a name is a dollar sign
     axes.spines[["top", "right"]].set_visible(False)
     axes.grid(alpha=0.25, linewidth=0.6)
 

@@ -21,9 +21,13 @@ FILES = ("results.csv", "summary.json", "accuracy.png", "accuracy.svg")
 
 
 def check_output_folder(folder: Path, *, overwrite: bool) -> None:
-    """Raise ConfigError if `folder` is a file, or holds results that may not be overwritten."""
-    if folder.exists() and not folder.is_dir():
-        raise ConfigError(f"--out must be a folder; got the file {str(folder)!r}")
+    """Raise ConfigError if `folder` cannot be written, or holds results that may not be overwritten."""
+    existing = next(path for path in (folder, *folder.absolute().parents) if path.exists())
+    if not existing.is_dir() or not os.access(existing, os.W_OK | os.X_OK):
+        raise ConfigError(f"--out must be a folder that can be written; got {str(folder)!r}")
+    blocked = [name for name in FILES if (folder / name).is_dir()]
+    if blocked:
+        raise ConfigError(f"--out must not hold a folder {blocked[0]!r}; got {str(folder)!r}")
     present = [name for name in FILES if (folder / name).exists()]
     if present and not overwrite:
         raise ConfigError(f"--out must not hold results unless --overwrite is given; got {str(folder / present[0])!r}")

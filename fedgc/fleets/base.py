@@ -22,6 +22,7 @@ class Parameter:
     default: float
     low: float = 0.0
     high: float = np.inf
+    may_be_infinite: bool = False
 
 
 class Fleet(ABC):
@@ -58,7 +59,7 @@ class Fleet(ABC):
     PARAMETERS: ClassVar[dict[str, Parameter]] = {
         "overhead": Parameter(0.0),  # seconds per message: waking up, transfer
         "dropout": Parameter(0.0, high=1.0),  # probability not to answer a message
-        "leave_after": Parameter(np.inf, low=0.0),  # last round in which the client is there
+        "leave_after": Parameter(np.inf, may_be_infinite=True),  # last round in which the client is there
         "slow_prob": Parameter(0.0, high=1.0),  # probability of a slow round
         "slow_factor": Parameter(1.0),  # how many times longer the work takes in a slow round
     }
@@ -127,8 +128,8 @@ class Fleet(ABC):
 def _per_client(name: str, value: ArrayLike, spec: Parameter, n_clients: int) -> Vector:
     given = np.asarray(value, dtype=np.float64)
     vector = np.full(n_clients, float(given)) if given.ndim == 0 else given
-    if np.isposinf(spec.high) and np.isposinf(vector).any():
-        # "Never" is a legal instant, but check_vector asks for finite entries.
+    if spec.may_be_infinite and np.isposinf(vector).any():
+        # "Never" is a legal round, but check_vector asks for finite entries.
         finite = np.where(np.isposinf(vector), spec.low, vector)
         check_vector(name, finite, length=n_clients, low=spec.low, high=spec.high, who="client")
         return vector

@@ -62,6 +62,8 @@ def build_fleet(table: Mapping[str, Any], *, seed: int) -> Fleet:
         kind = FLEETS[one_of("fleet.model", settings.pop("model"), list(FLEETS))]
         n_clients = check_integer("clients", settings.pop("clients", None), low=1)
         groups = settings.pop("groups", [])
+        if not isinstance(groups, list) or not all(isinstance(group, dict) for group in groups):
+            raise ValueError(f"groups must be a list of tables; got {groups!r}")
         options = {key: settings.pop(key) for key in ("loss_detection",) if key in settings}
         parameters = _spread_groups(kind, settings, groups, n_clients, seed)
         return kind(n_clients, seed=seed, **options, **parameters)
@@ -78,8 +80,10 @@ def _spread_groups(
     """Return the parameters per client, the groups' values in place of the rest's."""
     parameters = {**settings}
     for key, value in parameters.items():
-        if key in kind.PARAMETERS:
-            _check_number(key, value)
+        if key not in kind.PARAMETERS:
+            allowed = ", ".join(sorted(kind.PARAMETERS))
+            raise ValueError(f"{key} must be one of {allowed} in a {kind.name} fleet; got {key!r}")
+        _check_number(key, value, n_clients)
     order = np.random.default_rng([seed]).permutation(n_clients)
     start = 0.0
     for index, group in enumerate(groups):
@@ -94,17 +98,17 @@ def _spread_groups(
             if key not in kind.PARAMETERS:
                 allowed = ", ".join(sorted({*kind.PARAMETERS, "name", "share"}))
                 raise ValueError(f"{where}.{key} must be one of {allowed}; got {key!r}")
-            _check_number(f"{where}.{key}", value)
+            _check_number(f"{where}.{key}", value, 1)
             base = parameters.get(key, kind.PARAMETERS[key].default)
             column = np.full(n_clients, base) if np.ndim(base) == 0 else np.array(base, dtype=np.float64)
-            if column.shape != (n_clients,):
-                raise ValueError(f"{key} must have shape ({n_clients},); got shape {column.shape}")
             column[members] = value
             parameters[key] = column
     return parameters
 
 
-def _check_number(key: str, value: object) -> None:
+def _check_number(key: str, value: object, length: int) -> None:
     items = value if isinstance(value, list) else [value]
     if not all(isinstance(item, (int, float)) and not isinstance(item, bool) for item in items):
         raise ValueError(f"{key} must be a number or a list of numbers; got {value!r}")
+    if isinstance(value, list) and len(value) != length:
+        raise ValueError(f"{key} must be one number, or one for each of {length} clients; got {len(value)} numbers")

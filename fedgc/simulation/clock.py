@@ -8,7 +8,10 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
+from typing import TypeVar
 from unittest import mock
+
+T = TypeVar("T")
 
 #: How often in a row an app may wait while nothing at all is due before it is told that it waits in vain.
 MAX_IDLE_WAITS = 10_000
@@ -35,6 +38,7 @@ class VirtualClock:
         self._events: list[tuple[float, int, int, Callable[[], None]]] = []
         self._scheduled = 0
         self._idle_waits = 0
+        self._client_delay: float | None = None
 
     def now(self) -> float:
         """Return the current virtual instant."""
@@ -46,7 +50,7 @@ class VirtualClock:
         self._scheduled += 1
 
     def wait(self, until: float) -> None:
-        """Advance to the next event, or to `until` if none is due by then.
+        """Advance to the next instant with events and run them, or to `until` if none is due by then.
 
         Raises
         ------
@@ -55,9 +59,10 @@ class VirtualClock:
         """
         if self._events and self._events[0][0] <= until:
             self._idle_waits = 0
-            instant, _, _, action = heapq.heappop(self._events)
-            self._now = instant
-            action()
+            self._now = self._events[0][0]
+            # All events of one instant, so that whoever looks next sees the instant as a whole.
+            while self._events and self._events[0][0] <= self._now:
+                heapq.heappop(self._events)[3]()
             return
         self._idle_waits += not self._events
         if until == float("inf") or self._idle_waits > MAX_IDLE_WAITS:
@@ -67,21 +72,39 @@ class VirtualClock:
         self._now = max(self._now, until)
 
     def sleep(self, seconds: float) -> None:
-        """Advance by `seconds`, running every event on the way."""
+        """Advance by `seconds`, running every event on the way; inside a client's call, make only that client later."""
+        if self._client_delay is not None:
+            self._client_delay += max(0.0, seconds)
+            return
         until = self._now + seconds
         while self._events and self._events[0][0] <= until:
             self.wait(until)
         self.wait(until)
 
+    def call_client(self, call: Callable[[], T]) -> tuple[T, float]:
+        """Return what `call` returns and the virtual seconds that it slept, which pass for nobody else."""
+        self._client_delay = 0.0
+        try:
+            result = call()
+            return result, self._client_delay
+        finally:
+            self._client_delay = None
+
+    def _seen(self) -> float:
+        """Return the instant as the running code should see it."""
+        return self._now + (self._client_delay or 0.0)
+
     @contextmanager
     def installed(self) -> Iterator[None]:
-        """Let ``time.sleep``, ``time.time`` and ``time.monotonic`` of this thread follow the virtual clock.
+        """Let this thread's ``time.sleep``, ``time.time`` and ``time.monotonic`` follow the virtual clock.
 
         An unmodified ServerApp may poll with `time.sleep` until `time.time` has passed its limit; on this clock the
-        poll costs nothing. Other threads keep real time.
+        poll costs nothing. Modules that have imported `sleep` by name are covered too. Other threads keep real time,
+        and so do `time.perf_counter` and `datetime.now`, which programs use to measure themselves.
         """
         owner = threading.get_ident()
         start = 1.0e9  # any fixed instant: traces must not depend on today's date
+        real_sleep = time.sleep
 
         def here(virtual: Callable[..., object], real: Callable[..., object]) -> Callable[..., object]:
             def dispatch(*arguments: object) -> object:
@@ -89,12 +112,11 @@ class VirtualClock:
 
             return dispatch
 
+        sleep = here(self.sleep, real_sleep)
+        by_name = [module for module in list(sys.modules.values()) if vars(module).get("sleep") is real_sleep]
         with ExitStack() as stack:
-            stack.enter_context(mock.patch.object(time, "sleep", here(self.sleep, time.sleep)))
-            stack.enter_context(mock.patch.object(time, "time", here(lambda: start + self._now, time.time)))
-            stack.enter_context(mock.patch.object(time, "monotonic", here(self.now, time.monotonic)))
-            # Flower's sample_nodes holds a reference of its own to time.sleep.
-            flower = sys.modules.get("flwr.serverapp.strategy.strategy_utils")
-            if flower is not None:
-                stack.enter_context(mock.patch.object(flower, "sleep", time.sleep))
+            for module in {*by_name, time}:
+                stack.enter_context(mock.patch.object(module, "sleep", sleep))
+            stack.enter_context(mock.patch.object(time, "time", here(lambda: start + self._seen(), time.time)))
+            stack.enter_context(mock.patch.object(time, "monotonic", here(self._seen, time.monotonic)))
             yield

@@ -106,6 +106,7 @@ class VirtualGrid(Grid):
         self._free_at: dict[int, float] = {}
         self._streams: dict[tuple[int, int], int] = {}
         self._n_messages = 0
+        self._empty_pull: float | None = None
 
     def set_run(self, run: Run) -> None:
         """Set the run."""
@@ -128,12 +129,23 @@ class VirtualGrid(Grid):
 
     def push_messages(self, messages: Iterable[Message]) -> Iterable[str]:
         """Send messages; each node starts at the current instant, or when it is free."""
+        self._empty_pull = None
         return [self._push(message) for message in messages]
 
     def pull_messages(self, message_ids: Iterable[str]) -> Iterable[Message]:
-        """Return the replies to these messages that have arrived by now."""
+        """Return the replies to these messages that have arrived by now.
+
+        A second pull at the same instant that would find nothing either waits for the next event, so that loops without
+        a sleep end.
+        """
         wanted = set(message_ids)
-        return [self._replies.pop(key) for key in list(self._replies) if key in wanted]
+        found = [key for key in self._replies if key in wanted]
+        if not found and wanted and self._empty_pull == self.clock.now():
+            # Pulling again at the same instant is a loop that waits without sleeping: let it wait for the next event.
+            self.clock.wait(float("inf"))
+            found = [key for key in self._replies if key in wanted]
+        self._empty_pull = None if found else self.clock.now()
+        return [self._replies.pop(key) for key in found]
 
     def send_and_receive(self, messages: Iterable[Message], *, timeout: float | None = None) -> Iterable[Message]:
         """Send messages and wait for the replies, for at most `timeout` virtual seconds."""
@@ -188,16 +200,23 @@ class VirtualGrid(Grid):
             return
         context = self._contexts[job.message.metadata.dst_node_id]
         instruction = _as_received(job.message)
+        delay = 0.0
         try:
             with seeded_globals(self._fleet.seed, job.client, job.server_round, job.stream):
-                reply = self._client_app(instruction, context)
+                reply, delay = self.clock.call_client(lambda: self._client_app(instruction, context))
             if not isinstance(reply, Message) or reply.metadata.reply_to_message_id != key:
                 raise TypeError(f"a ClientApp must return a Message in reply to the one it got; got {reply!r:.80}")
         except Exception as error:  # a client may fail in any way: the round goes on without it
             reason = f"{type(error).__name__}: {error}"
             self._fail(job, "failed", ErrorCode.CLIENT_APP_RAISED_EXCEPTION, reason)
             return
-        self._answer(job, "failed" if reply.has_error() else "replied", reply)
+        kind = "failed" if reply.has_error() else "replied"
+        if delay > 0.0:
+            # The client has slept: the fleet's time is what its work takes, and sleeping comes on top.
+            arrival = self.clock.now() + delay
+            self.clock.schedule(arrival, lambda: self._answer(job, kind, reply), priority=job.client)
+        else:
+            self._answer(job, kind, reply)
 
     def _lose(self, job: _Job) -> None:
         if self._fleet.has_left(job.client, job.server_round):
@@ -218,6 +237,8 @@ class VirtualGrid(Grid):
 
     def _answer(self, job: _Job, kind: str, reply: Message) -> None:
         key = job.message.metadata.message_id
+        if key in self._answered:  # expired while the client slept
+            return
         self._answered.add(key)
         self._record(kind, job, str(reply.error.reason) if kind == "failed" else "")
         self._replies[key] = reply

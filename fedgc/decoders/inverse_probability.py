@@ -1,0 +1,46 @@
+"""Inverse probability weighting: the code's own coefficients, brought to a mean of one."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import sparse
+
+from fedgc.codes import Code, MatrixCode
+from fedgc.decoders.base import CalibratedDecoder, Decoder
+from fedgc.decoders.linear import CalibratedLinear
+from fedgc.gram import GramModel
+
+
+class InverseProbabilityDecoder(Decoder):
+    """Weights ``1 / (1 - p_i)`` on coefficients whose columns are scaled to sum to one.
+
+    For the uncoded assignment this is inverse-probability FedAvg; for stochastic gradient coding, whose columns are
+    ``1 / load`` each, the rule of its authors with unequal probabilities; for the base paper's two codes, their rule.
+
+    Raises
+    ------
+    ValueError
+        If a column sums to zero.
+
+    Examples
+    --------
+    >>> from fedgc.codes import Uncoded
+    >>> calibrated = InverseProbabilityDecoder().calibrate(Uncoded(2, 2), [0.5, 0.2], GramModel.uniform(2, 0.0))
+    >>> calibrated.decode([True, True]).decoding_weights.tolist()
+    [2.0, 1.25]
+    """
+
+    name: ClassVar[str] = "inverse-probability"
+
+    def _calibrate(self, code: Code, straggle_prob: NDArray[np.float64], gram: GramModel) -> CalibratedDecoder:
+        column_sum = code.coverage(np.ones(code.n_clients))
+        if (column_sum == 0.0).any():
+            shard = int(np.argmax(column_sum == 0.0))
+            raise ValueError(f"columns of the encoding matrix must not sum to 0; got 0 for shard {shard}")
+        encoded = code
+        if not (column_sum == 1.0).all():
+            encoded = MatrixCode(sparse.csr_array(code.sparse_matrix * (1.0 / column_sum)[None, :]))
+        return CalibratedLinear(encoded, 1.0 / (1.0 - straggle_prob), straggle_prob, gram)
