@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import cast
 
 import numpy as np
-from fedgc.strategies.grids import DeadlineGrid
+from fedgc.strategies.deadline_grid import DeadlineGrid
 from fedgc.strategies.replies import read_reply
 from flwr.app import Array, ArrayRecord, ConfigRecord, Message, MetricRecord, RecordDict
 from flwr.serverapp import Grid

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from fedgc.codes import Code
 from fedgc.decoders.base import CalibratedDecoder, Decoder
-from fedgc.decoders.calibration import calibrate_blocks
+from fedgc.decoders.block_calibration import calibrate_blocks
 from fedgc.errors import NoUnbiasedDecoderError
 from fedgc.gram import GramModel
 

@@ -51,7 +51,7 @@ class Fleet(ABC):
     with probability `slow_prob` and else one, and work is the model of the subclass. It does not answer at all with
     probability `dropout`, independently in every round, nor in any round after `leave_after`.
 
-    To add a fleet model, subclass this in a file of its own and add it to ``FLEETS`` in ``fedgc/fleets/table.py``.
+    To add a fleet model, subclass this in a file of its own and add it to ``FLEETS`` in ``fedgc/fleets/build.py``.
     """
 
     name: ClassVar[str]
