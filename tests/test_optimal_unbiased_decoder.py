@@ -6,8 +6,19 @@ import cvxpy as cp
 import numpy as np
 import pytest
 
-from fedgc.codes import FractionalRepetition
-from fedgc.decoders import FixedDecoder, OptimalUnbiasedDecoder
+from fedgc.analysis import analyse, orthogonal_lower_bound
+from fedgc.codes import (
+    Chain,
+    CommonShard,
+    CyclicRepetition,
+    FractionalRepetition,
+    MatrixCode,
+    RandomRegularGraphCode,
+    StochasticGradientCode,
+)
+from fedgc.decoders import DECODERS, FixedDecoder, OptimalUnbiasedDecoder
+from fedgc.decoders.set_calibration import SetCalibration, SetSource
+from fedgc.errors import NoUnbiasedDecoderError
 from fedgc.gram import GramModel
 from tests.enumeration import arrival_sets, exact_moments
 
@@ -114,3 +125,88 @@ def test_large_codes_calibrate_without_enumeration() -> None:
     draws = np.array([calibrated.decode(rng.random(n) >= p).coverage.mean() for _ in range(20)])
     # The mean over all blocks has a standard error of its own from 20 draws; z = 5 leaves 1e-4 at 19 degrees.
     assert abs(draws.mean() - 1) < 5 * draws.std(ddof=1) / np.sqrt(20)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_codes_without_blocks_are_decoded_without_bias(seed: int) -> None:
+    rng = np.random.default_rng([9, seed])
+    p = rng.uniform(0.05, 0.9, 6)
+    gram = GramModel(rng.uniform(0.2, 2, 6), rng.uniform(0, 1.5, 6))
+    for code in (
+        CommonShard(p, 6),
+        Chain(p),
+        CyclicRepetition(6, 2, rng=rng),
+        StochasticGradientCode(6, 6, 2, rng=rng),
+        RandomRegularGraphCode(6, 3, rng=rng),
+    ):
+        calibrated = OptimalUnbiasedDecoder().calibrate(code, p, gram)
+        moments = exact_moments(calibrated, p, gram)
+        assert moments.bias < 1e-9, type(code).__name__
+        assert calibrated.residual_error == pytest.approx(moments.residual_error, rel=1e-9)
+        if not isinstance(code, CyclicRepetition):  # whose columns have entries of either sign
+            weighted = DECODERS["inverse-probability"]().calibrate(code, p, gram)
+            assert calibrated.residual_error <= weighted.residual_error + 1e-12
+
+
+def test_blocks_and_sets_agree() -> None:
+    """The quadrature for blocks against the enumeration that knows nothing of blocks."""
+    rng = np.random.default_rng(4)
+    code = FractionalRepetition([0, 1, 2, 0, 1, 2, 0], [0, 0, 1, 2, 2])
+    p, gram = rng.uniform(0.1, 0.9, 7), GramModel(rng.uniform(0.2, 2, 5), rng.uniform(0, 2, 5))
+    as_blocks = OptimalUnbiasedDecoder().calibrate(code, p, gram)
+    sets = SetCalibration(code, gram, SetSource(p, None, 0))
+    assert sets.residual_error == pytest.approx(as_blocks.residual_error, rel=1e-9)
+    for arrived, _ in arrival_sets(p):
+        coverage = code.coverage(sets.weights(arrived))
+        np.testing.assert_allclose(coverage, as_blocks.decode(arrived).coverage, atol=1e-9)
+
+
+def test_many_clients_report_what_drawing_leaves() -> None:
+    rng = np.random.default_rng(5)
+    p = rng.uniform(0.1, 0.6, 24)
+    code, gram = Chain(p), GramModel.uniform(24, 0.3)
+    calibrated = OptimalUnbiasedDecoder(draws=3000, seed=1).calibrate(code, p, gram)
+    assert 0 < calibrated.bias_standard_error < 0.1
+    fresh = np.array([calibrated.decode(rng.random(24) >= p).coverage for _ in range(3000)])
+    # Bias of the calibration and noise of the check are of equal size and independent; z = 5 over 24 shards.
+    assert np.abs(fresh.mean(axis=0) - 1).max() < 5 * np.sqrt(2) * calibrated.bias_standard_error
+    assert (
+        OptimalUnbiasedDecoder(draws=3000, seed=1).calibrate(code, p, gram).residual_error == calibrated.residual_error
+    )
+
+
+def test_a_shard_that_nobody_holds_has_no_unbiased_decoder() -> None:
+    code = MatrixCode([[1.0, 0.0], [1.0, 0.0]], allow_unheld=True)
+    with pytest.raises(NoUnbiasedDecoderError, match="got none for shard 1"):
+        OptimalUnbiasedDecoder().calibrate(code, [0.5, 0.5], GramModel.uniform(2, 0.0))
+
+
+@pytest.mark.parametrize("decoder", DECODERS)
+@pytest.mark.parametrize("n_clients", [5, 14])
+def test_analysis_agrees_with_enumeration(decoder: str, n_clients: int) -> None:
+    rng = np.random.default_rng([6, n_clients])
+    p = rng.uniform(0.1, 0.8, n_clients)
+    code = FractionalRepetition(np.arange(n_clients) % 3, [0, 0, 1, 2, 2])
+    gram = GramModel.uniform(5, 0.4)
+    calibrated = DECODERS[decoder]().calibrate(code, p, gram)
+    analysis = analyse(calibrated, p, gram, rng=rng, draws=3000)
+    if n_clients == 5:
+        moments = exact_moments(calibrated, p, gram)
+        assert analysis.standard_error == 0
+        assert analysis.residual_error == pytest.approx(moments.residual_error, rel=1e-10)
+        np.testing.assert_allclose(analysis.bias, moments.coverage - 1, atol=1e-12)
+    else:
+        fresh = np.array([gram.residual_error(calibrated.decode(rng.random(14) >= p).coverage) for _ in range(3000)])
+        error = np.hypot(analysis.standard_error, fresh.std() / np.sqrt(3000))
+        assert abs(fresh.mean() - analysis.residual_error) < 5 * error  # z = 5
+
+
+def test_fractional_repetition_attains_the_lower_bound() -> None:
+    rng = np.random.default_rng(7)
+    p, energy = rng.uniform(0.1, 0.9, 8), rng.uniform(0.5, 2, 4)
+    code = FractionalRepetition(np.arange(8) % 4, np.arange(4))
+    calibrated = OptimalUnbiasedDecoder().calibrate(code, p, GramModel(energy, np.zeros(4)))
+    assert calibrated.residual_error == pytest.approx(orthogonal_lower_bound(code, p, energy), rel=1e-12)
+    other = StochasticGradientCode(8, 8, 2, rng=rng)
+    best = OptimalUnbiasedDecoder().calibrate(other, p, GramModel.uniform(8, 0.0))
+    assert best.residual_error >= orthogonal_lower_bound(other, p, np.ones(8)) - 1e-12

@@ -55,10 +55,13 @@ class CalibratedDecoder(ABC):
         :func:`fedgc.analysis.analyse` then finds it.
     bias : ndarray of shape (n_shards,), or None
         ``E[v] - 1``, likewise.
+    bias_standard_error : float
+        Largest standard error of a shard's bias, where the calibration drew random arrival sets; else 0.
     """
 
     residual_error: float | None = None
     bias: NDArray[np.float64] | None = None
+    bias_standard_error: float = 0.0
 
     def __init__(self, code: Code) -> None:
         self.code = code

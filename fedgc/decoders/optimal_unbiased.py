@@ -7,15 +7,31 @@ from typing import ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from fedgc.codes import Code
+from fedgc.codes import Blocks, Code
 from fedgc.decoders.base import CalibratedDecoder, Decoder
 from fedgc.decoders.block_calibration import calibrate_blocks
-from fedgc.errors import NoUnbiasedDecoderError
+from fedgc.decoders.set_calibration import MOST_CLIENTS_ENUMERATED, SetCalibration, SetSource
 from fedgc.gram import GramModel
+from fedgc.validation import check_integer
 
 
 class OptimalUnbiasedDecoder(Decoder):
-    """Minimum-variance unbiased decoding of whole blocks.
+    """Minimum-variance unbiased decoding.
+
+    Exact for codes with blocks of any number, and by enumeration for other codes of up to 16 clients; beyond,
+    calibrated on random arrival sets, with the standard error of the bias that this leaves in ``bias_standard_error``.
+
+    Parameters
+    ----------
+    draws : int
+        Number of random arrival sets where enumeration is out of reach, at least 100.
+    seed : int
+        Their seed.
+
+    Raises
+    ------
+    NoUnbiasedDecoderError
+        On calibration, if a shard cannot be recovered from any arrivals.
 
     Notes
     -----
@@ -47,23 +63,26 @@ class OptimalUnbiasedDecoder(Decoder):
 
     name: ClassVar[str] = "optimal-unbiased"
 
+    def __init__(self, *, draws: int = 4000, seed: int = 0) -> None:
+        self._draws = check_integer("draws", draws, low=100)
+        self._seed = check_integer("seed", seed, low=0)
+
     def _calibrate(self, code: Code, straggle_prob: NDArray[np.float64], gram: GramModel) -> CalibratedDecoder:
-        return _CalibratedOptimal(code, straggle_prob, gram)
+        if code.blocks is not None:
+            return _CalibratedForBlocks(code, code.blocks, straggle_prob, gram)
+        draws = None if code.n_clients <= MOST_CLIENTS_ENUMERATED else self._draws
+        return _CalibratedForSets(code, SetSource(straggle_prob, draws, self._seed), gram, draws)
 
 
-class _CalibratedOptimal(CalibratedDecoder):
-    def __init__(self, code: Code, straggle_prob: NDArray[np.float64], gram: GramModel) -> None:
+class _CalibratedForBlocks(CalibratedDecoder):
+    def __init__(self, code: Code, blocks: Blocks, straggle_prob: NDArray[np.float64], gram: GramModel) -> None:
         super().__init__(code)
-        if code.blocks is None:
-            raise ValueError("decoder 'optimal-unbiased' needs a code with blocks; got " + type(code).__name__)
-        self._of_client, of_shard, self._n_blocks = code.blocks
+        self._of_client, of_shard, self._n_blocks = blocks
         missing_prob = np.ones(self._n_blocks)
         np.multiply.at(missing_prob, self._of_client, straggle_prob)
-        if (missing_prob >= 1.0).any():
-            block = int(np.argmax(missing_prob))
-            raise NoUnbiasedDecoderError(f"block {block} arrives with probability 0: no decoding weights are unbiased")
         self._gram = gram.merge(of_shard, self._n_blocks)
         self._target = calibrate_blocks(missing_prob, self._gram)
+        self.bias = np.zeros(code.n_shards)
         ones = np.ones(self._n_blocks)
         # Rounding may leave a tiny negative value where nothing straggles.
         gain = self._gram.inner(ones, self._target - ones)
@@ -77,3 +96,18 @@ class _CalibratedOptimal(CalibratedDecoder):
         common = missing_mass / (1.0 + float(np.sum(r[came] ** 2 / d[came])))
         block_weight = np.where(came, t + r / d * common, 0.0) / np.maximum(copies, 1)
         return np.where(arrived, block_weight[self._of_client], 0.0)
+
+
+class _CalibratedForSets(CalibratedDecoder):
+    def __init__(self, code: Code, sets: SetSource, gram: GramModel, draws: int | None) -> None:
+        super().__init__(code)
+        self._calibration = SetCalibration(code, gram, sets)
+        self.residual_error = self._calibration.residual_error
+        self.bias = np.zeros(code.n_shards)
+        if draws is not None:
+            # The weights are unbiased over the drawn sets; over all sets a bias of this size remains.
+            variance = np.maximum(self._calibration.second_moment - 1.0, 0.0)
+            self.bias_standard_error = float(np.sqrt(variance.max() / draws))
+
+    def _weights(self, arrived: NDArray[np.bool_]) -> NDArray[np.float64]:
+        return self._calibration.weights(arrived)

@@ -1,0 +1,128 @@
+"""What to expect of a code and a decoder: residual error, bias and load, exactly where possible."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from fedgc.codes import Code
+from fedgc.decoders.base import CalibratedDecoder
+from fedgc.decoders.set_calibration import arrival_sets
+from fedgc.gram import GramModel
+from fedgc.validation import check_integer, check_straggle_prob
+
+#: Up to this many clients all arrival sets are visited one by one.
+MOST_CLIENTS_ENUMERATED = 12
+
+
+@dataclass(frozen=True, eq=False)
+class Analysis:
+    """Moments of a decoder.
+
+    Attributes
+    ----------
+    load : float
+        Number of shard copies per shard.
+    residual_error : float
+        ``E[(v - 1)' G (v - 1)] / 1' G 1``.
+    bias : ndarray, shape (n_shards,)
+        ``E[v] - 1``.
+    standard_error : float
+        Standard error of the residual error; 0 where it is exact.
+    """
+
+    load: float
+    residual_error: float
+    bias: NDArray[np.float64]
+    standard_error: float
+
+
+def analyse(
+    calibrated: CalibratedDecoder,
+    straggle_prob: ArrayLike,
+    gram: GramModel,
+    *,
+    rng: np.random.Generator,
+    draws: int = 1000,
+) -> Analysis:
+    """Return residual error, bias and load of a calibrated decoder.
+
+    In closed form if the decoder has one, by enumeration of all arrival sets for up to 12 clients, else from random
+    ones.
+
+    Parameters
+    ----------
+    calibrated : CalibratedDecoder
+        The decoder, calibrated for its code; not necessarily with the arguments that follow.
+    straggle_prob : array_like, shape (n_clients,)
+        Probability in [0, 1) that each client misses the deadline, the one that `calibrated` was made with.
+    gram : GramModel
+        The Gram model that `calibrated` was made with.
+    rng : numpy.random.Generator
+        Source of random arrival sets, if they are needed.
+    draws : int
+        Number of random arrival sets.
+
+    Examples
+    --------
+    >>> from fedgc.codes import Uncoded
+    >>> from fedgc.decoders import ScaledMeanDecoder
+    >>> code, gram = Uncoded(2, 2), GramModel.uniform(2, 0.0)
+    >>> calibrated = ScaledMeanDecoder().calibrate(code, [0.5, 0.5], gram)
+    >>> analysis = analyse(calibrated, [0.5, 0.5], gram, rng=np.random.default_rng(0))
+    >>> analysis.bias.tolist(), analysis.standard_error
+    ([-0.25, -0.25], 0.0)
+    """
+    prob = check_straggle_prob(straggle_prob, calibrated.code.n_clients)
+    check_integer("draws", draws, low=2)
+    load = calibrated.code.load
+    if calibrated.residual_error is not None and calibrated.bias is not None:
+        return Analysis(load, calibrated.residual_error, calibrated.bias, 0.0)
+    n_shards = calibrated.code.n_shards
+    mean, error = np.zeros(n_shards), 0.0
+    if prob.size <= MOST_CLIENTS_ENUMERATED:
+        for chunk, weights in arrival_sets(prob):
+            for arrived, weight in zip(chunk, weights, strict=True):
+                coverage = calibrated.decode(arrived).coverage
+                mean += weight * coverage
+                error += weight * gram.residual_error(coverage)
+        return Analysis(load, error, mean - 1.0, 0.0)
+    coverages = np.array([calibrated.decode(rng.random(prob.size) >= prob).coverage for _ in range(draws)])
+    errors = np.array([gram.residual_error(coverage) for coverage in coverages])
+    standard_error = float(errors.std(ddof=1) / np.sqrt(draws))
+    return Analysis(load, float(errors.mean()), coverages.mean(axis=0) - 1.0, standard_error)
+
+
+def orthogonal_lower_bound(code: Code, straggle_prob: ArrayLike, energy: ArrayLike) -> float:
+    """Return the least residual error of any linear unbiased code and decoder on these shard copies, if r = 0.
+
+    Parameters
+    ----------
+    code : Code
+        The assignment.
+    straggle_prob : array_like, shape (n_clients,)
+        Probability in [0, 1) that each client misses the deadline.
+    energy : array_like, shape (n_shards,)
+        Energy of each shard's update, above 0.
+
+    Returns
+    -------
+    float
+        ``sum_j d_j P_j / (1 - P_j) / sum_j d_j`` with P_j the probability that all holders of shard j miss. Fractional
+        repetition attains it.
+
+    Examples
+    --------
+    >>> from fedgc.codes import FractionalRepetition
+    >>> orthogonal_lower_bound(FractionalRepetition([0, 0], [0, 0]), [0.5, 0.5], [1.0, 1.0])
+    0.3333333333333333
+    """
+    prob = check_straggle_prob(straggle_prob, code.n_clients)
+    d = GramModel(energy, np.zeros(code.n_shards)).incoherent
+    copies = code.sparse_matrix.tocoo()
+    holder, shard = copies.coords
+    missing = np.ones(code.n_shards)
+    np.multiply.at(missing, shard, prob[holder])
+    return float(np.sum(d * missing / (1.0 - missing)) / d.sum())
