@@ -1,4 +1,4 @@
-"""The command line: ``fedgc run CONFIG.toml``."""
+"""The command line: ``fedgc run CONFIG.toml`` and ``fedgc analyze``."""
 
 from __future__ import annotations
 
@@ -73,6 +73,47 @@ def run(
     if out is not None:
         for path in write_results(out, settings, rows):
             console.print(f"wrote {path}", soft_wrap=True)
+
+
+@app.command()
+def analyze(
+    fleet: Annotated[str, typer.Option(help="Name of a preset fleet.")] = "paper",
+    clients: Annotated[int, typer.Option(help="Number of clients, and of shards.")] = 100,
+    tau: Annotated[float, typer.Option(help="Deadline in seconds; in the paper fleet, the paper's tau.")] = 1.5,
+    coherence: Annotated[float, typer.Option(help="How far updates point the same way, from 0 to below 1.")] = 0.5,
+    load: Annotated[int, typer.Option(help="Copies of each shard.")] = 2,
+    draws: Annotated[int, typer.Option(help="Draws of the fleet's clients.")] = 100,
+    seed: Annotated[int, typer.Option(help="Seed of the first draw.")] = 0,
+    scheme: Annotated[list[str] | None, typer.Option(help="Show only this scheme; may be repeated.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON list instead of a table.")] = False,
+    plot: Annotated[
+        Path | None, typer.Option(help="Draw residual error against coherence into this .png, .svg or .pdf file.")
+    ] = None,
+) -> None:
+    """Predict residual error, bias and load of codes and decoders on a fleet."""
+    import json  # noqa: PLC0415
+    from dataclasses import asdict  # noqa: PLC0415
+    from functools import partial  # noqa: PLC0415
+
+    from rich.console import Console  # noqa: PLC0415
+
+    from fedgc.comparison import compare, comparison_table, draw_comparison, select_schemes  # noqa: PLC0415
+
+    schemes = select_schemes(scheme or [])
+    at_coherence = partial(
+        compare, fleet, clients=clients, deadline=tau, load=load, draws=draws, seed=seed, schemes=schemes
+    )
+    if plot is not None:
+        title = f"{fleet}: {clients} clients, load {load}, deadline {tau:g} s"
+        draw_comparison(plot, lambda rho: at_coherence(coherence=rho), title)
+    lines = at_coherence(coherence=coherence)
+    if as_json:
+        typer.echo(json.dumps([asdict(line) for line in lines], indent=2))
+    else:
+        title = f"{fleet}: {clients} clients, deadline {tau:g} s, coherence {coherence:g}, {draws} draws"
+        Console().print(comparison_table(lines, title))
+        if plot is not None:
+            typer.echo(f"wrote {plot}")
 
 
 def _one_thread() -> None:
