@@ -2,15 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import numpy as np
 from numpy.typing import NDArray
+from scipy.linalg import lu_factor, lu_solve
 
 from fedgc.gram import GramModel
 
+Vector = NDArray[np.float64]
+
 NODES = 192  # 128 leave a bias of 6e-12 where r^2 / d reaches 1e14; 192 leave what rounding leaves
 
+_CHUNK = 8192
+_KEPT = 4 * 10**7
 
-def calibrate_blocks(missing_prob: NDArray[np.float64], gram: GramModel) -> NDArray[np.float64]:
+
+def calibrate_blocks(missing_prob: Vector, gram: GramModel) -> Vector:
     """Return the target t with ``E[v] = 1`` for blocks that arrive independently.
 
     Parameters
@@ -46,39 +54,72 @@ def calibrate_blocks(missing_prob: NDArray[np.float64], gram: GramModel) -> NDAr
     Rounding itself grows with the weights, which reach ``1 / (1 - p)`` times ``r^2 / d``: the bias that it leaves is
     below 1e-12 for p up to 0.99 and r^2 / d up to 1e6, and a few 1e-11 for p = 0.9999 and r^2 / d = 1e3.
     """
-    p, q = missing_prob, 1.0 - missing_prob
-    d, r = gram.incoherent, gram.coherent
-    x = r**2 / d
-    scale = 1.0 + float(q @ x)
+    factors = _Factors(missing_prob, gram)
+    diagonal = np.concatenate([q - np.einsum("gk,gk->g", a, b) for q, a, b in factors])
+    small = np.eye(NODES)
+    for rows, (_, a, b) in zip(factors.slices, factors, strict=True):
+        small += b.T @ (a / diagonal[rows, None])
+    factorised = lu_factor(small)
 
-    u = np.linspace(-5.0, np.log(80.0 * scale) + 1.0, NODES)
-    s = np.exp(u - np.exp(-u)) / scale
-    step = (u[1] - u[0]) * s * (1.0 + np.exp(-u))
+    def solve(rhs: Vector) -> Vector:
+        scaled = rhs / diagonal
+        inner = lu_solve(factorised, factors.right_times(scaled))
+        return scaled - factors.left_times(inner) / diagonal
 
-    fade = np.exp(-np.outer(x, s))  # e^(-s x), shape (n_blocks, K)
-    phi = p[:, None] + q[:, None] * fade
-    # A block with p = 0 and a large x has phi = e^(-s x) near underflow where it does not count any more: the
-    # quotient is 1 / q there, and b is zero.
-    with np.errstate(divide="ignore", invalid="ignore"):
-        log_phi = np.log1p(q[:, None] * np.expm1(-np.outer(x, s))).sum(axis=0)
-        weight = step * np.exp(log_phi - s)
-        a = np.where(phi > 0, (r / d * q)[:, None] * fade / phi, (r / d)[:, None])
-        b = np.where(p[:, None] > 0, (r * p)[:, None] / phi, 0.0)
-
-    left, right = a * np.sqrt(weight), b * np.sqrt(weight)
-    diagonal = q - np.einsum("gk,gk->g", left, right)
-    return _solve_low_rank(diagonal, left, right, np.ones(p.size))
+    ones = np.ones(missing_prob.size)
+    t = solve(ones)
+    # One step of iterative refinement: the remainder is that of the matrix itself, not of its factors.
+    return t + solve(ones - diagonal * t - factors.left_times(factors.right_times(t)))
 
 
-def _solve_low_rank(
-    diagonal: NDArray[np.float64], left: NDArray[np.float64], right: NDArray[np.float64], rhs: NDArray[np.float64]
-) -> NDArray[np.float64]:
-    """Solve ``(diag(diagonal) + left right') t = rhs`` by Woodbury with one step of iterative refinement."""
-    small = np.eye(left.shape[1]) + right.T @ (left / diagonal[:, None])
+class _Factors:
+    """The factors of M = diagonal + left right', a chunk of blocks at a time.
 
-    def solve(vector: NDArray[np.float64]) -> NDArray[np.float64]:
-        scaled = vector / diagonal
-        return scaled - (left @ np.linalg.solve(small, right.T @ scaled)) / diagonal
+    A million blocks at 192 nodes would take gigabytes at once; up to `_KEPT` entries the chunks are kept, beyond they
+    are computed anew in each of the five passes.
+    """
 
-    t = solve(rhs)
-    return t + solve(rhs - diagonal * t - left @ (right.T @ t))
+    def __init__(self, missing_prob: Vector, gram: GramModel) -> None:
+        self._p, self._d, self._r = missing_prob, gram.incoherent, gram.coherent
+        n_blocks = missing_prob.size
+        self.slices = [slice(start, start + _CHUNK) for start in range(0, n_blocks, _CHUNK)]
+        x = self._r**2 / self._d
+        scale = 1.0 + float((1.0 - missing_prob) @ x)
+        u = np.linspace(-5.0, np.log(80.0 * scale) + 1.0, NODES)
+        self._s = np.exp(u - np.exp(-u)) / scale
+        step = (u[1] - u[0]) * self._s * (1.0 + np.exp(-u))
+        log_phi = np.zeros(NODES)
+        for rows in self.slices:
+            p = missing_prob[rows, None]
+            # A block that never straggles and has a large x may reach log 0: it then rules the node out, rightly.
+            with np.errstate(divide="ignore"):
+                log_phi += np.log1p((1.0 - p) * np.expm1(-np.outer(x[rows], self._s))).sum(axis=0)
+        self._root_weight = np.sqrt(step * np.exp(log_phi - self._s))
+        self._kept = [self._chunk(rows) for rows in self.slices] if n_blocks * NODES <= _KEPT else None
+
+    def __iter__(self) -> Iterator[tuple[Vector, Vector, Vector]]:
+        """Yield q, left and right of each chunk."""
+        return iter(self._kept) if self._kept is not None else map(self._chunk, self.slices)
+
+    def right_times(self, vector: Vector) -> Vector:
+        """Return ``right' vector``, (NODES,)."""
+        total = np.zeros(NODES)
+        for rows, (_, _, right) in zip(self.slices, self, strict=True):
+            total += right.T @ vector[rows]
+        return total
+
+    def left_times(self, vector: Vector) -> Vector:
+        """Return ``left vector``, (n_blocks,)."""
+        return np.concatenate([left @ vector for _, left, _ in self])
+
+    def _chunk(self, rows: slice) -> tuple[Vector, Vector, Vector]:
+        p, d, r = self._p[rows], self._d[rows], self._r[rows]
+        q = 1.0 - p
+        fade = np.exp(-np.outer(r**2 / d, self._s))  # e^(-s x)
+        phi = p[:, None] + q[:, None] * fade
+        # A block with p = 0 and a large x has phi = e^(-s x) near underflow where it does not count any more: the
+        # quotient is 1 / q there, and b is zero.
+        with np.errstate(divide="ignore", invalid="ignore"):
+            a = np.where(phi > 0, (r / d * q)[:, None] * fade / phi, (r / d)[:, None])
+            b = np.where(p[:, None] > 0, (r * p)[:, None] / phi, 0.0)
+        return q, a * self._root_weight, b * self._root_weight
