@@ -64,7 +64,8 @@ def calibrate_blocks(missing_prob: Vector, gram: GramModel) -> Vector:
     def solve(rhs: Vector) -> Vector:
         scaled = rhs / diagonal
         inner = lu_solve(factorised, factors.right_times(scaled))
-        return scaled - factors.left_times(inner) / diagonal
+        solution: Vector = scaled - factors.left_times(inner) / diagonal
+        return solution
 
     ones = np.ones(missing_prob.size)
     t = solve(ones)
