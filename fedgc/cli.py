@@ -11,7 +11,7 @@ import click
 import typer
 
 from fedgc import __version__
-from fedgc.errors import ConfigError
+from fedgc.errors import ConfigError, ExperimentError
 
 app = typer.Typer(
     help="Federated training that does not wait for stragglers.",
@@ -141,8 +141,8 @@ def main() -> None:
     except ConfigError as error:
         typer.echo(f"fedgc: {' '.join(str(error).split())}", err=True)
         sys.exit(2)
-    except OSError as error:
-        typer.echo(f"fedgc: {error}", err=True)
+    except (OSError, ExperimentError) as error:
+        typer.echo(f"fedgc: {' '.join(str(error).split())}", err=True)
         sys.exit(1)
     except (KeyboardInterrupt, click.Abort):
         typer.echo("fedgc: interrupted, nothing was written", err=True)

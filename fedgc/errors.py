@@ -10,6 +10,10 @@ class ConfigError(ValueError):
     """
 
 
+class ExperimentError(RuntimeError):
+    """An experiment cannot go on; the message is one line."""
+
+
 class ReplyRejectedError(ValueError):
     """A client's reply cannot be used in this round; the message is the reason that is logged."""
 

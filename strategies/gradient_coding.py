@@ -144,11 +144,15 @@ class GradientCoding(Strategy):
     ) -> None:
         super().__init__()
         self.strategy = strategy if strategy is not None else FedAvg()
+        if not isinstance(self.strategy, Strategy):
+            raise ValueError(f"strategy must be a Flower Strategy; got {strategy!r}")
+        if not isinstance(reliability, ReliabilityPosterior | None):
+            raise ValueError(f"reliability must be a ReliabilityPosterior; got {reliability!r}")
         self.num_shards = check_integer("num_shards", num_shards, low=1)
         self.deadline = check_positive("deadline", deadline)
         self.first_deadline = None if first_deadline is None else check_positive("first_deadline", first_deadline)
         self.load = check_integer("load", load, low=1)
-        if not 0.0 <= reassignment_gain <= 1.0:
+        if not isinstance(reassignment_gain, (int, float)) or not 0.0 <= float(reassignment_gain) <= 1.0:
             raise ValueError(f"reassignment_gain must lie in [0, 1]; got {reassignment_gain!r}")
         self.reassignment_gain = reassignment_gain
         if isinstance(decoder, str):
@@ -163,8 +167,8 @@ class GradientCoding(Strategy):
             sizes = np.full(self.num_shards, np.nan)
         else:
             sizes = check_vector("shard_examples", shard_examples, length=self.num_shards, low=0.0, who="shard")
-            if not sizes.any():
-                raise ValueError("shard_examples must not all be 0; got only zeros")
+            if not sizes.any() or (sizes != np.rint(sizes)).any():
+                raise ValueError(f"shard_examples must be integers, not all 0; got {list(shard_examples)}")
         self.state = RoundState(sizes, reliability if reliability is not None else ReliabilityPosterior())
         self.history: list[RoundReport] = []
         self._given_sizes = sizes

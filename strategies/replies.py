@@ -53,9 +53,7 @@ def read_reply(
     n_examples = float(shard_examples.sum())
     if metrics.get(NUM_EXAMPLES) != n_examples:
         raise ReplyRejectedError(f"{NUM_EXAMPLES} must be {n_examples:g}; got {metrics.get(NUM_EXAMPLES)!r}")
-    for name, metric in metrics.items():
-        if not np.isfinite(np.asarray(metric, dtype=np.float64)).all():
-            raise ReplyRejectedError(f"metric {name!r} must be finite; got {metric!r}")
+    _check_metrics(metrics)
 
     record = next(iter(content.array_records.values()))
     if set(record) != set(arrays):
@@ -82,6 +80,16 @@ def read_reply(
     return CodedUpdate(total, shard_examples), metrics
 
 
+def _check_metrics(metrics: MetricRecord) -> None:
+    for name, metric in metrics.items():
+        try:
+            finite = bool(np.isfinite(np.asarray(metric, dtype=np.float64)).all())
+        except OverflowError:
+            finite = False
+        if not finite:
+            raise ReplyRejectedError(f"metric {name!r} must be finite; got {repr(metric)[:80]}")
+
+
 def _shard_examples(
     record: ConfigRecord, assigned: NDArray[np.intp], known_sizes: NDArray[np.float64]
 ) -> NDArray[np.float64]:
@@ -91,9 +99,11 @@ def _shard_examples(
     if (
         not isinstance(examples, list)
         or len(examples) != len(shard_ids)
-        or not all(type(count) is int and count >= 0 for count in examples)
+        or not all(type(count) is int and 0 <= count < 2**53 for count in examples)
     ):
-        raise ReplyRejectedError(f"{SHARD_EXAMPLES} must be {len(shard_ids)} integers of at least 0; got {examples!r}")
+        raise ReplyRejectedError(
+            f"{SHARD_EXAMPLES} must be {len(shard_ids)} integers of at least 0; got {repr(examples)[:80]}"
+        )
     counts = np.array(cast(list[int], examples), dtype=np.float64)
     if (np.isfinite(known_sizes) & (counts != known_sizes)).any():
         raise ReplyRejectedError(

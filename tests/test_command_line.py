@@ -111,7 +111,7 @@ BAD = {
     "fleet.dropout=1.5": "fleet.dropout must lie in [0, 1]; got 1.5 for client 0",
     "fleet.speed=1": "fleet.speed must be one of dropout, leave_after, mean, overhead, shift, slow_factor, slow_prob "
     "in a shifted-exponential fleet; got 'speed'",
-    "fleet.clients=none": "fleet.clients must be an integer of at least 1; got 'none'",
+    "fleet.clients=none": "fleet.clients must be an integer from 1 to 10000000; got 'none'",
     "fleet=3": "fleet must be a valid dictionary; got 3",
     "strategies.1.kind=fedsgd": "strategies.1.kind must be one of fedavg, gradient-coding; got 'fedsgd'",
     "strategies.1.decoder=best": f"strategies.1.decoder must be one of {', '.join(DECODERS)}; got 'best'",
@@ -123,6 +123,8 @@ BAD = {
     "seeds=[-1]": "seeds.0 must be greater than or equal to 0; got -1",
     "seeds=[1, 1]": "seeds must not name a seed twice; got [1, 1]",
     "target_accuracy=1.5": "target_accuracy must be less than or equal to 1; got 1.5",
+    "task.learning_rate=1e300": "task.learning_rate must be less than or equal to 1000; got 1e+300",
+    "fleet.clients=100000000000": "fleet.clients must be an integer from 1 to 10000000; got 100000000000",
     "target_accuracy=nan": "target_accuracy must be a finite number; got nan",
     "target_accuracy=true": "target_accuracy must be a valid number; got True",
     'target_accuracy="0.5"': "target_accuracy must be a valid number; got '0.5'",

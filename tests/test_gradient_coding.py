@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import logging
 import re
+import sys
 from collections.abc import Callable
 from typing import Any
 
@@ -157,6 +158,10 @@ def raising(reply: Message) -> None:
     raise RuntimeError("battery empty")
 
 
+def leaving(reply: Message) -> None:
+    sys.exit(1)
+
+
 def renamed(reply: Message) -> None:
     reply.content["arrays"]["other"] = reply.content["arrays"].pop("bias")
 
@@ -188,6 +193,9 @@ BAD = {
     "too large": (set_array("bias", np.array([1e300])), r"'bias' must be finite in float32"),
     "too large to weigh": (set_array("weight", np.full((2, 2), 1.7e308)), r"arrays must be finite when weighted"),
     "true for a count": (set_record("shard-examples", [True, True]), r"shard-examples must be 2 integers"),
+    "leaves": (leaving, r"error 2: SystemExit: 1"),
+    "endless number": (set_metric("loss", 10**400), r"metric 'loss' must be finite; got 1000"),
+    "endless count": (set_record("shard-examples", [10**400, 1]), r"shard-examples must be 2 integers"),
     "NaN metric": (set_metric("loss", float("nan")), r"metric 'loss' must be finite; got nan"),
     "no metrics": (drop("metrics"), r"a reply must hold one ArrayRecord, one MetricRecord and the ConfigRecord"),
     "not decorated": (drop("fedgc"), r"is the train function decorated with gradient_coded\?"),
@@ -292,15 +300,19 @@ def test_same_seed_same_run() -> None:
         ({"decoder": "best"}, r"decoder must be one of first-arrival, fixed, .*; got 'best'"),
         ({"shard_examples": [1, 2]}, r"shard_examples must have shape \(6,\); got shape \(2,\)"),
         ({"shard_examples": [1, 2, 3, 4, 5, -6]}, r"shard_examples must lie in \[0, inf\); got -6 for shard 5"),
+        ({"reassignment_gain": "x"}, r"reassignment_gain must lie in \[0, 1\]; got 'x'"),
+        ({"reliability": 3}, r"reliability must be a ReliabilityPosterior; got 3"),
+        ({"shard_examples": [1.5] * 6}, r"shard_examples must be integers, not all 0; got \[1.5"),
+        ({"strategy": 3}, r"strategy must be a Flower Strategy; got 3"),
         ({"decoder": 3}, r"decoder must be a name or a Decoder; got 3"),
-        ({"shard_examples": [0] * 6}, r"shard_examples must not all be 0"),
+        ({"shard_examples": [0] * 6}, r"shard_examples must be integers, not all 0; got \[0, 0"),
         ({"reassignment_gain": 2.0}, r"reassignment_gain must lie in \[0, 1\]; got 2.0"),
         ({"seed": -1}, r"seed must be an integer of at least 0; got -1"),
     ],
 )
 def test_impossible_options_are_refused(options: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
-        coding(**options)
+        GradientCoding(**{"num_shards": N_SHARDS, "deadline": 10.0, "shard_examples": EXAMPLES, **options})
 
 
 def test_summary_and_defaults(caplog: pytest.LogCaptureFixture) -> None:

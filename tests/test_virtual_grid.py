@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import random
 import sys
 import time
@@ -253,7 +254,10 @@ def test_a_loop_that_pulls_without_sleeping_ends() -> None:
 
 def test_sleep_imported_by_name_is_virtual() -> None:
     module = types.ModuleType("an_app")
-    exec("from time import sleep\ndef nap(): sleep(1000.0)", module.__dict__)
+    exec(
+        "from time import sleep, time\ndef nap(): end = time() + 1000.0; sleep(999.5); assert time() < end; sleep(0.5)",
+        module.__dict__,
+    )
     sys.modules["an_app"] = module
     try:
         start = time.perf_counter()
@@ -287,3 +291,45 @@ def test_a_sleeping_client_delays_only_itself() -> None:
     run(main, steady(4, median=[1.0, 2.0, 3.0, 4.0]), app)
     # Client 3 would be back 9 seconds after the sending, when its message has expired.
     assert seen == [([0, 2], 3.0), ([0, 2, 1], 11.5)]
+
+
+def test_polling_messages_one_by_one_keeps_the_limit() -> None:
+    seen: list[Any] = []
+
+    def main(grid: Grid, context: Context) -> None:
+        pending, came = set(grid.push_messages(messages_for(grid))), 0
+        end = time.time() + 2.5
+        while time.time() < end:
+            for key in sorted(pending):
+                if list(grid.pull_messages([key])):
+                    pending.discard(key)
+                    came += 1
+            time.sleep(0.1)
+        seen.append(came)
+
+    result = run(main, steady(6, median=[1.0, 2.0, 3.0, 4.0, 5.0, 6.0]))
+    assert seen == [2]
+    assert result.seconds == pytest.approx(2.5, abs=0.11)
+
+
+def test_event_loops_keep_running() -> None:
+    """asyncio lives by time.monotonic: on a clock that stands still it would wait for ever."""
+    app = ClientApp()
+
+    @app.train()
+    def train(message: Message, context: Context) -> Message:
+        asyncio.run(asyncio.sleep(0.01))
+        return Message(RecordDict({"metrics": MetricRecord({"num-examples": 1})}), reply_to=message)
+
+    replies: list[Message] = []
+    result = run(lambda grid, context: replies.extend(grid.send_and_receive(messages_for(grid))), steady(1), app)
+    assert result.seconds == 1.0
+    assert not replies[0].has_error()
+
+
+def test_modules_imported_during_a_run_work_after_it() -> None:
+    kept: list[Callable[[float], None]] = []
+    run(lambda grid, context: kept.append(time.sleep), steady(1))
+    start = time.perf_counter()
+    kept[0](0.05)
+    assert time.perf_counter() - start >= 0.05

@@ -33,7 +33,7 @@ class TaskConfig(_Section):
     hidden: Annotated[int, Field(ge=1, le=10_000, strict=True)] = 32
     local_epochs: Count = 1
     batch_size: Count = 16
-    learning_rate: Positive = 0.1
+    learning_rate: Annotated[float, Field(gt=0, le=1000, allow_inf_nan=False, strict=True)] = 0.1
 
 
 class FedAvgConfig(_Section):

@@ -71,8 +71,12 @@ def results_table(config: ExperimentConfig, summaries: Sequence[StrategySummary]
         box=box.SIMPLE_HEAD,
         padding=(0, 1, 0, 0),
     )
-    table.add_column("strategy", min_width=max(len(word) for line in summaries for word in line.strategy.split()))
-    target = f"{config.target_accuracy:.0%}"
+    table.add_column(
+        "strategy",
+        min_width=min(24, max(len(word) for line in summaries for word in line.strategy.split())),
+        overflow="fold",
+    )
+    target = f"{100 * config.target_accuracy:.10g}%"
     headings = (
         "test\naccuracy",
         f"rounds\nto {target}",

@@ -48,7 +48,7 @@ def draw_figure(config: ExperimentConfig, rows: Sequence[Row]) -> tuple[bytes, b
             axes.fill_between(instants, curves.min(axis=0), curves.max(axis=0), color=colour, alpha=0.12, linewidth=0)
     axes.axhline(target, color="0.55", linewidth=0.8, zorder=0)
     axes.annotate(
-        f"target\n{target:.0%}",
+        f"target\n{100 * target:.10g}%",
         (right, target),
         xytext=(4, 0),
         textcoords="offset points",

@@ -5,11 +5,13 @@ from __future__ import annotations
 import csv
 import io
 import json
+import math
 import os
 import tempfile
 from collections.abc import Sequence
 from dataclasses import asdict, fields
 from pathlib import Path
+from typing import Any
 
 from fedgc.errors import ConfigError
 from fedgc.experiment.config import ExperimentConfig
@@ -22,9 +24,19 @@ FILES = ("results.csv", "summary.json", "accuracy.png", "accuracy.svg")
 
 def check_output_folder(folder: Path, *, overwrite: bool) -> None:
     """Raise ConfigError if `folder` cannot be written, or holds results that may not be overwritten."""
-    existing = next(path for path in (folder, *folder.absolute().parents) if path.exists())
-    if not existing.is_dir() or not os.access(existing, os.W_OK | os.X_OK):
-        raise ConfigError(f"--out must be a folder that can be written; got {str(folder)!r}")
+    missing = [path for path in (folder.absolute(), *folder.absolute().parents) if not path.exists()]
+    try:
+        # Only writing shows whether writing works; what had to be made for it is taken away again.
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        reason = error.strerror or "not a folder"
+        raise ConfigError(f"--out must be a folder that can be written; got {str(folder)[:200]!r} ({reason})") from None
+    finally:
+        for path in missing:
+            if path.is_dir():
+                path.rmdir()
     blocked = [name for name in FILES if (folder / name).is_dir()]
     if blocked:
         raise ConfigError(f"--out must not hold a folder {blocked[0]!r}; got {str(folder)!r}")
@@ -50,9 +62,23 @@ def write_results(folder: Path, config: ExperimentConfig, rows: Sequence[Row]) -
     summary = provenance(config)
     summary["results"] = [asdict(line) for line in summarise(rows, config.target_accuracy)]
     png, svg = draw_figure(config, rows)
-    contents = [table.getvalue().encode(), (json.dumps(summary, indent=2) + "\n").encode(), png, svg]
+    contents = [
+        table.getvalue().encode(),
+        (json.dumps(_finite(summary), indent=2, allow_nan=False) + "\n").encode(),
+        png,
+        svg,
+    ]
     folder.mkdir(parents=True, exist_ok=True)
     return [_write_whole(folder / name, content) for name, content in zip(FILES, contents, strict=True)]
+
+
+def _finite(value: Any) -> Any:  # noqa: ANN401  (any JSON value)
+    """Return plain data with NaN and infinity, which JSON does not have, as None."""
+    if isinstance(value, dict):
+        return {key: _finite(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_finite(item) for item in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def _write_whole(path: Path, content: bytes) -> Path:

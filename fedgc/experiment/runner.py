@@ -12,6 +12,7 @@ from flwr.serverapp import Grid, ServerApp
 from flwr.serverapp.strategy import FedAvg, Strategy
 
 from fedgc.clients import gradient_coded
+from fedgc.errors import ExperimentError
 from fedgc.experiment.audit import observed_residual_error, remember_round
 from fedgc.experiment.config import ExperimentConfig, FedAvgConfig, StrategyConfig
 from fedgc.fleets import build_fleet
@@ -162,4 +163,4 @@ def _check_clients(grid: VirtualGrid) -> None:
     """Raise if a client's code failed: the strategies carry on without it, but an experiment would be meaningless."""
     failure = next((event for event in grid.trace if event.kind == "failed"), None)
     if failure is not None:
-        raise RuntimeError(f"client {failure.client} failed in round {failure.server_round}: {failure.detail}")
+        raise ExperimentError(f"client {failure.client} failed in round {failure.server_round}: {failure.detail}")

@@ -60,7 +60,7 @@ def build_fleet(table: Mapping[str, Any], *, seed: int) -> Fleet:
         if "model" not in settings:
             raise ConfigError("fleet.model or fleet.preset must be given; got neither")
         kind = FLEETS[one_of("fleet.model", settings.pop("model"), list(FLEETS))]
-        n_clients = check_integer("clients", settings.pop("clients", None), low=1)
+        n_clients = check_integer("clients", settings.pop("clients", None), low=1, high=10_000_000)
         groups = settings.pop("groups", [])
         if not isinstance(groups, list) or not all(isinstance(group, dict) for group in groups):
             raise ValueError(f"groups must be a list of tables; got {groups!r}")

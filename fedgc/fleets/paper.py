@@ -52,7 +52,7 @@ class PaperFleet(Fleet):
             low, high = (np.asarray(parameters.get(f"psi_{end}", default)) for end, default in _PSI_RANGE.items())
             if (low > high).any():
                 raise ValueError(f"psi_low must be at most psi_high = {high}; got {low}")
-            # A key of another length than the draws of a round have, so that the two never coincide.
+            # No client has the index n_clients, so that no draw of a round has this key.
             parameters["psi"] = np.random.default_rng([seed, n_clients]).uniform(low, high, n_clients)
         super().__init__(n_clients, seed=seed, loss_detection=loss_detection, **parameters)
 

@@ -6,8 +6,9 @@ import heapq
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
+from types import BuiltinFunctionType
 from typing import TypeVar
 from unittest import mock
 
@@ -99,24 +100,41 @@ class VirtualClock:
         """Let this thread's ``time.sleep``, ``time.time`` and ``time.monotonic`` follow the virtual clock.
 
         An unmodified ServerApp may poll with `time.sleep` until `time.time` has passed its limit; on this clock the
-        poll costs nothing. Modules that have imported `sleep` by name are covered too. Other threads keep real time,
-        and so do `time.perf_counter` and `datetime.now`, which programs use to measure themselves.
+        poll costs nothing. Modules that have imported one of the three by name are covered too. Real time is kept by
+        other threads, by the standard library itself (event loops, queues and subprocesses would hang on a clock that
+        stands still), and by `time.perf_counter` and `datetime.now`, which programs use to measure themselves.
         """
         owner = threading.get_ident()
         start = 1.0e9  # any fixed instant: traces must not depend on today's date
-        real_sleep = time.sleep
+        active = True
 
         def here(virtual: Callable[..., object], real: Callable[..., object]) -> Callable[..., object]:
             def dispatch(*arguments: object) -> object:
-                return (virtual if threading.get_ident() == owner else real)(*arguments)
+                # A module that is first imported during the run keeps this function: afterwards it passes on.
+                ours = active and threading.get_ident() == owner and not _is_standard(sys._getframe(1).f_globals)
+                return (virtual if ours else real)(*arguments)
 
             return dispatch
 
-        sleep = here(self.sleep, real_sleep)
-        by_name = [module for module in list(sys.modules.values()) if vars(module).get("sleep") is real_sleep]
+        stand_ins: dict[object, Callable[..., object]] = {
+            time.sleep: here(self.sleep, time.sleep),
+            time.time: here(lambda: start + self._seen(), time.time),
+            time.monotonic: here(self._seen, time.monotonic),
+        }
         with ExitStack() as stack:
-            for module in {*by_name, time}:
-                stack.enter_context(mock.patch.object(module, "sleep", sleep))
-            stack.enter_context(mock.patch.object(time, "time", here(lambda: start + self._seen(), time.time)))
-            stack.enter_context(mock.patch.object(time, "monotonic", here(self._seen, time.monotonic)))
-            yield
+            for module in list(sys.modules.values()):
+                if module is not time and _is_standard(vars(module)):
+                    continue
+                for name in ("sleep", "time", "monotonic"):
+                    value = vars(module).get(name)
+                    if isinstance(value, BuiltinFunctionType) and value in stand_ins:
+                        stack.enter_context(mock.patch.object(module, name, stand_ins[value]))
+            try:
+                yield
+            finally:
+                active = False
+
+
+def _is_standard(module_globals: Mapping[str, object]) -> bool:
+    """Return whether a module with these globals belongs to the standard library."""
+    return str(module_globals.get("__name__", "")).partition(".")[0] in sys.stdlib_module_names

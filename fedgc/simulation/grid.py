@@ -106,7 +106,8 @@ class VirtualGrid(Grid):
         self._free_at: dict[int, float] = {}
         self._streams: dict[tuple[int, int], int] = {}
         self._n_messages = 0
-        self._empty_pull: float | None = None
+        self._looked_at = 0.0
+        self._looked_for: set[str] = set()
 
     def set_run(self, run: Run) -> None:
         """Set the run."""
@@ -129,22 +130,24 @@ class VirtualGrid(Grid):
 
     def push_messages(self, messages: Iterable[Message]) -> Iterable[str]:
         """Send messages; each node starts at the current instant, or when it is free."""
-        self._empty_pull = None
+        self._looked_for.clear()
         return [self._push(message) for message in messages]
 
     def pull_messages(self, message_ids: Iterable[str]) -> Iterable[Message]:
         """Return the replies to these messages that have arrived by now.
 
-        A second pull at the same instant that would find nothing either waits for the next event, so that loops without
-        a sleep end.
+        A second pull for the same messages at the same instant that would find nothing either waits for the next event,
+        so that loops without a sleep end.
         """
         wanted = set(message_ids)
         found = [key for key in self._replies if key in wanted]
-        if not found and wanted and self._empty_pull == self.clock.now():
-            # Pulling again at the same instant is a loop that waits without sleeping: let it wait for the next event.
+        if self._looked_at != self.clock.now():
+            self._looked_at, self._looked_for = self.clock.now(), set()
+        if not found and wanted and wanted <= self._looked_for:
+            # Asking again at the same instant is a loop that waits without sleeping: let it wait for the next event.
             self.clock.wait(float("inf"))
             found = [key for key in self._replies if key in wanted]
-        self._empty_pull = None if found else self.clock.now()
+        self._looked_for |= wanted
         return [self._replies.pop(key) for key in found]
 
     def send_and_receive(self, messages: Iterable[Message], *, timeout: float | None = None) -> Iterable[Message]:
@@ -206,7 +209,7 @@ class VirtualGrid(Grid):
                 reply, delay = self.clock.call_client(lambda: self._client_app(instruction, context))
             if not isinstance(reply, Message) or reply.metadata.reply_to_message_id != key:
                 raise TypeError(f"a ClientApp must return a Message in reply to the one it got; got {reply!r:.80}")
-        except Exception as error:  # a client may fail in any way: the round goes on without it
+        except (Exception, SystemExit) as error:  # a client may fail in any way: the round goes on without it
             reason = f"{type(error).__name__}: {error}"
             self._fail(job, "failed", ErrorCode.CLIENT_APP_RAISED_EXCEPTION, reason)
             return
