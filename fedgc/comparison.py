@@ -34,7 +34,8 @@ class Comparison:
     residual_error : float
         Median over draws of the fleet.
     bias : float
-        Largest absolute bias of a shard, over shards and draws.
+        Largest absolute bias of a shard, over shards and draws. Where `standard_error` is above 0 it is estimated as
+        well, and a maximum of noisy entries is too large rather than too small.
     standard_error : float
         Standard error of the residual error of one draw, median over draws; 0 where it is exact.
     ratio_to_paper : float
@@ -120,7 +121,6 @@ def compare(
             loads[draw, index] = analysis.load
             errors[draw, index] = analysis.residual_error
             noises[draw, index] = analysis.standard_error
-            # Where the bias is estimated too, its largest entry is mostly noise; the closed forms are what is said.
             biases[draw, index] = np.abs(analysis.bias).max()
         on_draw(draw + 1)
     paper = [index for index, scheme in enumerate(schemes) if scheme.name in PAPER_SCHEMES]

@@ -14,6 +14,7 @@ Vector = NDArray[np.float64]
 
 NODES = 192  # 128 leave a bias of 6e-12 where r^2 / d reaches 1e14; 192 leave what rounding leaves
 
+# Blocks per chunk, so that its dozen temporaries stay in the megabytes; entries kept in all, 0.3 GB for each factor.
 _CHUNK = 8192
 _KEPT = 4 * 10**7
 
