@@ -7,14 +7,14 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from fedgc.arrivals import ArrivalModel, as_arrival_model
 from fedgc.codes import Code
 from fedgc.decoders.base import CalibratedDecoder
-from fedgc.decoders.set_calibration import arrival_sets
 from fedgc.gram import GramModel
 from fedgc.validation import check_integer, check_straggle_prob
 
-#: Up to this many clients all arrival sets are visited one by one.
-MOST_CLIENTS_ENUMERATED = 12
+#: Up to this many sets of arrivals are visited one by one.
+MOST_SETS_ENUMERATED = 4096
 
 
 @dataclass(frozen=True, eq=False)
@@ -41,7 +41,7 @@ class Analysis:
 
 def analyse(
     calibrated: CalibratedDecoder,
-    straggle_prob: ArrayLike,
+    arrivals: ArrivalModel | ArrayLike,
     gram: GramModel,
     *,
     rng: np.random.Generator,
@@ -49,15 +49,15 @@ def analyse(
 ) -> Analysis:
     """Return residual error, bias and load of a calibrated decoder.
 
-    In closed form if the decoder has one, by enumeration of all arrival sets for up to 12 clients, else from random
+    In closed form if the decoder has one, by enumeration of up to 4096 sets of arrivals, else from random
     ones.
 
     Parameters
     ----------
     calibrated : CalibratedDecoder
         The decoder, calibrated for its code; not necessarily with the arguments that follow.
-    straggle_prob : array_like, shape (n_clients,)
-        Probability in [0, 1) that each client misses the deadline, the one that `calibrated` was made with.
+    arrivals : ArrivalModel, or array_like of shape (n_clients,)
+        The arrival model, or straggle probabilities in [0, 1), that `calibrated` was made with.
     gram : GramModel
         The Gram model that `calibrated` was made with.
     rng : numpy.random.Generator
@@ -75,21 +75,21 @@ def analyse(
     >>> analysis.bias.tolist(), analysis.standard_error
     ([-0.25, -0.25], 0.0)
     """
-    prob = check_straggle_prob(straggle_prob, calibrated.code.n_clients)
+    model = as_arrival_model(arrivals, calibrated.code.n_rows)
     check_integer("draws", draws, low=2)
     load = calibrated.code.load
     if calibrated.residual_error is not None and calibrated.bias is not None:
         return Analysis(load, calibrated.residual_error, calibrated.bias, 0.0)
     n_shards = calibrated.code.n_shards
     mean, error = np.zeros(n_shards), 0.0
-    if prob.size <= MOST_CLIENTS_ENUMERATED:
-        for chunk, weights in arrival_sets(prob):
+    if model.n_sets <= MOST_SETS_ENUMERATED:
+        for chunk, weights in model.sets():
             for arrived, weight in zip(chunk, weights, strict=True):
                 coverage = calibrated.decode(arrived).coverage
                 mean += weight * coverage
                 error += weight * gram.residual_error(coverage)
         return Analysis(load, error, mean - 1.0, 0.0)
-    coverages = np.array([calibrated.decode(rng.random(prob.size) >= prob).coverage for _ in range(draws)])
+    coverages = np.array([calibrated.decode(arrived).coverage for arrived in model.draw(draws, rng)])
     errors = np.array([gram.residual_error(coverage) for coverage in coverages])
     standard_error = float(errors.std(ddof=1) / np.sqrt(draws))
     return Analysis(load, float(errors.mean()), coverages.mean(axis=0) - 1.0, standard_error)

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from fedgc.arrivals import ArrivalModel
 from fedgc.codes import Code
 from fedgc.decoders import CalibratedDecoder, Decoder
 from fedgc.gram import GramModel
@@ -33,15 +34,32 @@ class Moments:
         return float(np.abs(self.coverage - 1).max())
 
 
-def exact_moments(calibrated: CalibratedDecoder, straggle_prob: NDArray[np.float64], gram: GramModel) -> Moments:
+def exact_moments(
+    calibrated: CalibratedDecoder, arrivals: ArrivalModel | NDArray[np.float64], gram: GramModel
+) -> Moments:
     """Enumerate all arrival sets; coverage is recomputed from the weights, not taken from the decoder."""
     matrix = calibrated.code.encoding_matrix
     coverage, error = np.zeros(matrix.shape[1]), 0.0
-    for arrived, probability in arrival_sets(straggle_prob):
+    if isinstance(arrivals, ArrivalModel):
+        sets = joint_sets(arrivals)
+    else:
+        sets = arrival_sets(arrivals)
+    for arrived, probability in sets:
         v = matrix.T @ calibrated.decode(arrived).decoding_weights
         coverage += probability * v
         error += probability * gram.residual_error(v)
     return Moments(coverage, error)
+
+
+def joint_sets(arrivals: ArrivalModel) -> Iterator[tuple[NDArray[np.bool_], float]]:
+    """Yield every combination of the parts' outcomes with its probability."""
+    parts = arrivals.parts()
+    for chosen in itertools.product(*(range(part.probability.size) for part in parts)):
+        arrived, probability = np.zeros(arrivals.n_rows, dtype=bool), 1.0
+        for part, outcome in zip(parts, chosen, strict=True):
+            arrived[part.rows] = part.outcomes[outcome]
+            probability *= float(part.probability[outcome])
+        yield arrived, probability
 
 
 def assert_unbiased(decoder: Decoder, code: Code, straggle_prob: NDArray[np.float64], gram: GramModel) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -147,8 +149,13 @@ class _Biased(Decoder):
 
     def _calibrate(self, code, straggle_prob, gram) -> CalibratedDecoder:  # type: ignore[no-untyped-def]
         calibrated = self._inner.calibrate(code, straggle_prob, gram)
-        weights, factor = calibrated._weights, self._factor
-        calibrated._weights = lambda arrived: factor * weights(arrived)  # type: ignore[method-assign]
+        decode, factor = calibrated.decode, self._factor
+
+        def scaled(arrived):  # type: ignore[no-untyped-def]
+            decoding = decode(arrived)
+            return replace(decoding, decoding_weights=factor * decoding.decoding_weights)
+
+        calibrated.decode = scaled  # type: ignore[method-assign]
         return calibrated
 
 

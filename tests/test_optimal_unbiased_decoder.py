@@ -17,7 +17,6 @@ from fedgc.codes import (
     StochasticGradientCode,
 )
 from fedgc.decoders import DECODERS, FixedDecoder, OptimalUnbiasedDecoder
-from fedgc.decoders.set_calibration import SetCalibration, SetSource
 from fedgc.errors import NoUnbiasedDecoderError
 from fedgc.gram import GramModel
 from tests.enumeration import arrival_sets, exact_moments
@@ -148,17 +147,17 @@ def test_codes_without_blocks_are_decoded_without_bias(seed: int) -> None:
             assert calibrated.residual_error <= weighted.residual_error + 1e-12
 
 
-def test_blocks_and_sets_agree() -> None:
-    """The quadrature for blocks against the enumeration that knows nothing of blocks."""
+def test_whole_blocks_and_listed_states_agree() -> None:
+    """The scalar arithmetic for whole blocks against the general one, which finds the blocks by itself."""
     rng = np.random.default_rng(4)
     code = FractionalRepetition([0, 1, 2, 0, 1, 2, 0], [0, 0, 1, 2, 2])
     p, gram = rng.uniform(0.1, 0.9, 7), GramModel(rng.uniform(0.2, 2, 5), rng.uniform(0, 2, 5))
-    as_blocks = OptimalUnbiasedDecoder().calibrate(code, p, gram)
-    sets = SetCalibration(code, gram, SetSource(p, None, 0))
-    assert sets.residual_error == pytest.approx(as_blocks.residual_error, rel=1e-9)
+    whole = OptimalUnbiasedDecoder().calibrate(code, p, gram)
+    listed = OptimalUnbiasedDecoder().calibrate(MatrixCode(code.sparse_matrix), p, gram)
+    assert listed.residual_error == pytest.approx(whole.residual_error, rel=1e-12)
     for arrived, _ in arrival_sets(p):
-        coverage = code.coverage(sets.weights(arrived))
-        np.testing.assert_allclose(coverage, as_blocks.decode(arrived).coverage, atol=1e-9)
+        weights = whole.decode(arrived).decoding_weights
+        np.testing.assert_allclose(listed.decode(arrived).decoding_weights, weights, atol=1e-12)
 
 
 def test_many_clients_report_what_drawing_leaves() -> None:

@@ -9,6 +9,7 @@ from fedgc.codes.random_regular import RandomRegularGraphCode
 from fedgc.codes.song_choi import Chain, CommonShard, optimal_row_sums
 from fedgc.codes.stochastic import StochasticGradientCode, StochasticGradientCodeAuthors
 from fedgc.codes.uncoded import Uncoded
+from fedgc.codes.work_lists import WorkLists
 
 __all__ = [
     "BernoulliCode",
@@ -23,5 +24,6 @@ __all__ = [
     "StochasticGradientCode",
     "StochasticGradientCodeAuthors",
     "Uncoded",
+    "WorkLists",
     "optimal_row_sums",
 ]

@@ -31,8 +31,8 @@ class Blocks(NamedTuple):
 class Code(ABC):
     """An assignment of overlapping shards to clients with encoding coefficients.
 
-    Client i sends the coded update ``sum_j A[i, j] * update_j`` where A is the encoding matrix of shape
-    (n_clients, n_shards); A[i, j] is zero unless client i holds shard j.
+    A coded update is ``sum_j A[i, j] * update_j`` where A is the encoding matrix. In most codes client i sends row i, and
+    A[i, j] is zero unless it holds shard j. A code with partial work has a row for everything that a client may send.
 
     To add a code, subclass this in a file of its own, export it in ``fedgc/codes/__init__.py`` and add it to the
     list in ``tests/test_codes.py``.
@@ -42,6 +42,11 @@ class Code(ABC):
     n_shards: int
 
     @property
+    def n_rows(self) -> int:
+        """Number of coded updates that may be sent, n_clients unless a client may send different ones."""
+        return int(self.sparse_matrix.shape[0])
+
+    @property
     def blocks(self) -> Blocks | None:
         """The block structure, or None if the code has none."""
         return None
@@ -49,11 +54,11 @@ class Code(ABC):
     @property
     @abstractmethod
     def sparse_matrix(self) -> sparse.csr_array[np.float64]:
-        """The encoding matrix as a sparse array without explicit zeros, shape (n_clients, n_shards)."""
+        """The encoding matrix as a sparse array without explicit zeros, shape (n_rows, n_shards)."""
 
     @property
     def encoding_matrix(self) -> NDArray[np.float64]:
-        """The dense encoding matrix, shape (n_clients, n_shards)."""
+        """The dense encoding matrix, shape (n_rows, n_shards)."""
         dense: NDArray[np.float64] = self.sparse_matrix.toarray()
         return dense
 
@@ -68,7 +73,7 @@ class Code(ABC):
         return np.array(self.sparse_matrix.data[start:end])
 
     def coverage(self, weights: NDArray[np.float64]) -> NDArray[np.float64]:
-        """Return ``A' w``: how often each shard counts if client i's coded update counts w_i times, (n_shards,)."""
+        """Return ``A' w``: how often each shard counts if coded update i counts w_i times, (n_shards,)."""
         return np.asarray(self.sparse_matrix.T @ weights, dtype=np.float64)
 
     @property

@@ -67,6 +67,11 @@ class FractionalRepetition(Code):
         self._blocks = Blocks(of_client, of_shard, n_blocks)
 
     @property
+    def n_rows(self) -> int:
+        """Number of clients: each sends one coded update."""
+        return self.n_clients
+
+    @property
     def blocks(self) -> Blocks:
         """The block structure."""
         return self._blocks

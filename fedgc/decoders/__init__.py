@@ -1,6 +1,6 @@
 """Decoders: one file per rule, all behind :class:`Decoder`."""
 
-from fedgc.decoders.base import CalibratedDecoder, Decoder, Decoding, DecodingStatus
+from fedgc.decoders.base import CalibratedDecoder, CalibrationStatus, Decoder, Decoding, DecodingStatus
 from fedgc.decoders.first_arrival import FirstArrivalDecoder
 from fedgc.decoders.fixed import FixedDecoder
 from fedgc.decoders.fixed_aligned import FixedAlignedDecoder
@@ -8,6 +8,7 @@ from fedgc.decoders.fixed_general import FixedGeneralDecoder
 from fedgc.decoders.inverse_probability import InverseProbabilityDecoder
 from fedgc.decoders.least_squares import LeastSquaresDecoder
 from fedgc.decoders.optimal_unbiased import OptimalUnbiasedDecoder
+from fedgc.decoders.streaming import StreamingSum
 from fedgc.decoders.sums import NormalisedSumDecoder, ScaledMeanDecoder, SumDecoder
 
 #: Every decoder by the name that configurations use.
@@ -30,6 +31,7 @@ DECODERS: dict[str, type[Decoder]] = {
 __all__ = [
     "DECODERS",
     "CalibratedDecoder",
+    "CalibrationStatus",
     "Decoder",
     "Decoding",
     "DecodingStatus",
@@ -42,5 +44,6 @@ __all__ = [
     "NormalisedSumDecoder",
     "OptimalUnbiasedDecoder",
     "ScaledMeanDecoder",
+    "StreamingSum",
     "SumDecoder",
 ]

@@ -5,14 +5,21 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from enum import Enum
+from functools import cached_property
 from typing import ClassVar
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from fedgc.arrivals import ArrivalModel, IndependentArrivals, as_arrival_model
 from fedgc.codes import Code
+from fedgc.errors import NoUnbiasedDecoderError
 from fedgc.gram import GramModel
-from fedgc.validation import check_arrived, check_straggle_prob
+from fedgc.validation import check_arrived
+
+#: Bias up to which a calibration counts as exact; error of the residual error, absolute and relative.
+_EXACT_BIAS = 1e-10
+_EXACT_ERROR = (1e-15, 1e-9)
 
 
 class DecodingStatus(Enum):
@@ -23,27 +30,46 @@ class DecodingStatus(Enum):
     EMPTY = "empty"
 
 
+class CalibrationStatus(Enum):
+    """What the promises of a calibrated decoder are worth.
+
+    ``EXACT``: the bias is what is said to 1e-10, the residual error to 1e-9 of itself (or to 1e-15, if it is smaller
+    than 1e-6). ``ESTIMATED``: calibrated on random arrivals, to ``bias_standard_error``. ``INACCURATE``: the input is so
+    ill-conditioned that rounding may leave more than that, up to ``rounding`` and ``residual_error_rounding``.
+    """
+
+    EXACT = "exact"
+    ESTIMATED = "estimated"
+    INACCURATE = "inaccurate"
+
+
 @dataclass(frozen=True, eq=False)
 class Decoding:
     """The outcome of decoding one set of arrivals.
 
     Attributes
     ----------
-    decoding_weights : ndarray, shape (n_clients,)
-        Weight w_i of each client's coded update in the decoded aggregate; zero for clients that did not arrive.
-    coverage : ndarray, shape (n_shards,)
-        ``v = A' w``: how often each shard's update counts in the aggregate. The target is one everywhere.
+    decoding_weights : ndarray, shape (n_rows,)
+        Weight w_i of each coded update in the decoded aggregate; zero for those that did not arrive. In most codes there
+        is one per client.
     status : DecodingStatus
         Whether every shard, some or none arrived.
+    code : Code
+        The code that was decoded.
     """
 
     decoding_weights: NDArray[np.float64]
-    coverage: NDArray[np.float64]
     status: DecodingStatus
+    code: Code
+
+    @cached_property
+    def coverage(self) -> NDArray[np.float64]:
+        """``v = A' w``, (n_shards,): how often each shard's update counts. The target is one everywhere."""
+        return self.code.coverage(self.decoding_weights)
 
 
 class CalibratedDecoder(ABC):
-    """A decoder made ready for one code, one set of straggle probabilities and one Gram model.
+    """A decoder made ready for one code, one arrival model and one Gram model.
 
     Attributes
     ----------
@@ -56,37 +82,56 @@ class CalibratedDecoder(ABC):
     bias : ndarray of shape (n_shards,), or None
         ``E[v] - 1``, likewise.
     bias_standard_error : float
-        Largest standard error of a shard's bias, where the calibration drew random arrival sets; else 0.
+        Largest standard error of a shard's bias, where the calibration drew random arrivals; else 0.
+    rounding : float
+        Bound of the bias that rounding may leave, where the calibration solves for its weights; else 0.
+    residual_error_rounding : float
+        Likewise for the residual error.
     """
 
     residual_error: float | None = None
     bias: NDArray[np.float64] | None = None
     bias_standard_error: float = 0.0
+    rounding: float = 0.0
+    residual_error_rounding: float = 0.0
 
     def __init__(self, code: Code) -> None:
         self.code = code
-        self._reach = abs(code.sparse_matrix).T.tocsr()
+
+    @property
+    def status(self) -> CalibrationStatus:
+        """Whether the decoder is as exact as it says."""
+        enough = max(_EXACT_ERROR[0], _EXACT_ERROR[1] * (self.residual_error or 0.0))
+        if not (self.rounding <= _EXACT_BIAS and self.residual_error_rounding <= enough):
+            return CalibrationStatus.INACCURATE
+        return CalibrationStatus.ESTIMATED if self.bias_standard_error > 0.0 else CalibrationStatus.EXACT
 
     def decode(self, arrived: ArrayLike) -> Decoding:
-        """Return the decoding weights for the clients that arrived, boolean of shape (n_clients,).
+        """Return the decoding weights for the coded updates that arrived, boolean of shape (n_rows,).
 
         Raises
         ------
         ValueError
-            If `arrived` is not a boolean vector with one entry per client.
+            If `arrived` is not a boolean vector with one entry per row of the encoding matrix.
         """
-        came = check_arrived(arrived, self.code.n_clients)
-        weights = self._weights(came)
-        coverage = self.code.coverage(weights)
-        if came.all() or (self._reach @ came > 0).all():
-            status = DecodingStatus.COMPLETE
+        came = check_arrived(arrived, self.code.n_rows)
+        if not came.any():
+            status = DecodingStatus.EMPTY
         else:
-            status = DecodingStatus.PARTIAL if came.any() else DecodingStatus.EMPTY
-        return Decoding(weights, coverage, status)
+            status = DecodingStatus.COMPLETE if self._complete(came) else DecodingStatus.PARTIAL
+        return Decoding(self._weights(came), status, self.code)
+
+    def _complete(self, arrived: NDArray[np.bool_]) -> bool:
+        """Return whether every shard is in something that arrived."""
+        return bool(arrived.all()) or bool((self._reach @ arrived > 0).all())
+
+    @cached_property
+    def _reach(self):  # type: ignore[no-untyped-def]
+        return abs(self.code.sparse_matrix).T.tocsr()
 
     @abstractmethod
     def _weights(self, arrived: NDArray[np.bool_]) -> NDArray[np.float64]:
-        """Return the weight of every client, zero for those that did not arrive."""
+        """Return the weight of every coded update, zero for those that did not arrive."""
 
 
 class Decoder(ABC):
@@ -100,15 +145,16 @@ class Decoder(ABC):
     #: Whether E[v] = 1 for every code, arrival model and Gram model that the decoder accepts.
     unbiased: ClassVar[bool] = True
 
-    def calibrate(self, code: Code, straggle_prob: ArrayLike, gram: GramModel) -> CalibratedDecoder:
+    def calibrate(self, code: Code, arrivals: ArrivalModel | ArrayLike, gram: GramModel) -> CalibratedDecoder:
         """Prepare for rounds with this code and these clients.
 
         Parameters
         ----------
         code : Code
             Who computes which shards.
-        straggle_prob : array_like, shape (n_clients,)
-            Probability in [0, 1) that each client misses the deadline, independently of the others.
+        arrivals : ArrivalModel, or array_like of shape (n_clients,)
+            What comes by the deadline, and how likely. Numbers in [0, 1) are the probabilities that each client misses
+            it, independently of the others.
         gram : GramModel
             Model of the Gram matrix of the n_shards weighted shard updates.
 
@@ -116,12 +162,35 @@ class Decoder(ABC):
         ------
         ValueError
             If the sizes do not match, a probability lies outside [0, 1), or the decoder cannot serve the code.
+        NoUnbiasedDecoderError
+            If all holders of a shard are certain to miss.
         """
-        prob = check_straggle_prob(straggle_prob, code.n_clients)
+        if not isinstance(arrivals, ArrivalModel):
+            _refuse_unserved(code, np.asarray(arrivals, dtype=np.float64))
+        model = as_arrival_model(arrivals, code.n_rows)
         if gram.incoherent.size != code.n_shards:
             raise ValueError(f"gram must be of size n_shards = {code.n_shards}; got {gram.incoherent.size}")
-        return self._calibrate(code, prob, gram)
+        return self._calibrate(code, model, gram)
 
     @abstractmethod
-    def _calibrate(self, code: Code, straggle_prob: NDArray[np.float64], gram: GramModel) -> CalibratedDecoder:
+    def _calibrate(self, code: Code, arrivals: ArrivalModel, gram: GramModel) -> CalibratedDecoder:
         """Calibrate with checked arguments."""
+
+    def _straggle_prob(self, arrivals: ArrivalModel) -> NDArray[np.float64]:
+        """Return the clients' straggle probabilities, for rules that know whole updates only."""
+        if not isinstance(arrivals, IndependentArrivals):
+            raise ValueError(
+                f"arrivals must be IndependentArrivals for decoder {self.name!r}; got {type(arrivals).__name__}"
+            )
+        return arrivals.straggle_prob
+
+
+def _refuse_unserved(code: Code, straggle_prob: NDArray[np.float64]) -> None:
+    if straggle_prob.shape != (code.n_rows,) or not (straggle_prob == 1.0).any():
+        return
+    unserved = abs(code.sparse_matrix).T @ (straggle_prob < 1.0) == 0.0
+    if unserved.any():
+        raise NoUnbiasedDecoderError(
+            "straggle_prob must lie in [0, 1) for a holder of every shard; "
+            f"got 1 for all that hold shard {int(np.argmax(unserved))}, which cannot be served"
+        )

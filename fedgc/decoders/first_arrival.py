@@ -7,6 +7,7 @@ from typing import ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
+from fedgc.arrivals import ArrivalModel
 from fedgc.codes import Code
 from fedgc.decoders.base import CalibratedDecoder, Decoder
 from fedgc.gram import GramModel
@@ -37,7 +38,8 @@ class FirstArrivalDecoder(Decoder):
     name: ClassVar[str] = "first-arrival"
     unbiased: ClassVar[bool] = False
 
-    def _calibrate(self, code: Code, straggle_prob: NDArray[np.float64], gram: GramModel) -> CalibratedDecoder:
+    def _calibrate(self, code: Code, arrivals: ArrivalModel, gram: GramModel) -> CalibratedDecoder:
+        straggle_prob = self._straggle_prob(arrivals)
         return _CalibratedFirstArrival(code, straggle_prob, gram)
 
 

@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import sparse
 
+from fedgc.arrivals import ArrivalModel
 from fedgc.codes import Code, MatrixCode
 from fedgc.decoders.base import CalibratedDecoder, Decoder
 from fedgc.decoders.linear import CalibratedLinear
@@ -45,13 +46,14 @@ class FixedDecoder(Decoder):
 
     name: ClassVar[str] = "fixed"
 
-    def _calibrate(self, code: Code, straggle_prob: NDArray[np.float64], gram: GramModel) -> CalibratedDecoder:
+    def _calibrate(self, code: Code, arrivals: ArrivalModel, gram: GramModel) -> CalibratedDecoder:
+        straggle_prob = self._straggle_prob(arrivals)
         inverse_arrival = 1.0 / (1.0 - straggle_prob)
         if code.blocks is not None:
             shares, _ = odds_shares(straggle_prob, code.blocks.of_client, code.blocks.n_blocks)
-            return CalibratedLinear(code, shares * inverse_arrival, straggle_prob, gram)
+            return CalibratedLinear(code, shares * inverse_arrival, arrivals, gram)
         copies = code.sparse_matrix.tocoo()
         holder, shard = copies.coords
         shares, _ = odds_shares(straggle_prob[holder], shard.astype(np.intp), code.n_shards)
         encoded = MatrixCode(sparse.csr_array((shares, (holder, shard)), shape=copies.shape))
-        return CalibratedLinear(encoded, inverse_arrival, straggle_prob, gram)
+        return CalibratedLinear(encoded, inverse_arrival, arrivals, gram)

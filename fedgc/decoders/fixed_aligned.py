@@ -10,6 +10,7 @@ from scipy import sparse
 from scipy.sparse.csgraph import connected_components
 from scipy.sparse.linalg import lsqr
 
+from fedgc.arrivals import ArrivalModel
 from fedgc.codes import Code, MatrixCode
 from fedgc.decoders.base import CalibratedDecoder, Decoder
 from fedgc.decoders.linear import CalibratedLinear
@@ -43,7 +44,8 @@ class FixedAlignedDecoder(Decoder):
 
     name: ClassVar[str] = "fixed-aligned"
 
-    def _calibrate(self, code: Code, straggle_prob: NDArray[np.float64], gram: GramModel) -> CalibratedDecoder:
+    def _calibrate(self, code: Code, arrivals: ArrivalModel, gram: GramModel) -> CalibratedDecoder:
+        straggle_prob = self._straggle_prob(arrivals)
         copies = code.sparse_matrix.tocoo()
         client, shard = (axis.astype(np.intp) for axis in copies.coords)
         n_clients, n_shards, n_copies = code.n_clients, code.n_shards, client.size
@@ -66,4 +68,4 @@ class FixedAlignedDecoder(Decoder):
         for _ in range(3):  # the solver stops at its tolerance; solving for the remainder brings the sums to rounding
             coefficients += lsqr(system, wanted - system @ coefficients, atol=1e-15, btol=1e-15)[0]
         encoded = MatrixCode(sparse.csr_array((coefficients, (client, shard)), shape=copies.shape))
-        return CalibratedLinear(encoded, 1.0 / (1.0 - straggle_prob), straggle_prob, gram)
+        return CalibratedLinear(encoded, 1.0 / (1.0 - straggle_prob), arrivals, gram)

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from scipy import sparse
 from scipy.sparse.linalg import splu
 
+from fedgc.arrivals import ArrivalModel
 from fedgc.codes import Code, MatrixCode
 from fedgc.decoders.base import CalibratedDecoder, Decoder
 from fedgc.decoders.linear import CalibratedLinear
@@ -44,7 +45,8 @@ class FixedGeneralDecoder(Decoder):
 
     name: ClassVar[str] = "fixed-general"
 
-    def _calibrate(self, code: Code, straggle_prob: NDArray[np.float64], gram: GramModel) -> CalibratedDecoder:
+    def _calibrate(self, code: Code, arrivals: ArrivalModel, gram: GramModel) -> CalibratedDecoder:
+        straggle_prob = self._straggle_prob(arrivals)
         copies = code.sparse_matrix.tocoo()
         client, shard = (axis.astype(np.intp) for axis in copies.coords)
         delta = np.maximum(straggle_prob / (1.0 - straggle_prob), _LEAST_DELTA)
@@ -74,4 +76,4 @@ class FixedGeneralDecoder(Decoder):
         for _ in range(2):
             coefficients += shares * (1.0 - np.bincount(shard, coefficients, code.n_shards))[shard]
         encoded = MatrixCode(sparse.csr_array((coefficients, (client, shard)), shape=copies.shape))
-        return CalibratedLinear(encoded, 1.0 / (1.0 - straggle_prob), straggle_prob, gram)
+        return CalibratedLinear(encoded, 1.0 / (1.0 - straggle_prob), arrivals, gram)

@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import sparse
 
+from fedgc.arrivals import ArrivalModel
 from fedgc.codes import Code, MatrixCode
 from fedgc.decoders.base import CalibratedDecoder, Decoder
 from fedgc.decoders.linear import CalibratedLinear
@@ -35,7 +36,8 @@ class InverseProbabilityDecoder(Decoder):
 
     name: ClassVar[str] = "inverse-probability"
 
-    def _calibrate(self, code: Code, straggle_prob: NDArray[np.float64], gram: GramModel) -> CalibratedDecoder:
+    def _calibrate(self, code: Code, arrivals: ArrivalModel, gram: GramModel) -> CalibratedDecoder:
+        straggle_prob = self._straggle_prob(arrivals)
         column_sum = code.coverage(np.ones(code.n_clients))
         if (column_sum == 0.0).any():
             shard = int(np.argmax(column_sum == 0.0))
@@ -43,4 +45,4 @@ class InverseProbabilityDecoder(Decoder):
         encoded = code
         if not (column_sum == 1.0).all():
             encoded = MatrixCode(sparse.csr_array(code.sparse_matrix * (1.0 / column_sum)[None, :]))
-        return CalibratedLinear(encoded, 1.0 / (1.0 - straggle_prob), straggle_prob, gram)
+        return CalibratedLinear(encoded, 1.0 / (1.0 - straggle_prob), arrivals, gram)

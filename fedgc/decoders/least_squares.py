@@ -6,7 +6,9 @@ from typing import ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.sparse.linalg import lsqr
 
+from fedgc.arrivals import ArrivalModel
 from fedgc.codes import Code
 from fedgc.decoders.base import CalibratedDecoder, Decoder
 from fedgc.gram import GramModel
@@ -37,14 +39,22 @@ class LeastSquaresDecoder(Decoder):
     name: ClassVar[str] = "least-squares"
     unbiased: ClassVar[bool] = False
 
-    def _calibrate(self, code: Code, straggle_prob: NDArray[np.float64], gram: GramModel) -> CalibratedDecoder:
+    def _calibrate(self, code: Code, arrivals: ArrivalModel, gram: GramModel) -> CalibratedDecoder:
         return _CalibratedLeastSquares(code)
+
+
+#: Up to this many entries the arrived rows are solved as a dense matrix.
+_DENSE = 4 * 10**6
 
 
 class _CalibratedLeastSquares(CalibratedDecoder):
     def _weights(self, arrived: NDArray[np.bool_]) -> NDArray[np.float64]:
-        weights = np.zeros(self.code.n_clients)
-        if arrived.any():
-            rows = self.code.sparse_matrix[np.flatnonzero(arrived)].toarray()
-            weights[arrived] = np.linalg.lstsq(rows.T, np.ones(self.code.n_shards), rcond=None)[0]
+        weights = np.zeros(self.code.n_rows)
+        rows = self.code.sparse_matrix[np.flatnonzero(arrived)]
+        ones = np.ones(self.code.n_shards)
+        if rows.shape[0] * rows.shape[1] <= _DENSE:
+            if arrived.any():
+                weights[arrived] = np.linalg.lstsq(rows.toarray().T, ones, rcond=None)[0]
+        else:
+            weights[arrived] = lsqr(rows.T, ones, atol=1e-14, btol=1e-14)[0]
         return weights

@@ -7,6 +7,7 @@ from typing import ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
+from fedgc.arrivals import ArrivalModel
 from fedgc.codes import Code
 from fedgc.decoders.base import CalibratedDecoder, Decoder
 from fedgc.decoders.linear import CalibratedLinear
@@ -34,11 +35,11 @@ class SumDecoder(Decoder):
     def __init__(self, *, normalise: bool = False) -> None:
         self._normalise = normalise
 
-    def _calibrate(self, code: Code, straggle_prob: NDArray[np.float64], gram: GramModel) -> CalibratedDecoder:
+    def _calibrate(self, code: Code, arrivals: ArrivalModel, gram: GramModel) -> CalibratedDecoder:
         weight = 1.0
         if self._normalise:
-            weight = 1.0 / float(np.mean(code.coverage(1.0 - straggle_prob)))
-        return CalibratedLinear(code, np.full(code.n_clients, weight), straggle_prob, gram)
+            weight = 1.0 / float(np.mean(code.coverage(arrivals.row_probability)))
+        return CalibratedLinear(code, np.full(code.n_rows, weight), arrivals, gram)
 
 
 class NormalisedSumDecoder(SumDecoder):
@@ -69,15 +70,16 @@ class ScaledMeanDecoder(Decoder):
     name: ClassVar[str] = "scaled-mean"
     unbiased: ClassVar[bool] = False
 
-    def _calibrate(self, code: Code, straggle_prob: NDArray[np.float64], gram: GramModel) -> CalibratedDecoder:
+    def _calibrate(self, code: Code, arrivals: ArrivalModel, gram: GramModel) -> CalibratedDecoder:
+        self._straggle_prob(arrivals)
         return _CalibratedScaledMean(code)
 
 
 class _CalibratedScaledMean(CalibratedDecoder):
     def __init__(self, code: Code) -> None:
         super().__init__(code)
-        self._complete = float(np.mean(code.coverage(np.ones(code.n_clients))))
+        self._all_count = float(np.mean(code.coverage(np.ones(code.n_clients))))
 
     def _weights(self, arrived: NDArray[np.bool_]) -> NDArray[np.float64]:
         count = max(int(arrived.sum()), 1)
-        return np.where(arrived, self.code.n_clients / count / self._complete, 0.0)
+        return np.where(arrived, self.code.n_clients / count / self._all_count, 0.0)
