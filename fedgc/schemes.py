@@ -15,7 +15,7 @@ from fedgc.codes import (
     Code,
     CommonShard,
     CyclicRepetition,
-    FractionalRepetition,
+    ErasureHead,
     RandomRegularGraphCode,
     StochasticGradientCode,
     Uncoded,
@@ -44,12 +44,6 @@ class Scheme:
     build: BuildCode
 
 
-def _unsorted_blocks(p: Vector, load: int, rng: np.random.Generator) -> Code:
-    """Fractional repetition whose blocks are formed at random, as ErasureHead does."""
-    n_blocks = p.size // load
-    return FractionalRepetition(rng.permutation(np.arange(p.size) % n_blocks), np.arange(p.size) * n_blocks // p.size)
-
-
 def _balanced_blocks(p: Vector, load: int, rng: np.random.Generator) -> Code:
     return fractional_repetition_blocks(p, p.size, load)
 
@@ -63,7 +57,8 @@ SCHEMES: tuple[Scheme, ...] = (
     Scheme("bernoulli", "normalised-sum", lambda p, load, rng: BernoulliCode(p.size, p.size, load, rng=rng)),
     Scheme("random-regular", "least-squares", lambda p, load, rng: RandomRegularGraphCode(p.size, load, rng=rng)),
     Scheme("cyclic-repetition", "least-squares", lambda p, load, rng: CyclicRepetition(p.size, load - 1, rng=rng)),
-    Scheme("erasure-head", "first-arrival", _unsorted_blocks),
+    Scheme("erasure-head", "first-arrival", lambda p, load, rng: ErasureHead(p.size, p.size, load, rng=rng)),
+    Scheme("erasure-head", "sum", lambda p, load, rng: ErasureHead(p.size, p.size, load, rng=rng)),
     Scheme("fractional-repetition", "fixed", _balanced_blocks),
     Scheme("fractional-repetition", "optimal-unbiased", _balanced_blocks),
 )

@@ -40,10 +40,7 @@ def exact_moments(
     """Enumerate all arrival sets; coverage is recomputed from the weights, not taken from the decoder."""
     matrix = calibrated.code.encoding_matrix
     coverage, error = np.zeros(matrix.shape[1]), 0.0
-    if isinstance(arrivals, ArrivalModel):
-        sets = joint_sets(arrivals)
-    else:
-        sets = arrival_sets(arrivals)
+    sets = joint_sets(arrivals) if isinstance(arrivals, ArrivalModel) else arrival_sets(arrivals)
     for arrived, probability in sets:
         v = matrix.T @ calibrated.decode(arrived).decoding_weights
         coverage += probability * v

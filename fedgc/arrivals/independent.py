@@ -49,7 +49,7 @@ class IndependentArrivals(ArrivalModel):
     @property
     def n_sets(self) -> int:
         """Number of possible sets of arrivals, ``2^n_clients``."""
-        return 2**self.n_rows
+        return int(2**self.n_rows)
 
     def draw(self, n_draws: int, rng: np.random.Generator) -> NDArray[np.bool_]:
         """Return `n_draws` random sets of arrivals, shape (n_draws, n_clients)."""

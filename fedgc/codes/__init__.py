@@ -3,6 +3,7 @@
 from fedgc.codes.base import Blocks, Code
 from fedgc.codes.bernoulli import BernoulliCode
 from fedgc.codes.cyclic_repetition import CyclicRepetition
+from fedgc.codes.erasure_head import ErasureHead
 from fedgc.codes.fractional_repetition import FractionalRepetition
 from fedgc.codes.matrix import MatrixCode
 from fedgc.codes.random_regular import RandomRegularGraphCode
@@ -18,6 +19,7 @@ __all__ = [
     "Code",
     "CommonShard",
     "CyclicRepetition",
+    "ErasureHead",
     "FractionalRepetition",
     "MatrixCode",
     "RandomRegularGraphCode",

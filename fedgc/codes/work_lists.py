@@ -70,7 +70,9 @@ class WorkLists(Code):
         self._segments = [_segments(client, given, self.n_shards) for client, given in enumerate(lists)]
         lengths = [sum(len(segment) for segment in segments) for segments in self._segments]
         self._first = np.concatenate(([0], np.cumsum(lengths)))
-        rows = [segment[: end + 1] for segments in self._segments for segment in segments for end in range(len(segment))]
+        rows = [
+            segment[: end + 1] for segments in self._segments for segment in segments for end in range(len(segment))
+        ]
         columns = np.concatenate(rows)
         held = np.bincount(columns, minlength=self.n_shards)
         if (held == 0).any():

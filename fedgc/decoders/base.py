@@ -10,6 +10,7 @@ from typing import ClassVar
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
+from scipy import sparse
 
 from fedgc.arrivals import ArrivalModel, IndependentArrivals, as_arrival_model
 from fedgc.codes import Code
@@ -19,7 +20,7 @@ from fedgc.validation import check_arrived
 
 #: Bias up to which a calibration counts as exact; error of the residual error, absolute and relative.
 _EXACT_BIAS = 1e-10
-_EXACT_ERROR = (1e-15, 1e-9)
+_EXACT_ERROR = (1e-14, 1e-9)
 
 
 class DecodingStatus(Enum):
@@ -33,9 +34,9 @@ class DecodingStatus(Enum):
 class CalibrationStatus(Enum):
     """What the promises of a calibrated decoder are worth.
 
-    ``EXACT``: the bias is what is said to 1e-10, the residual error to 1e-9 of itself (or to 1e-15, if it is smaller
-    than 1e-6). ``ESTIMATED``: calibrated on random arrivals, to ``bias_standard_error``. ``INACCURATE``: the input is so
-    ill-conditioned that rounding may leave more than that, up to ``rounding`` and ``residual_error_rounding``.
+    ``EXACT``: the bias is what is said to 1e-10, the residual error to 1e-9 of itself (or to 1e-14, if it is smaller
+    than 1e-5). ``ESTIMATED``: calibrated on random arrivals, to ``bias_standard_error``. ``INACCURATE``: the input is
+    so ill-conditioned that rounding may leave more than that, up to ``rounding`` and ``residual_error_rounding``.
     """
 
     EXACT = "exact"
@@ -50,8 +51,8 @@ class Decoding:
     Attributes
     ----------
     decoding_weights : ndarray, shape (n_rows,)
-        Weight w_i of each coded update in the decoded aggregate; zero for those that did not arrive. In most codes there
-        is one per client.
+        Weight w_i of each coded update in the decoded aggregate; zero for those that did not arrive. In most codes
+        there is one per client.
     status : DecodingStatus
         Whether every shard, some or none arrived.
     code : Code
@@ -126,7 +127,7 @@ class CalibratedDecoder(ABC):
         return bool(arrived.all()) or bool((self._reach @ arrived > 0).all())
 
     @cached_property
-    def _reach(self):  # type: ignore[no-untyped-def]
+    def _reach(self) -> sparse.csr_array[np.float64]:
         return abs(self.code.sparse_matrix).T.tocsr()
 
     @abstractmethod

@@ -108,8 +108,8 @@ def find_blocks(
     )
     _, label = connected_components(edges, directed=False)
     n_labels = int(label.max()) + 1
-    parts_of = _grouped(label[: len(parts)], n_labels)
-    shards_of = _grouped(label[len(parts) :], n_labels)
+    parts_of = _grouped(label[: len(parts)].astype(np.intp), n_labels)
+    shards_of = _grouped(label[len(parts) :].astype(np.intp), n_labels)
     blocks = []
     for own_parts, shards in zip(parts_of, shards_of, strict=True):
         if shards.size == 0:
@@ -120,7 +120,9 @@ def find_blocks(
         states, probability, drawn = _states([(part.outcomes, part.probability) for part in members], draws, rng)
         rows = np.concatenate([part.rows for part in members])
         coefficients = matrix[rows][:, shards].toarray()
-        blocks.append(_block(shards, rows, coefficients, states, probability, drawn, gram))
+        blocks.append(
+            _block(shards, rows, coefficients, states=states, probability=probability, drawn=drawn, gram=gram)
+        )
     return blocks
 
 
@@ -155,19 +157,20 @@ def _block(
     shards: NDArray[np.intp],
     rows: NDArray[np.intp],
     coefficients: Array,
+    *,
     states: NDArray[np.bool_],
     probability: Array,
     drawn: bool,
     gram: GramModel,
 ) -> Block:
-    rare = probability < _RAREST * probability[states.any(axis=1)].sum()
+    rare = probability < _RAREST * probability[np.any(states, axis=1)].sum()
     left_out = float(probability[rare].sum())
     states, probability = states[~rare], probability[~rare]
-    seen = coefficients * states.any(axis=0)[:, None]
+    seen = coefficients * np.any(states, axis=0)[:, None]
     merged, super_shard = np.unique(seen, axis=1, return_inverse=True)
     super_shard = super_shard.reshape(-1)
     m = merged.shape[1]
-    energy = np.bincount(super_shard, gram.incoherent[shards], m)
+    energy = np.bincount(super_shard, gram.incoherent[shards], m).astype(np.float64)
     pivot, reduced = row_space(merged, energy)
     # A vector in the row space is settled by its pivots; all ones must be one of them.
     unreached = np.flatnonzero(~pivot & (np.abs(reduced.sum(axis=0) - 1.0) > 1e-9))
@@ -186,7 +189,7 @@ def _block(
         drawn=drawn,
         left_out=left_out,
         energy=energy,
-        coherent=np.bincount(super_shard, gram.coherent[shards], m),
+        coherent=np.bincount(super_shard, gram.coherent[shards], m).astype(np.float64),
         basis=reduced[pivot],
         pivots=np.flatnonzero(pivot),
     )

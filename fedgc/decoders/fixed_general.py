@@ -15,6 +15,9 @@ from fedgc.decoders.base import CalibratedDecoder, Decoder
 from fedgc.decoders.linear import CalibratedLinear
 from fedgc.gram import GramModel
 from fedgc.odds import odds_shares
+from fedgc.validation import one_of
+
+Vector = NDArray[np.float64]
 
 #: Floor of delta: a client that never straggles costs nothing, and the program would leave its coefficients open.
 _LEAST_DELTA = 1e-12
@@ -34,6 +37,17 @@ class FixedGeneralDecoder(Decoder):
     That the columns sum to one is then a symmetric positive definite system for lambda: a diagonal minus one rank-one
     term per client, as sparse as the overlaps of the clients, solved by a sparse factorisation.
 
+    Parameters
+    ----------
+    solver : str
+        ``"stationarity"`` for the above, which scales; ``"cvxpy"`` hands the program to an interior-point solver, for
+        small sizes and as a check.
+
+    Raises
+    ------
+    ValueError
+        If there is no such solver.
+
     Examples
     --------
     >>> from fedgc.codes import MatrixCode
@@ -45,31 +59,16 @@ class FixedGeneralDecoder(Decoder):
 
     name: ClassVar[str] = "fixed-general"
 
+    def __init__(self, *, solver: str = "stationarity") -> None:
+        self._solver = one_of("solver", solver, ("stationarity", "cvxpy"))
+
     def _calibrate(self, code: Code, arrivals: ArrivalModel, gram: GramModel) -> CalibratedDecoder:
         straggle_prob = self._straggle_prob(arrivals)
         copies = code.sparse_matrix.tocoo()
         client, shard = (axis.astype(np.intp) for axis in copies.coords)
         delta = np.maximum(straggle_prob / (1.0 - straggle_prob), _LEAST_DELTA)
-        # Scaled to the most reliable client, so that the system stays in range.
-        weight = delta.min() / delta
-        d, r = gram.incoherent, gram.coherent
-        x = np.bincount(client, (r**2 / d)[shard], code.n_clients)
-        slope = sparse.csr_array(
-            ((r / d)[shard] * np.sqrt(weight / (1.0 + x))[client], (client, shard)), shape=copies.shape
-        )
-        diagonal = np.bincount(shard, weight[client], code.n_shards) / d
-        # Scaled by the square roots of the diagonal, energies that span many orders do not cost digits.
-        scale = 1.0 / np.sqrt(diagonal)
-        scaled = slope * scale[None, :]
-        system = sparse.csc_array(sparse.eye_array(code.n_shards) - scaled.T @ scaled)
-        solver = splu(system)
-        wanted = scale.copy()
-        inner = solver.solve(wanted)
-        inner += solver.solve(wanted - system @ inner)
-        multiplier = scale * inner
-
-        along = np.bincount(client, (r / d * multiplier)[shard], code.n_clients) / (1.0 + x)
-        coefficients = weight[client] * ((multiplier / d)[shard] - (r / d)[shard] * along[client])
+        solve = _stationary if self._solver == "stationarity" else _by_cvxpy
+        coefficients = solve(copies.shape, client, shard, delta, gram)
         # Where updates are nearly aligned the multipliers lose digits. Whatever the columns then lack goes to their
         # holders by the odds: unbiasedness stays exact, and only the optimum is missed by as much.
         shares, _ = odds_shares(straggle_prob[client], shard, code.n_shards)
@@ -77,3 +76,50 @@ class FixedGeneralDecoder(Decoder):
             coefficients += shares * (1.0 - np.bincount(shard, coefficients, code.n_shards))[shard]
         encoded = MatrixCode(sparse.csr_array((coefficients, (client, shard)), shape=copies.shape))
         return CalibratedLinear(encoded, 1.0 / (1.0 - straggle_prob), arrivals, gram)
+
+
+def _stationary(
+    shape: tuple[int, int], client: NDArray[np.intp], shard: NDArray[np.intp], delta: Vector, gram: GramModel
+) -> Vector:
+    """Return the coefficient of each copy from the stationarity conditions."""
+    n_clients, n_shards = shape
+    # Scaled to the most reliable client, so that the system stays in range.
+    weight = delta.min() / delta
+    d, r = gram.incoherent, gram.coherent
+    x = np.bincount(client, (r**2 / d)[shard], n_clients)
+    slope = sparse.csr_array(((r / d)[shard] * np.sqrt(weight / (1.0 + x))[client], (client, shard)), shape=shape)
+    diagonal = np.bincount(shard, weight[client], n_shards) / d
+    # Scaled by the square roots of the diagonal, energies that span many orders do not cost digits.
+    scale = 1.0 / np.sqrt(diagonal)
+    scaled = slope * scale[None, :]
+    system = sparse.csc_array(sparse.eye_array(n_shards) - scaled.T @ scaled)
+    solver = splu(system)
+    wanted = scale.copy()
+    inner = solver.solve(wanted)
+    inner += solver.solve(wanted - system @ inner)
+    multiplier = scale * inner
+
+    along = np.bincount(client, (r / d * multiplier)[shard], n_clients) / (1.0 + x)
+    coefficients: Vector = weight[client] * ((multiplier / d)[shard] - (r / d)[shard] * along[client])
+    return coefficients
+
+
+def _by_cvxpy(
+    shape: tuple[int, int], client: NDArray[np.intp], shard: NDArray[np.intp], delta: Vector, gram: GramModel
+) -> Vector:
+    """Return the coefficient of each copy from an interior-point solver."""
+    # Only here: importing it takes a second that nobody else should pay.
+    import cvxpy as cp  # noqa: PLC0415
+
+    n_clients, n_shards = shape
+    copy = np.arange(client.size)
+    a = cp.Variable(client.size)
+    root = np.sqrt(delta)[client]
+    along = sparse.csr_array((root * gram.coherent[shard], (client, copy)), shape=(n_clients, client.size))
+    apart = cp.multiply(root * np.sqrt(gram.incoherent[shard]), a)
+    columns = sparse.csr_array((np.ones(client.size), (shard, copy)), shape=(n_shards, client.size))
+    problem = cp.Problem(cp.Minimize(cp.sum_squares(apart) + cp.sum_squares(along @ a)), [columns @ a == 1])
+    problem.solve(solver=cp.CLARABEL)
+    if a.value is None:
+        raise ValueError(f"gram must be within the reach of solver 'cvxpy'; got status {problem.status}")
+    return np.asarray(a.value, dtype=np.float64)

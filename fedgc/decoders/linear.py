@@ -21,7 +21,8 @@ class CalibratedLinear(CalibratedDecoder):
 
         E[(v - 1)' G (v - 1)] = (E[v] - 1)' G (E[v] - 1) + sum over parts of (E[u' G u] - E[u]' G E[u]),
 
-    u being what the part adds to v. A client that sends one row or nothing adds ``p_i q_i w_i^2 a_i' G a_i``, p = 1 - q.
+    u being what the part adds to v. A client that sends one row or nothing adds ``p_i q_i w_i^2 a_i' G a_i``,
+    p = 1 - q.
     """
 
     def __init__(

@@ -37,8 +37,8 @@ class OptimalUnbiasedDecoder(Decoder):
 
     Exact for any code that falls into blocks with up to 65,536 states each: fractional repetition of any size, work
     lists with partial work and several messages per client, members that fail together, and any code of up to 16
-    clients. A block with more states is calibrated on random ones; the standard error of the bias that this leaves is in
-    ``bias_standard_error``. Shards with a single holder are blocks of one.
+    clients. A block with more states is calibrated on random ones; the standard error of the bias that this leaves is
+    in ``bias_standard_error``. Shards with a single holder are blocks of one.
 
     Parameters
     ----------
@@ -114,7 +114,7 @@ class SplitWeights(NamedTuple):
 
 
 class CalibratedOptimal(CalibratedDecoder):
-    """The optimal decoder for one round plan; see :class:`fedgc.decoders.StreamingSum` for decoding replies as they come."""
+    """The optimal decoder for one round plan; :class:`fedgc.decoders.StreamingSum` decodes replies as they come."""
 
     @abstractmethod
     def split(self, arrived: NDArray[np.bool_]) -> SplitWeights:
@@ -209,7 +209,9 @@ class _CalibratedForStates(CalibratedOptimal):
             )
             for members in by_shape.values()
         ]
-        self._place = {int(row): (s, n) for s, stack in enumerate(self._stacks) for (n, _), row in np.ndenumerate(stack.rows)}
+        self._place = {
+            int(row): (s, n) for s, stack in enumerate(self._stacks) for (n, _), row in np.ndenumerate(stack.rows)
+        }
 
     def split(self, arrived: NDArray[np.bool_]) -> SplitWeights:
         alone, common = np.zeros(self.code.n_rows), np.zeros(self.code.n_rows)
@@ -243,8 +245,8 @@ class _CalibratedForStates(CalibratedOptimal):
     def estimate_bias(self, arrivals: ArrivalModel, draws: int, rng: np.random.Generator) -> None:
         """Set the standard error of the bias that drawn states leave, from the variance of the coverage.
 
-        To first order the bias is the mean, over the drawn states, of what each block adds to the coverage. Its variance
-        is at most that of the coverage over the number of draws, and equal to it if the code is a single block.
+        To first order the bias is the mean, over the drawn states, of what each block adds to the coverage. Its
+        variance is at most that of the coverage over the number of draws, and equal to it for a single block.
         """
         arrived = arrivals.draw(_VARIANCE_DRAWS, rng)
         coverage = np.array([self.decode(one).coverage for one in arrived])

@@ -55,9 +55,9 @@ def row_space(rows: Array, energy: Array) -> RowSpace:
 
     Notes
     -----
-    Gauss-Jordan elimination with complete pivoting on ``rows * sqrt(energy)``. On rows of zeros and ones it is exact, and
-    the pivots keep what follows well conditioned: no entry of the scaled basis is much above one, whatever the spread
-    of the energies. A singular value decomposition of the scaled rows would lose shards of small energy.
+    Gauss-Jordan elimination with complete pivoting on ``rows * sqrt(energy)``. On rows of zeros and ones it is exact,
+    and the pivots keep what follows well conditioned: no entry of the scaled basis is much above one, however far
+    the energies are spread. A singular value decomposition of the scaled rows would lose shards of small energy.
     """
     batch, (k, m) = rows.shape[:-2], rows.shape[-2:]
     work = rows.reshape(-1, k, m).copy()

@@ -20,9 +20,9 @@ def exponential_nodes(largest: float) -> tuple[Vector, Vector]:
     -----
     ``1 / (1 + X)`` is the integral of ``exp(-s (1 + X))`` over s > 0. Where X is a sum over independent blocks, the
     exponential is a product, so that its expectation over exponentially many states costs one product per node. With
-    ``s = exp(u - e^-u) / (1 + largest)`` and equal steps in u the rule is double-exponential: exact to rounding however far
-    the terms of X are spread. The number of nodes grows with log(largest). Scaled by the mean of X it would need a few
-    nodes less, but miss the rare X that is far above the mean, where the steps in log s become long.
+    ``s = exp(u - e^-u) / (1 + largest)`` and equal steps in u the rule is double-exponential: exact to rounding however
+    far the terms of X are spread. The number of nodes grows with log(largest). Scaled by the mean of X it would need
+    a few nodes less, but miss the rare X that is far above the mean, where the steps in log s become long.
 
     Examples
     --------

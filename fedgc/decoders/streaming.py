@@ -30,9 +30,9 @@ class StreamingSum:
     Notes
     -----
     The weight of a coded update is ``alone + common R``, where the scalar R is known when the round ends. With
-    ``S1 = sum of alone * update`` and ``S2 = sum of common * update`` the decoded update is ``S1 + R S2``. Of equal coded
-    updates the first counts. Updates whose weights depend on what else comes of their block, since they overlap (prefix
-    sums of lists that share shards), are kept until the end; `held` tells how many.
+    ``S1 = sum of alone * update`` and ``S2 = sum of common * update`` the decoded update is ``S1 + R S2``. Of equal
+    coded updates the first counts. Updates whose weights depend on what else comes of their block, since they overlap
+    (prefix sums of lists that share shards), are kept until the end; `held` tells how many.
 
     Examples
     --------
