@@ -75,3 +75,8 @@ def test_the_converted_app_runs_and_so_does_the_original(keep: str, task: types.
 def test_conversion_takes_about_ten_lines() -> None:
     added = [line for name in ("client diff", "server diff") for line in block(name).splitlines() if line[:1] == "+"]
     assert len(added) <= 10
+
+
+def test_the_partial_work_example_runs(capsys: pytest.CaptureFixture[str]) -> None:
+    exec(compile(block("partial work"), "README", "exec"), {})
+    assert capsys.readouterr().out.startswith("CalibrationStatus.EXACT 0.22")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -109,7 +109,9 @@ def _by_cvxpy(
 ) -> Vector:
     """Return the coefficient of each copy from an interior-point solver."""
     # Only here: importing it takes a second that nobody else should pay.
-    import cvxpy as cp  # noqa: PLC0415
+    import cvxpy  # noqa: PLC0415
+
+    cp: Any = cvxpy  # its operators are not typed
 
     n_clients, n_shards = shape
     copy = np.arange(client.size)

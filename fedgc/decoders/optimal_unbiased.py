@@ -11,12 +11,12 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from fedgc.arrivals import ArrivalModel, IndependentArrivals
+from fedgc.calibration.block_states import Block, find_blocks
+from fedgc.calibration.projection import project
+from fedgc.calibration.states import calibrate_states
+from fedgc.calibration.whole_blocks import calibrate_whole_blocks
 from fedgc.codes import Blocks, Code
 from fedgc.decoders.base import CalibratedDecoder, Decoder, Decoding, DecodingStatus
-from fedgc.decoders.block_states import Block, find_blocks
-from fedgc.decoders.projection import project
-from fedgc.decoders.state_calibration import calibrate_states
-from fedgc.decoders.whole_blocks import calibrate_whole_blocks
 from fedgc.gram import GramModel
 from fedgc.validation import check_arrived, check_integer
 

@@ -10,8 +10,8 @@ from scipy import sparse
 from scipy.sparse.csgraph import connected_components
 
 from fedgc.arrivals import ArrivalModel
+from fedgc.calibration.projection import row_space
 from fedgc.codes import Code
-from fedgc.decoders.projection import row_space
 from fedgc.errors import NoUnbiasedDecoderError
 from fedgc.gram import GramModel
 

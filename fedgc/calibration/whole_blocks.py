@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.linalg import lu_factor, lu_solve
 
-from fedgc.decoders.quadrature import exponential_nodes
+from fedgc.calibration.quadrature import exponential_nodes
 from fedgc.gram import GramModel
 
 Vector = NDArray[np.float64]
@@ -36,7 +36,7 @@ def calibrate_whole_blocks(missing: Vector, arriving: Vector, gram: GramModel) -
 
     Notes
     -----
-    The case of :func:`fedgc.decoders.state_calibration.calibrate_states` with two states per block, for which it is
+    The case of :func:`fedgc.calibration.states.calibrate_states` with two states per block, for which it is
     scalar arithmetic: with q = `arriving`, p = `missing`, ``x_g = r_g^2 / d_g`` and ``phi_g = p_g + q_g e^(-u x_g)``,
 
         M_gg = q_g,    M_gh = integral of e^-u Phi a_g b_h du,

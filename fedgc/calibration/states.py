@@ -10,9 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.linalg import lu_factor, lu_solve
 
-from fedgc.decoders.block_states import Block
-from fedgc.decoders.projection import Projection, project
-from fedgc.decoders.quadrature import exponential_nodes
+from fedgc.calibration.block_states import Block
+from fedgc.calibration.projection import Projection, project
+from fedgc.calibration.quadrature import exponential_nodes
 
 Array = NDArray[np.float64]
 
