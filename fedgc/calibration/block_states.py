@@ -20,8 +20,8 @@ Array = NDArray[np.float64]
 #: Up to this many states a block's states are all listed; beyond they are drawn.
 MOST_STATES = 2**16
 
-#: States rarer than this, relative to anything arriving at all, drown in the rounding of the others.
-_RAREST = 1e-15
+#: States rarer than this, relative to anything arriving at all, are left out: the numbers would underflow.
+_RAREST = 1e-40
 
 
 @dataclass(frozen=True, eq=False)
@@ -46,7 +46,7 @@ class Block:
     drawn : bool
         Whether the states are random ones, since there are too many to list.
     left_out : float
-        Probability of the states that are so rare that no number tells them from impossible ones.
+        Probability of the states that are too rare to count with.
     energy, coherent : ndarray, shape (m,)
         Gram model of the super-shards.
     basis : ndarray, shape (rank, m)

@@ -165,8 +165,9 @@ def calibrate_states(blocks: Sequence[Block]) -> Target:
     )
     # E[(1 + X) / (1 + X)] = 1 tells how good the nodes are.
     identity = abs(float(node_weight @ (1.0 + sum(f.mean_x for f in factors))) - 1.0)
-    # What is left out would have been decoded with weights of the target's size.
-    left_out = 2.0 * sum(block.left_out for block in blocks) * max(float(u.max()) for u in size)
+    # What is left out would have been decoded with weights of the target's size, times x where R stands in for much.
+    largest = (1.0 + sum(float(g.x.max(axis=1).sum()) for g in groups)) * max(float(u.max()) for u in size)
+    left_out = sum(block.left_out for block in blocks) * largest
     rounding = 2.0 * best + left_out + (identity + 2.0 * float(np.finfo(np.float64).eps)) * terms
     return Target(_unstack(blocks, groups, excess), rounding if np.isfinite(rounding) else np.inf)
 
