@@ -10,6 +10,7 @@ from numpy.typing import ArrayLike, NDArray
 from fedgc.arrivals import ArrivalModel, as_arrival_model
 from fedgc.codes import Code
 from fedgc.decoders.base import CalibratedDecoder
+from fedgc.errors import NoUnbiasedDecoderError
 from fedgc.gram import GramModel
 from fedgc.validation import check_integer, check_straggle_prob
 
@@ -28,7 +29,7 @@ class Analysis:
     residual_error : float
         ``E[(v - 1)' G (v - 1)] / 1' G 1``.
     bias : ndarray, shape (n_shards,)
-        ``E[v] - 1``.
+        ``E[v] - 1``; from random arrivals, where `standard_error` is above 0.
     standard_error : float
         Standard error of the residual error; 0 where it is exact.
     """
@@ -78,6 +79,8 @@ def analyse(
     model = as_arrival_model(arrivals, calibrated.code.n_rows)
     check_integer("draws", draws, low=2)
     load = calibrated.code.load
+    if gram.incoherent.size != calibrated.code.n_shards:
+        raise ValueError(f"gram must be of size n_shards = {calibrated.code.n_shards}; got {gram.incoherent.size}")
     if calibrated.residual_error is not None and calibrated.bias is not None:
         return Analysis(load, calibrated.residual_error, calibrated.bias, 0.0)
     n_shards = calibrated.code.n_shards
@@ -125,4 +128,8 @@ def orthogonal_lower_bound(code: Code, straggle_prob: ArrayLike, energy: ArrayLi
     holder, shard = copies.coords
     missing = np.ones(code.n_shards)
     np.multiply.at(missing, shard, prob[holder])
+    if (missing == 1.0).any():
+        raise NoUnbiasedDecoderError(
+            f"every shard must be held by a client; got none for shard {int(missing.argmax())}"
+        )
     return float(np.sum(d * missing / (1.0 - missing)) / d.sum())

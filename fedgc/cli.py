@@ -79,8 +79,14 @@ def run(
 def analyze(
     fleet: Annotated[str, typer.Option(help="Name of a preset fleet.")] = "paper",
     clients: Annotated[int, typer.Option(help="Number of clients, and of shards.")] = 100,
-    tau: Annotated[float, typer.Option(help="Deadline in seconds; in the paper fleet, the paper's tau.")] = 1.5,
-    coherence: Annotated[float, typer.Option(help="How far updates point the same way, from 0 to below 1.")] = 0.5,
+    tau: Annotated[
+        list[float] | None,
+        typer.Option(help="Deadline in seconds, 1.5 if not given; the paper fleet's tau. May be repeated."),
+    ] = None,
+    coherence: Annotated[
+        list[float] | None,
+        typer.Option(help="How far updates point the same way, from 0 to below 1; 0.5 if not given. May be repeated."),
+    ] = None,
     load: Annotated[int, typer.Option(help="Copies of each shard.")] = 2,
     draws: Annotated[int, typer.Option(help="Draws of the fleet's clients.")] = 100,
     seed: Annotated[int, typer.Option(help="Seed of the first draw.")] = 0,
@@ -94,26 +100,32 @@ def analyze(
     import json  # noqa: PLC0415
     from dataclasses import asdict  # noqa: PLC0415
     from functools import partial  # noqa: PLC0415
+    from itertools import product  # noqa: PLC0415
 
     from rich.console import Console  # noqa: PLC0415
 
     from fedgc.comparison import compare, comparison_table, draw_comparison, select_schemes  # noqa: PLC0415
 
     schemes = select_schemes(scheme or [])
-    at_coherence = partial(
-        compare, fleet, clients=clients, deadline=tau, load=load, draws=draws, seed=seed, schemes=schemes
-    )
+    deadlines, coherences = tau or [1.5], coherence or [0.5]
+    at = partial(compare, fleet, clients=clients, load=load, draws=draws, seed=seed, schemes=schemes)
     if plot is not None:
-        title = f"{fleet}: {clients} clients, load {load}, deadline {tau:g} s"
-        draw_comparison(plot, lambda rho: at_coherence(coherence=rho), title)
-    lines = at_coherence(coherence=coherence)
+        if len(deadlines) > 1:
+            raise ConfigError(f"--tau must be given once with --plot; got {len(deadlines)} values")
+        title = f"{fleet}: {clients} clients, load {load}, deadline {deadlines[0]:g} s"
+        draw_comparison(plot, lambda rho: at(deadline=deadlines[0], coherence=rho), title)
+    cells = {cell: at(deadline=cell[0], coherence=cell[1]) for cell in product(deadlines, coherences)}
     if as_json:
-        typer.echo(json.dumps([asdict(line) for line in lines], indent=2))
-    else:
-        title = f"{fleet}: {clients} clients, deadline {tau:g} s, coherence {coherence:g}, {draws} draws"
+        # One cell is a plain list of schemes; of several, each object says which it is of.
+        where = [{"tau": cell[0], "coherence": cell[1]} if len(cells) > 1 else {} for cell in cells]
+        objects = [cell | asdict(line) for cell, lines in zip(where, cells.values(), strict=True) for line in lines]
+        typer.echo(json.dumps(objects, indent=2))
+        return
+    for cell, lines in cells.items():
+        title = f"{fleet}: {clients} clients, deadline {cell[0]:g} s, coherence {cell[1]:g}, {draws} draws"
         Console().print(comparison_table(lines, title))
-        if plot is not None:
-            typer.echo(f"wrote {plot}")
+    if plot is not None:
+        typer.echo(f"wrote {plot}")
 
 
 def _one_thread() -> None:

@@ -7,7 +7,10 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from fedgc.validation import check_vector
+from fedgc.validation import check_integer, check_positive, check_vector
+
+#: Energies are kept within a hundred orders of one, so that their ratios stay finite.
+_LEAST = 1e-100
 
 
 @dataclass(frozen=True, eq=False)
@@ -20,9 +23,9 @@ class GramModel:
     Parameters
     ----------
     incoherent : array_like, shape (n_shards,)
-        Energy d_j > 0 of the part of update j that no other shard shares.
+        Energy d_j of the part of update j that no other shard shares, from 1e-100 to 1e100.
     coherent : array_like, shape (n_shards,)
-        Length r_j >= 0 of the part along the common direction.
+        Length r_j of the part along the common direction, from 0 to 1e50.
 
     Notes
     -----
@@ -40,13 +43,23 @@ class GramModel:
 
     def __init__(self, incoherent: ArrayLike, coherent: ArrayLike) -> None:
         n_shards = np.size(np.asarray(incoherent))
-        floor = float(np.finfo(np.float64).tiny)
-        object.__setattr__(self, "incoherent", check_vector("incoherent", incoherent, length=n_shards, low=floor))
-        object.__setattr__(self, "coherent", check_vector("coherent", coherent, length=n_shards, low=0.0))
+        object.__setattr__(
+            self, "incoherent", check_vector("incoherent", incoherent, length=n_shards, low=_LEAST, high=1 / _LEAST)
+        )
+        object.__setattr__(self, "coherent", check_vector("coherent", coherent, length=n_shards, low=0.0, high=1e50))
 
     @classmethod
     def uniform(cls, n_shards: int, coherence: float) -> GramModel:
-        """Return ``coherence 11' + (1 - coherence) I``, the model of equally sized and equally similar updates."""
+        """Return ``coherence 11' + (1 - coherence) I``, the model of equally sized and equally similar updates.
+
+        Raises
+        ------
+        ValueError
+            If n_shards is not an integer of at least 1, or coherence does not lie in [0, 1).
+        """
+        check_integer("n_shards", n_shards, low=1)
+        if not 0.0 <= coherence < 1.0:
+            raise ValueError(f"coherence must lie in [0, 1); got {coherence}")
         return cls(np.full(n_shards, 1.0 - coherence), np.full(n_shards, np.sqrt(coherence)))
 
     @property
@@ -68,7 +81,7 @@ class GramModel:
     def residual_error(self, coverage: ArrayLike) -> float:
         """Return ``(v - 1)' G (v - 1) / 1' G 1`` for the coverage v, shape (n_shards,)."""
         ones = np.ones(self.incoherent.size)
-        gap = np.asarray(coverage, dtype=np.float64) - ones
+        gap = check_vector("coverage", coverage, length=ones.size) - ones
         return self.inner(gap, gap) / self.inner(ones, ones)
 
 
@@ -105,6 +118,12 @@ class CoherenceEstimate:
     forgetting: float = 0.8
     observed: bool = False
 
+    def __post_init__(self) -> None:
+        """Check the start values."""
+        check_positive("energy", self.energy)
+        if not 0.0 <= self.forgetting < 1.0:
+            raise ValueError(f"forgetting must lie in [0, 1); got {self.forgetting}")
+
     def update(self, energies: ArrayLike, sum_energy: float) -> CoherenceEstimate:
         """Return the estimate after one more round.
 
@@ -114,10 +133,17 @@ class CoherenceEstimate:
             Squared norm of each arrived block update, divided by the square of its relative size.
         sum_energy : float
             Squared norm of the sum of the updates, each divided by its relative size.
+
+        Raises
+        ------
+        ValueError
+            If an energy is negative. Energies that are not finite are passed over.
         """
         norms = np.asarray(energies, dtype=np.float64)
+        if (norms < 0.0).any() or sum_energy < 0.0:
+            raise ValueError(f"energies and sum_energy must be at least 0; got {min(float(norms.min()), sum_energy):g}")
         k = norms.size
-        if k == 0 or not np.isfinite(norms).all() or norms.mean() <= 0.0:
+        if k == 0 or not np.isfinite(norms).all() or not np.isfinite(sum_energy) or norms.mean() <= 0.0:
             return self
         energy = float(norms.mean())
         past = self.forgetting if self.observed else 0.0
@@ -132,7 +158,10 @@ class CoherenceEstimate:
         )
 
     def gram(self, relative_size: ArrayLike) -> GramModel:
-        """Return the Gram model of blocks with the given weights, shape (n_blocks,)."""
+        """Return the Gram model of blocks with the given weights, shape (n_blocks,), in units of the mean energy.
+
+        Only ratios matter to a decoder, and updates may become as small as they like.
+        """
         size = np.asarray(relative_size, dtype=np.float64)
-        shared = float(np.clip(self.overlap, 0.0, 0.999 * self.energy))
-        return GramModel((self.energy - shared) * size**2, np.sqrt(shared) * size)
+        shared = float(np.clip(self.overlap / self.energy, 0.0, 0.999))
+        return GramModel((1.0 - shared) * size**2, np.sqrt(shared) * size)

@@ -33,6 +33,14 @@ def check_integer(name: str, value: object, *, low: int, high: int | None = None
     return number
 
 
+def check_indices(name: str, value: ArrayLike) -> NDArray[np.intp]:
+    """Return `value` as a vector of indices, or raise ValueError unless it holds integers of at least 0."""
+    given = np.asarray(value)
+    if given.ndim != 1 or (given.size and not np.issubdtype(given.dtype, np.integer)) or (given < 0).any():
+        raise ValueError(f"{name} must be integers of at least 0, in one dimension; got {given.tolist()}")
+    return given.astype(np.intp)
+
+
 def check_positive(name: str, value: object) -> float:
     """Return `value` as a finite float above zero, or raise ValueError."""
     if isinstance(value, bool) or not isinstance(value, Real) or not np.isfinite(float(value)) or value <= 0:

@@ -88,3 +88,11 @@ def test_the_plot_is_drawn(tmp_path) -> None:  # type: ignore[no-untyped-def]
     options = {"clients": 10, "deadline": 1.5, "draws": 2, "schemes": schemes}
     draw_comparison(tmp_path / "x.png", lambda rho: compare("paper", coherence=rho, **options), "title")  # type: ignore[arg-type]
     assert (tmp_path / "x.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_several_cells_come_from_one_command() -> None:
+    options = ["analyze", "--clients", "6", "--draws", "2", "--scheme", "sgc", "--tau", "1.1", "--tau", "1.5"]
+    printed = CliRunner().invoke(app, [*options, "--coherence", "0", "--coherence", "0.5", "--json"])
+    cells = {(line["tau"], line["coherence"]) for line in json.loads(printed.stdout)}
+    assert cells == {(1.1, 0.0), (1.1, 0.5), (1.5, 0.0), (1.5, 0.5)}
+    assert CliRunner().invoke(app, options).stdout.count("deadline 1.") == 2

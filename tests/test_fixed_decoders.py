@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from fedgc.codes import Chain, Code, CommonShard, FractionalRepetition, MatrixCode, StochasticGradientCode, Uncoded
-from fedgc.decoders import FixedAlignedDecoder, FixedDecoder, FixedGeneralDecoder
+from fedgc.decoders import CalibrationStatus, FixedAlignedDecoder, FixedDecoder, FixedGeneralDecoder
 from fedgc.gram import GramModel
 
 RNG = np.random.default_rng([31, 7])
@@ -75,6 +75,17 @@ def test_the_closed_form_for_aligned_updates_is_stationary(name: str) -> None:
     assert stationarity(matrix, code.encoding_matrix != 0, np.ones((m, m))) < 1e-8
     if name in ("scheme I", "scheme II", "stochastic"):  # joined: Theorem 1
         np.testing.assert_allclose(matrix.sum(axis=1), m / DELTA / (1 / DELTA).sum(), rtol=1e-10)
+
+
+def test_what_cannot_be_solved_is_still_unbiased_and_says_so() -> None:
+    p, size = np.array([0.1, 0.5, 0.9, 0.1]), 1e6
+    code = MatrixCode([[1, 0, 0, 1], [0, 1, 1, 0], [0, 1, 0, 1], [1, 0, 1, 0]])
+    gram = GramModel(np.full(4, 1e-4), [size, 1.0, size / 2, 1.0])
+    calibrated = FixedGeneralDecoder().calibrate(code, p, gram)
+    best = FixedGeneralDecoder().calibrate(code, p, GramModel(np.full(4, 1e-4), [1e4, 1.0, 5e3, 1.0])).residual_error
+    assert calibrated.status is CalibrationStatus.INACCURATE or calibrated.residual_error < best * (1 + 1e-3)
+    singular = FixedGeneralDecoder().calibrate(Uncoded(2, 2), [0.5, 0.5], GramModel([1e-6, 1e6], [1e5, 1.0]))
+    np.testing.assert_allclose(singular.code.encoding_matrix, np.eye(2))
 
 
 def test_unknown_solvers_are_refused() -> None:

@@ -68,8 +68,8 @@ def test_coherence_recovers_the_model_that_made_the_updates() -> None:
     for value, series, truth in ((estimate.energy, energies, shared + own), (estimate.overlap, overlaps, shared)):
         assert value == pytest.approx(truth, abs=5 * np.std(series) / np.sqrt(199) + 1e-3)
     gram = estimate.gram(size)
-    np.testing.assert_allclose(gram.coherent, np.sqrt(estimate.overlap) * size)
-    np.testing.assert_allclose(gram.incoherent + gram.coherent**2, estimate.energy * size**2)
+    np.testing.assert_allclose(gram.coherent, np.sqrt(estimate.overlap / estimate.energy) * size)
+    np.testing.assert_allclose(gram.incoherent + gram.coherent**2, size**2)
 
 
 def test_coherence_survives_degenerate_rounds() -> None:

@@ -166,6 +166,8 @@ def test_many_clients_report_what_drawing_leaves() -> None:
     code, gram = Chain(p), GramModel.uniform(24, 0.3)
     calibrated = OptimalUnbiasedDecoder(draws=3000, seed=1).calibrate(code, p, gram)
     assert 0 < calibrated.bias_standard_error < 0.1
+    assert calibrated.bias is None
+    assert analyse(calibrated, p, gram, rng=rng, draws=100).standard_error > 0
     fresh = np.array([calibrated.decode(rng.random(24) >= p).coverage for _ in range(3000)])
     # Bias of the calibration and noise of the check are of equal size and independent; z = 5 over 24 shards.
     assert np.abs(fresh.mean(axis=0) - 1).max() < 5 * np.sqrt(2) * calibrated.bias_standard_error

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from fedgc.arrivals.base import ArrivalModel, Part
-from fedgc.validation import check_straggle_prob
+from fedgc.validation import check_integer, check_straggle_prob
 
 
 class IndependentArrivals(ArrivalModel):
@@ -31,6 +31,7 @@ class IndependentArrivals(ArrivalModel):
     """
 
     def __init__(self, straggle_prob: ArrayLike) -> None:
+        check_integer("number of probabilities in straggle_prob", np.size(np.asarray(straggle_prob)), low=1)
         self.straggle_prob = check_straggle_prob(straggle_prob, np.size(np.asarray(straggle_prob)))
         self.n_rows = self.straggle_prob.size
 

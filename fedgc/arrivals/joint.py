@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from fedgc.arrivals.base import ArrivalModel, Part, possible_part
-from fedgc.validation import check_integer, check_vector
+from fedgc.validation import check_indices, check_integer, check_vector
 
 #: How far probabilities may be from a sum of one; they are then divided by their sum.
 _SUM_TOLERANCE = 1e-9
@@ -58,7 +58,7 @@ class JointArrivals(ArrivalModel):
         self.n_rows = check_integer("n_rows", n_rows, low=1)
         checked = []
         for index, (given_rows, given_outcomes, given_probability) in enumerate(parts):
-            rows, outcomes = np.array(given_rows, dtype=np.intp), np.array(given_outcomes)
+            rows, outcomes = check_indices(f"rows of part {index}", given_rows), np.array(given_outcomes)
             if outcomes.dtype != np.bool_ or outcomes.ndim != 2 or outcomes.shape[1:] != rows.shape:
                 raise ValueError(
                     f"outcomes of part {index} must be boolean of shape (n_outcomes, {rows.size}); "

@@ -37,6 +37,8 @@ class ProgressArrivals(ArrivalModel):
     """
 
     def __init__(self, code: WorkLists, progress_prob: Sequence[ArrayLike]) -> None:
+        if not isinstance(code, WorkLists):
+            raise ValueError(f"code must be WorkLists; got {type(code).__name__}")
         self.n_rows = code.n_rows
         if len(progress_prob) != code.n_clients:
             raise ValueError(

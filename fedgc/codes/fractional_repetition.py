@@ -9,7 +9,7 @@ from numpy.typing import ArrayLike
 from scipy import sparse
 
 from fedgc.codes.base import Blocks, Code
-from fedgc.validation import check_integer
+from fedgc.validation import check_indices, check_integer
 
 
 class FractionalRepetition(Code):
@@ -51,8 +51,8 @@ class FractionalRepetition(Code):
     """
 
     def __init__(self, block_of_client: ArrayLike, block_of_shard: ArrayLike) -> None:
-        of_client = np.array(block_of_client, dtype=np.intp)
-        of_shard = np.array(block_of_shard, dtype=np.intp)
+        of_client = check_indices("block_of_client", block_of_client)
+        of_shard = check_indices("block_of_shard", block_of_shard)
         self.n_clients, self.n_shards = of_client.size, of_shard.size
         check_integer("number of clients", self.n_clients, low=1)
         check_integer("number of shards", self.n_shards, low=1)

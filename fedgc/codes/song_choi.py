@@ -31,6 +31,8 @@ def optimal_row_sums(straggle_prob: ArrayLike, n_shards: int) -> NDArray[np.floa
     >>> optimal_row_sums([0.5, 0.75], 4).tolist()
     [3.0, 1.0]
     """
+    check_integer("number of probabilities in straggle_prob", np.size(np.asarray(straggle_prob)), low=1)
+    check_integer("n_shards", n_shards, low=1)
     prob = check_straggle_prob(straggle_prob, np.size(np.asarray(straggle_prob)))
     shares, _ = odds_shares(prob, np.zeros(prob.size, dtype=np.intp), 1)
     return n_shards * shares

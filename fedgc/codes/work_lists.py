@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from scipy import sparse
 
 from fedgc.codes.base import Code
-from fedgc.validation import check_integer
+from fedgc.validation import check_indices, check_integer
 
 Segments = Sequence[Sequence[int]]
 
@@ -117,8 +117,10 @@ class WorkLists(Code):
 
 
 def _segments(client: int, given: Sequence[int] | Segments, n_shards: int) -> list[NDArray[np.intp]]:
-    nested = len(given) > 0 and all(np.ndim(entry) == 1 for entry in given)
-    segments = [np.array(segment, dtype=np.intp) for segment in (given if nested else [given])]
+    nested = isinstance(given, Sequence) and len(given) > 0 and all(np.ndim(entry) == 1 for entry in given)
+    if not isinstance(given, (Sequence, np.ndarray)):
+        raise ValueError(f"list of client {client} must be a sequence of shards; got {given!r}")
+    segments = [check_indices(f"list of client {client}", segment) for segment in (given if nested else [given])]
     shards = np.concatenate(segments)
     if min(segment.size for segment in segments) == 0:
         raise ValueError(f"list of client {client} must have at least one shard in every segment; got none")

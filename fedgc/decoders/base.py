@@ -81,7 +81,7 @@ class CalibratedDecoder(ABC):
         Predicted ``E[(v - 1)' G (v - 1)] / 1' G 1``, or None if there is no closed form;
         :func:`fedgc.analysis.analyse` then finds it.
     bias : ndarray of shape (n_shards,), or None
-        ``E[v] - 1``, likewise.
+        ``E[v] - 1``, likewise; None also if the calibration drew random arrivals.
     bias_standard_error : float
         Largest standard error of a shard's bias, where the calibration drew random arrivals; else 0.
     rounding : float

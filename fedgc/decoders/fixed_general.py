@@ -21,6 +21,8 @@ Vector = NDArray[np.float64]
 
 #: Floor of delta: a client that never straggles costs nothing, and the program would leave its coefficients open.
 _LEAST_DELTA = 1e-12
+#: Violation of the stationarity conditions up to which the coefficients count as the best.
+_STATIONARY = 1e-8
 
 
 class FixedGeneralDecoder(Decoder):
@@ -36,6 +38,9 @@ class FixedGeneralDecoder(Decoder):
 
     That the columns sum to one is then a symmetric positive definite system for lambda: a diagonal minus one rank-one
     term per client, as sparse as the overlaps of the clients, solved by a sparse factorisation.
+
+    Where the input is so ill-conditioned that the conditions are not met to 1e-8, the better of what came out and the
+    coefficients for orthogonal updates is taken, and the status is ``INACCURATE``: unbiased, but perhaps not the best.
 
     Parameters
     ----------
@@ -74,8 +79,32 @@ class FixedGeneralDecoder(Decoder):
         shares, _ = odds_shares(straggle_prob[client], shard, code.n_shards)
         for _ in range(2):
             coefficients += shares * (1.0 - np.bincount(shard, coefficients, code.n_shards))[shard]
-        encoded = MatrixCode(sparse.csr_array((coefficients, (client, shard)), shape=copies.shape))
-        return CalibratedLinear(encoded, 1.0 / (1.0 - straggle_prob), arrivals, gram)
+
+        def calibrated(values: Vector) -> CalibratedLinear:
+            encoded = MatrixCode(sparse.csr_array((values, (client, shard)), shape=copies.shape))
+            return CalibratedLinear(encoded, 1.0 / (1.0 - straggle_prob), arrivals, gram)
+
+        best = calibrated(coefficients)
+        plain = calibrated(shares)
+        if plain.error < best.error:
+            best, coefficients = plain, shares
+        violation = _violation(coefficients, client, shard, delta=delta, gram=gram)
+        best.rounding = float(4.0 * np.finfo(np.float64).eps * np.abs(coefficients).max())
+        best.residual_error_rounding = violation * best.error if violation > _STATIONARY else 0.0
+        return best
+
+
+def _violation(
+    own: Vector, client: NDArray[np.intp], shard: NDArray[np.intp], *, delta: Vector, gram: GramModel
+) -> float:
+    """Return how far ``delta_i (G a_i)_j`` differs between the holders of a shard, relative to the largest of them."""
+    along = np.bincount(client, own * gram.coherent[shard])[client]
+    gradient = delta[client] * (gram.incoherent[shard] * own + gram.coherent[shard] * along)
+    high, low = np.full(gram.incoherent.size, -np.inf), np.full(gram.incoherent.size, np.inf)
+    np.maximum.at(high, shard, gradient)
+    np.minimum.at(low, shard, gradient)
+    largest = float(np.abs(gradient).max())
+    return float((high - low).max()) / largest if largest > 0.0 else 0.0
 
 
 def _stationary(
@@ -93,7 +122,10 @@ def _stationary(
     scale = 1.0 / np.sqrt(diagonal)
     scaled = slope * scale[None, :]
     system = sparse.csc_array(sparse.eye_array(n_shards) - scaled.T @ scaled)
-    solver = splu(system)
+    try:
+        solver = splu(system)
+    except RuntimeError:  # singular to the last digit: the caller has a second choice
+        return np.zeros(client.size)
     wanted = scale.copy()
     inner = solver.solve(wanted)
     inner += solver.solve(wanted - system @ inner)

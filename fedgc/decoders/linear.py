@@ -38,7 +38,8 @@ class CalibratedLinear(CalibratedDecoder):
         else:
             variance = self._variance(arrivals, gram)
         ones = np.ones(code.n_shards)
-        self.residual_error = (gram.inner(self.bias, self.bias) + variance) / gram.inner(ones, ones)
+        self.error = (gram.inner(self.bias, self.bias) + variance) / gram.inner(ones, ones)
+        self.residual_error = self.error
 
     def _variance(self, arrivals: ArrivalModel, gram: GramModel) -> float:
         total = 0.0

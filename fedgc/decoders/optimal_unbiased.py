@@ -250,6 +250,7 @@ class _CalibratedForStates(CalibratedOptimal):
         """
         arrived = arrivals.draw(_VARIANCE_DRAWS, rng)
         coverage = np.array([self.decode(one).coverage for one in arrived])
+        self.bias = None  # not known any more
         self.bias_standard_error = float(np.sqrt(coverage.var(axis=0, ddof=1).max() / draws))
 
 
