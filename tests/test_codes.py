@@ -15,12 +15,14 @@ from fedgc.codes import (
     Code,
     CommonShard,
     CyclicRepetition,
+    ErasureHead,
     FractionalRepetition,
     MatrixCode,
     RandomRegularGraphCode,
     StochasticGradientCode,
     StochasticGradientCodeAuthors,
     Uncoded,
+    WorkLists,
     optimal_row_sums,
 )
 
@@ -152,6 +154,39 @@ def test_bernoulli_code_keeps_every_shard_unless_told(data: st.DataObject) -> No
     changed = kept.encoding_matrix != published.encoding_matrix
     assert (kept.encoding_matrix.sum(axis=0) >= 1).all()
     np.testing.assert_array_equal(changed.any(axis=0), published.encoding_matrix.sum(axis=0) == 0)
+
+
+@given(st.data())
+def test_erasure_head_forms_even_blocks_at_random(data: st.DataObject) -> None:
+    n_clients, n_shards, load, rng = draw(data)
+    code = ErasureHead(n_clients, n_shards, load, rng=rng)
+    assert_consistent(code)
+    members = np.bincount(code.blocks.of_client)
+    assert members.min() >= load
+    assert members.max() - members.min() <= 1
+    again = ErasureHead(n_clients, n_shards, load, rng=rng)
+    assert sorted(again.blocks.of_client) == sorted(code.blocks.of_client)
+
+
+@given(st.data())
+def test_work_lists_send_the_longest_prefix_of_every_segment(data: st.DataObject) -> None:
+    n_clients, n_shards, _, rng = draw(data)
+    lists = []
+    for _ in range(n_clients):
+        order = rng.permutation(n_shards).tolist()
+        cut = int(rng.integers(0, n_shards + 1))
+        lists.append([part for part in (order[:cut], order[cut:]) if part])
+    code = WorkLists(lists, n_shards)
+    assert code.load == n_clients
+    for client in range(n_clients):
+        done = code.shards_of(client)
+        rows = code.encoding_matrix[code.rows_of(client)]
+        for progress, sent in enumerate(code.progress_outcomes(client)):
+            # What is sent adds up to what is done, each shard once, and no segment sends twice.
+            expected = np.zeros(n_shards)
+            expected[done[:progress]] = 1.0
+            np.testing.assert_array_equal(rows[sent].sum(axis=0), expected)
+            assert sent.sum() <= len(lists[client])
 
 
 @given(st.data())

@@ -65,7 +65,8 @@ class OptimalUnbiasedDecoder(Decoder):
         R = sum over missing h of r_h t_h  /  (1 + sum over arrived h of r_h^2 / d_h).
 
     In words: keep what came, and let it stand in for the missing blocks as far as the blocks are alike. For r = 0 it is
-    inverse probability weighting; for d -> 0 it divides by who came. The target is not one, so the weights of a
+    inverse probability weighting. For d -> 0 what came adds up to the same whole in every round, which is dividing by
+    who came where the clients are equally reliable. The target is not one, so the weights of a
     complete round differ from one too: complete rounds make up for incomplete ones.
 
     A block counts once, however many of its members come; its weight is shared evenly among them, which changes nothing
