@@ -91,3 +91,10 @@ def test_what_cannot_be_solved_is_still_unbiased_and_says_so() -> None:
 def test_unknown_solvers_are_refused() -> None:
     with pytest.raises(ValueError, match="solver must be one of cvxpy, stationarity; got 'x'"):
         FixedGeneralDecoder(solver="x")
+
+
+@pytest.mark.parametrize("decoder", [FixedDecoder(), FixedAlignedDecoder(), FixedGeneralDecoder()])
+def test_shards_that_nobody_holds_are_refused(decoder: FixedDecoder) -> None:
+    code = MatrixCode([[1.0, 0.0]], allow_unheld=True)
+    with pytest.raises(ValueError, match="every shard must be held by a client; got none for shard 1"):
+        decoder.calibrate(code, [0.5], GramModel.uniform(2, 0.1))

@@ -186,6 +186,13 @@ class Decoder(ABC):
         return arrivals.straggle_prob
 
 
+def refuse_unheld(code: Code) -> None:
+    """Raise NoUnbiasedDecoderError if some shard has no holder, for rules that divide each shard among its holders."""
+    held = np.bincount(code.sparse_matrix.indices, minlength=code.n_shards)
+    if (held == 0).any():
+        raise NoUnbiasedDecoderError(f"every shard must be held by a client; got none for shard {int(held.argmin())}")
+
+
 def _refuse_unserved(code: Code, straggle_prob: NDArray[np.float64]) -> None:
     if straggle_prob.shape != (code.n_rows,) or not (straggle_prob == 1.0).any():
         return

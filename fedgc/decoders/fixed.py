@@ -9,7 +9,7 @@ from scipy import sparse
 
 from fedgc.arrivals import ArrivalModel
 from fedgc.codes import Code, MatrixCode
-from fedgc.decoders.base import CalibratedDecoder, Decoder
+from fedgc.decoders.base import CalibratedDecoder, Decoder, refuse_unheld
 from fedgc.decoders.linear import CalibratedLinear
 from fedgc.gram import GramModel
 from fedgc.odds import odds_shares
@@ -51,6 +51,7 @@ class FixedDecoder(Decoder):
         if code.blocks is not None:
             shares, _ = odds_shares(straggle_prob, code.blocks.of_client, code.blocks.n_blocks)
             return CalibratedLinear(code, shares * inverse_arrival, arrivals, gram)
+        refuse_unheld(code)
         copies = code.sparse_matrix.tocoo()
         holder, shard = copies.coords
         shares, _ = odds_shares(straggle_prob[holder], shard.astype(np.intp), code.n_shards)

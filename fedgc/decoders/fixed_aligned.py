@@ -11,7 +11,7 @@ from scipy.sparse.linalg import lsqr
 
 from fedgc.arrivals import ArrivalModel
 from fedgc.codes import Code, MatrixCode
-from fedgc.decoders.base import CalibratedDecoder, Decoder
+from fedgc.decoders.base import CalibratedDecoder, Decoder, refuse_unheld
 from fedgc.decoders.linear import CalibratedLinear
 from fedgc.gram import GramModel
 from fedgc.odds import odds_shares
@@ -45,6 +45,7 @@ class FixedAlignedDecoder(Decoder):
 
     def _calibrate(self, code: Code, arrivals: ArrivalModel, gram: GramModel) -> CalibratedDecoder:
         straggle_prob = self._straggle_prob(arrivals)
+        refuse_unheld(code)
         copies = code.sparse_matrix.tocoo()
         client, shard = (axis.astype(np.intp) for axis in copies.coords)
         n_clients, n_shards, n_copies = code.n_clients, code.n_shards, client.size

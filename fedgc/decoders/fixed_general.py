@@ -11,7 +11,7 @@ from scipy.sparse.linalg import splu
 
 from fedgc.arrivals import ArrivalModel
 from fedgc.codes import Code, MatrixCode
-from fedgc.decoders.base import CalibratedDecoder, Decoder
+from fedgc.decoders.base import CalibratedDecoder, Decoder, refuse_unheld
 from fedgc.decoders.linear import CalibratedLinear
 from fedgc.gram import GramModel
 from fedgc.odds import odds_shares
@@ -69,6 +69,7 @@ class FixedGeneralDecoder(Decoder):
 
     def _calibrate(self, code: Code, arrivals: ArrivalModel, gram: GramModel) -> CalibratedDecoder:
         straggle_prob = self._straggle_prob(arrivals)
+        refuse_unheld(code)
         copies = code.sparse_matrix.tocoo()
         client, shard = (axis.astype(np.intp) for axis in copies.coords)
         delta = np.maximum(straggle_prob / (1.0 - straggle_prob), _LEAST_DELTA)
