@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import resource
+
 import numpy as np
 import pytest
 from pytest_benchmark.fixture import BenchmarkFixture
@@ -26,6 +28,8 @@ def test_calibrate_whole_blocks(benchmark: BenchmarkFixture, n_blocks: int) -> N
     rounds = 3 if n_blocks > 10**5 else 10
     calibrated = benchmark.pedantic(OptimalUnbiasedDecoder().calibrate, (code, p, gram), rounds=rounds, warmup_rounds=1)
     assert calibrated.rounding < 1e-10
+    # The process's peak in kilobytes, sizes in growing order: nothing larger came before.
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss < 4 * 10**6
 
 
 @pytest.mark.parametrize("n_blocks", [10**4, 10**5, 10**6])

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from scipy.linalg import lu_factor, lu_solve
 
 from fedgc.calibration.block_states import Block
-from fedgc.calibration.projection import Projection, project
+from fedgc.calibration.projection import project
 from fedgc.calibration.quadrature import exponential_nodes
 
 Array = NDArray[np.float64]
@@ -189,21 +189,29 @@ def _group(members: NDArray[np.intp], blocks: list[Block]) -> _Group:
     probability = np.stack([block.probability for block in blocks])
     energy, coherent = np.stack([block.energy for block in blocks]), np.stack([block.coherent for block in blocks])
     states = np.stack([block.states for block in blocks])
-    rows = np.where(states[..., None], np.stack([block.coefficients for block in blocks])[:, None], 0.0)
-    shape = (*states.shape[:2], energy.shape[1])
-    there: Projection = project(
-        rows, np.broadcast_to(energy[:, None], shape), np.broadcast_to(coherent[:, None], shape)
-    )
+    coefficients = np.stack([block.coefficients for block in blocks])[:, None]
     basis, pivots = np.stack([block.basis for block in blocks]), np.stack([block.pivots for block in blocks])
-    mean_onto = np.einsum("ns,nsij->nij", probability, there.onto)
+    n, n_states, m = *probability.shape, energy.shape[1]
+    mean_onto, lost = np.zeros((n, m, m)), np.zeros((n, m))
+    pieces: list[tuple[Array, Array, Array]] = []
+    # Only a block with very many states needs more than one pass.
+    at_once = max(1, _CHUNK // (n * m * m))
+    for start in range(0, n_states, at_once):
+        part = slice(start, start + at_once)
+        rows = np.where(states[:, part, :, None], coefficients, 0.0)
+        shape = (*rows.shape[:2], m)
+        there = project(rows, np.broadcast_to(energy[:, None], shape), np.broadcast_to(coherent[:, None], shape))
+        mean_onto += np.einsum("ns,nsij->nij", probability[:, part], there.onto)
+        lost += np.einsum("ns,nsij->ni", probability[:, part], there.off)
+        pieces.append((there.z, there.missed, there.x))
+    z, missed, x = (np.concatenate(piece, axis=1) for piece in zip(*pieces, strict=True))
     at_pivots = np.take_along_axis(mean_onto, pivots[:, :, None], axis=1)
-    lost = np.einsum("ns,nsij->ni", probability, there.off)
     return _Group(
         members=members,
         probability=probability,
-        z=there.z,
-        missed=there.missed,
-        x=there.x,
+        z=z,
+        missed=missed,
+        x=x,
         mean_onto=np.einsum("nim,nrm->nir", at_pivots, basis),
         lost=np.take_along_axis(lost, pivots, axis=1),
         basis=basis,
