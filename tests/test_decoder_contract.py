@@ -7,10 +7,11 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from fedgc.codes import FractionalRepetition
+from fedgc.arrivals import ProgressArrivals
+from fedgc.codes import FractionalRepetition, WorkLists
 from fedgc.decoders import DECODERS, CalibratedDecoder, Decoder, DecodingStatus, FixedDecoder, OptimalUnbiasedDecoder
 from fedgc.gram import GramModel
-from tests.enumeration import assert_unbiased, exact_moments
+from tests.enumeration import arrival_sets, assert_unbiased, exact_moments
 
 CODES = {
     "one client": FractionalRepetition([0], [0, 0]),
@@ -167,3 +168,38 @@ class _Biased(Decoder):
 def test_a_biased_decoder_fails_the_contract(decoder: Decoder) -> None:
     with pytest.raises(AssertionError, match="bias"):
         assert_unbiased(decoder, CODES["pairs"], np.full(6, 0.4), GramModel.uniform(6, 0.3))
+
+
+@pytest.mark.parametrize("decoder", [kind() for kind in DECODERS.values()], ids=lambda decoder: decoder.name)
+def test_settled_means_that_more_arrivals_change_nothing(decoder: Decoder) -> None:
+    p = np.array([0.2, 0.5, 0.3, 0.6, 0.1])
+    gram = GramModel([1.0, 0.5, 2.0, 1.5], [0.4, 1.0, 0.2, 0.8])
+    code = FractionalRepetition([0, 1, 0, 1, 2], [0, 1, 1, 2])
+    calibrated = decoder.calibrate(code, p, gram)
+    everything = calibrated.decode(np.ones(5, dtype=bool)).coverage
+    for arrived, _ in arrival_sets(p):
+        if not calibrated.settled(arrived):
+            continue
+        for more, _ in arrival_sets(p):
+            np.testing.assert_allclose(calibrated.decode(arrived | more).coverage, everything, atol=1e-12)
+
+
+def test_the_optimal_decoder_is_settled_as_soon_as_every_block_is_there() -> None:
+    code = FractionalRepetition([0, 1, 0, 1, 2], [0, 1, 1, 2])
+    calibrated = OptimalUnbiasedDecoder().calibrate(code, [0.2] * 5, GramModel.uniform(4, 0.5))
+    assert calibrated.settled([True, True, False, False, True])
+    assert not calibrated.settled([True, False, True, False, True])
+    lists = WorkLists([[[0], [1, 2]], [[2, 1], [0]]], 3)
+    progress = ProgressArrivals(lists, [[0.1, 0.2, 0.3, 0.4]] * 2)
+    listed = OptimalUnbiasedDecoder().calibrate(lists, progress, GramModel.uniform(3, 0.5))
+
+    def after(first: int, second: int) -> np.ndarray:
+        arrived = np.zeros(6, dtype=bool)
+        for client, done in ((0, first), (1, second)):
+            arrived[lists.rows_of(client)] = lists.progress_outcomes(client)[done]
+        return arrived
+
+    assert listed.settled(after(3, 0))
+    assert listed.settled(after(1, 2))
+    assert not listed.settled(after(1, 1))
+    assert not listed.settled(after(0, 2))

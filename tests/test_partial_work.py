@@ -265,3 +265,25 @@ def test_streaming_gives_the_same_sum(segments: list[list[int]]) -> None:
 def test_impossible_lists_and_models_are_refused(make, message: str) -> None:  # type: ignore[no-untyped-def]
     with pytest.raises(ValueError, match=message):
         make(WorkLists([[0, 1], [1, 0]], 2))
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_shards_recovered_singly_are_decoded_without_elimination_and_just_as_exactly(seed: int) -> None:
+    """One shard per segment: merged states must give what listing every combination of progress gives."""
+    rng = np.random.default_rng([22, seed])
+    orders = [[0, 1, 2, 3], [3, 2, 1, 0], [1, 3, 0, 2], [4, 5], [5, 4], [6]]
+    code = WorkLists([[[shard] for shard in order] for order in orders], 7)
+    arrivals = ProgressArrivals(code, [rng.dirichlet(np.ones(len(order) + 1)) for order in orders])
+    gram = GramModel(rng.uniform(0.2, 2, 7), rng.uniform(0, 1.5, 7))
+    calibrated = OptimalUnbiasedDecoder().calibrate(code, arrivals, gram)
+    moments = exact_moments(calibrated, arrivals, gram)
+    assert moments.bias < 1e-12
+    assert calibrated.residual_error == pytest.approx(moments.residual_error, rel=1e-11)
+    if seed < 2:
+        small = WorkLists([[[0], [1]], [[1], [0]]], 2)
+        chances = ProgressArrivals(small, [rng.dirichlet(np.ones(3)), rng.dirichlet(np.ones(3))])
+        energies = GramModel(rng.uniform(0.2, 2, 2), rng.uniform(0, 1.5, 2))
+        least = least_unbiased_error(small, chances, energies)
+        assert OptimalUnbiasedDecoder().calibrate(small, chances, energies).residual_error == pytest.approx(
+            least, rel=1e-6
+        )

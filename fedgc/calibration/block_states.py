@@ -16,9 +16,14 @@ from fedgc.errors import NoUnbiasedDecoderError
 from fedgc.gram import GramModel
 
 Array = NDArray[np.float64]
+#: The outcomes of a part and their probabilities.
+Outcomes = tuple[NDArray[np.bool_], Array]
 
 #: Up to this many states a block's states are all listed; beyond they are drawn.
 MOST_STATES = 2**16
+
+#: Combinations of outcomes that are looked at together when equal ones are merged.
+_MERGED_AT_ONCE = 2**19
 
 #: States rarer than this, relative to anything arriving at all, are left out: the numbers would underflow.
 _RAREST = 1e-40
@@ -39,8 +44,10 @@ class Block:
         The block's rows of the encoding matrix.
     coefficients : ndarray, shape (k, m)
         Those rows over the m super-shards; zero for a row that cannot arrive, which is then not used if it does.
-    states : ndarray of bool, shape (n_states, k)
-        Which rows have arrived in each state.
+    single : bool
+        Whether every row that may arrive is one super-shard, once: the states are then kept by super-shard, not by row.
+    states : ndarray of bool, shape (n_states, k), or (n_states, m) if `single`
+        Which rows have arrived in each state, or which super-shards.
     probability : ndarray, shape (n_states,)
         Probability of each state.
     drawn : bool
@@ -59,6 +66,7 @@ class Block:
     shards: NDArray[np.intp]
     rows: NDArray[np.intp]
     coefficients: Array
+    single: bool
     states: NDArray[np.bool_]
     probability: Array
     drawn: bool
@@ -70,8 +78,8 @@ class Block:
 
     @property
     def shape(self) -> tuple[int, int, int, int]:
-        """Numbers of rows, super-shards, states and reachable directions."""
-        return (*self.coefficients.shape, self.states.shape[0], self.pivots.size)
+        """Numbers of rows (of super-shards, if `single`), super-shards, states and reachable directions."""
+        return self.states.shape[1], self.energy.size, self.states.shape[0], self.pivots.size
 
 
 def find_blocks(
@@ -116,13 +124,9 @@ def find_blocks(
             continue  # a client without a shard
         if own_parts.size == 0:
             raise NoUnbiasedDecoderError(f"every shard must be held by a client; got none for shard {int(shards[0])}")
-        members = [parts[index] for index in own_parts]
-        states, probability, drawn = _states([(part.outcomes, part.probability) for part in members], draws, rng)
-        rows = np.concatenate([part.rows for part in members])
-        coefficients = matrix[rows][:, shards].toarray()
-        blocks.append(
-            _block(shards, rows, coefficients, states=states, probability=probability, drawn=drawn, gram=gram)
-        )
+        members = [(parts[index].outcomes, parts[index].probability) for index in own_parts]
+        rows = np.concatenate([parts[index].rows for index in own_parts])
+        blocks.append(_block(shards, rows, matrix[rows][:, shards].toarray(), members, gram, draws=draws, rng=rng))
     return blocks
 
 
@@ -132,43 +136,89 @@ def _grouped(label: NDArray[np.intp], n_labels: int) -> list[NDArray[np.intp]]:
     return np.split(order, ends[:-1])
 
 
-def _states(
-    parts: list[tuple[NDArray[np.bool_], Array]], draws: int, rng: np.random.Generator
-) -> tuple[NDArray[np.bool_], Array, bool]:
+def _states(parts: list[Outcomes], draws: int, rng: np.random.Generator) -> tuple[NDArray[np.bool_], Array, bool]:
     """Return the possible combinations of the parts' outcomes, or random ones if there are too many."""
-    possible = [(outcomes[probability > 0], probability[probability > 0]) for outcomes, probability in parts]
     total = 1
-    for _, probability in possible:
+    for _, probability in parts:
         total *= probability.size
     if total > MOST_STATES:
-        picks = [rng.choice(p.size, size=draws, p=p / p.sum()) for _, p in possible]
-        states = np.concatenate([outcomes[pick] for (outcomes, _), pick in zip(possible, picks, strict=True)], axis=1)
-        return states, np.full(draws, 1.0 / draws), True
+        return (*_drawn(parts, draws, rng), True)
     number = np.arange(total)
     columns, weight = [], np.ones(total)
-    for outcomes, probability in possible:
+    for outcomes, probability in parts:
         number, pick = np.divmod(number, probability.size)
         columns.append(outcomes[pick])
         weight *= probability[pick]
     return np.concatenate(columns, axis=1), weight, False
 
 
+def _drawn(parts: list[Outcomes], draws: int, rng: np.random.Generator) -> tuple[NDArray[np.bool_], Array]:
+    picks = [rng.choice(p.size, size=draws, p=p / p.sum()) for _, p in parts]
+    states = np.concatenate([outcomes[pick] for (outcomes, _), pick in zip(parts, picks, strict=True)], axis=1)
+    return states, np.full(draws, 1.0 / draws)
+
+
+def _single_states(
+    parts: list[Outcomes], reach: list[NDArray[np.bool_]], draws: int, rng: np.random.Generator
+) -> tuple[NDArray[np.bool_], Array, bool]:
+    """Return the sets of super-shards that may arrive; `reach` tells which super-shard each of a part's rows is.
+
+    Many combinations of outcomes make the same set: they are merged part by part, so that the sets stay few where the
+    combinations would be millions.
+    """
+    m = reach[0].shape[1]
+    states, weight = np.zeros((1, m), dtype=np.bool_), np.ones(1)
+    for (outcomes, probability), rows in zip(parts, reach, strict=True):
+        sets = outcomes @ rows
+        if states.shape[0] * sets.shape[0] > _MERGED_AT_ONCE:
+            break
+        union = (states[:, None, :] | sets[None, :, :]).reshape(-1, m)
+        states, weight = _merged(union, np.outer(weight, probability).ravel())
+    else:
+        if states.shape[0] <= MOST_STATES:
+            return states, weight, False
+    drawn, share = _drawn(parts, draws, rng)
+    return (*_merged(drawn @ np.concatenate(reach), share), True)
+
+
+def _merged(states: NDArray[np.bool_], weight: Array) -> tuple[NDArray[np.bool_], Array]:
+    packed = np.ascontiguousarray(np.packbits(states, axis=1))
+    key = packed.view(np.dtype((np.void, packed.shape[1]))).ravel()
+    _, first, inverse = np.unique(key, return_index=True, return_inverse=True)
+    return states[first], np.bincount(inverse.ravel(), weight, first.size).astype(np.float64)
+
+
+def _super_shards(coefficients: Array, possible: NDArray[np.bool_]) -> tuple[Array, NDArray[np.intp]]:
+    """Return the rows over super-shards, zero where they cannot arrive, and the super-shard of each shard."""
+    merged, super_shard = np.unique(coefficients * possible[:, None], axis=1, return_inverse=True)
+    return merged, super_shard.reshape(-1)
+
+
 def _block(
     shards: NDArray[np.intp],
     rows: NDArray[np.intp],
     coefficients: Array,
-    *,
-    states: NDArray[np.bool_],
-    probability: Array,
-    drawn: bool,
+    parts: list[Outcomes],
     gram: GramModel,
+    *,
+    draws: int,
+    rng: np.random.Generator,
 ) -> Block:
+    parts = [(outcomes[probability > 0], probability[probability > 0]) for outcomes, probability in parts]
+    possible = np.concatenate([outcomes.any(axis=0) for outcomes, _ in parts])
+    merged, super_shard = _super_shards(coefficients, possible)
+    single = bool(((merged[possible] != 0.0).sum(axis=1) == 1).all() and (merged[possible].max(axis=1) == 1.0).all())
+    if single:
+        ends = np.cumsum([outcomes.shape[1] for outcomes, _ in parts])
+        reach = np.split(merged != 0.0, ends[:-1])
+        states, probability, drawn = _single_states(parts, reach, draws, rng)
+    else:
+        states, probability, drawn = _states(parts, draws, rng)
     rare = probability < _RAREST * probability[np.any(states, axis=1)].sum()
     left_out = float(probability[rare].sum())
     states, probability = states[~rare], probability[~rare]
-    seen = coefficients * np.any(states, axis=0)[:, None]
-    merged, super_shard = np.unique(seen, axis=1, return_inverse=True)
-    super_shard = super_shard.reshape(-1)
+    if not single:
+        merged, super_shard = _super_shards(coefficients, np.any(states, axis=0))
     m = merged.shape[1]
     energy = np.bincount(super_shard, gram.incoherent[shards], m).astype(np.float64)
     pivot, reduced = row_space(merged, energy)
@@ -184,6 +234,7 @@ def _block(
         shards=shards,
         rows=rows,
         coefficients=merged,
+        single=single,
         states=states,
         probability=probability,
         drawn=drawn,

@@ -90,6 +90,21 @@ def row_space(rows: Array, energy: Array) -> RowSpace:
     return RowSpace(~free_column.reshape(*batch, m), reduced.reshape(*batch, m, m))
 
 
+def project_single(arrived: NDArray[np.bool_], energy: Array, coherent: Array) -> Projection:
+    """Return the projection where every super-shard has arrived by itself or not at all, ``arrived`` of shape (..., m).
+
+    What :func:`project` gives for unit rows; matrices are returned as their diagonals, (..., m).
+    """
+    length = coherent / energy
+    return Projection(
+        arrived.astype(np.float64),
+        (~arrived).astype(np.float64),
+        np.where(arrived, length, 0.0),
+        np.where(arrived, 0.0, coherent),
+        np.where(arrived, coherent * length, 0.0).sum(axis=-1),
+    )
+
+
 def project(rows: Array, energy: Array, coherent: Array) -> Projection:
     """Return the projection onto the span of `rows`, (..., k, m), for energies d and coherent parts r, (..., m).
 

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from scipy.linalg import lu_factor, lu_solve
 
 from fedgc.calibration.block_states import Block
-from fedgc.calibration.projection import project
+from fedgc.calibration.projection import project, project_single
 from fedgc.calibration.quadrature import exponential_nodes
 
 Array = NDArray[np.float64]
@@ -175,10 +175,10 @@ def calibrate_states(blocks: Sequence[Block]) -> Target:
 def _stack(blocks: Sequence[Block]) -> list[_Group]:
     by_shape = defaultdict(list)
     for index, block in enumerate(blocks):
-        by_shape[block.shape].append(index)
+        by_shape[(*block.shape, block.single)].append(index)
     groups = []
-    for (_, m, n_states, _), members in by_shape.items():
-        at_once = max(1, _CHUNK // (n_states * m * m))
+    for (_, m, n_states, _, single), members in by_shape.items():
+        at_once = max(1, _CHUNK // (n_states * m * (1 if single else m)))
         for start in range(0, len(members), at_once):
             chunk = members[start : start + at_once]
             groups.append(_group(np.array(chunk), [blocks[index] for index in chunk]))
@@ -189,15 +189,22 @@ def _group(members: NDArray[np.intp], blocks: list[Block]) -> _Group:
     probability = np.stack([block.probability for block in blocks])
     energy, coherent = np.stack([block.energy for block in blocks]), np.stack([block.coherent for block in blocks])
     states = np.stack([block.states for block in blocks])
-    coefficients = np.stack([block.coefficients for block in blocks])[:, None]
+    single = blocks[0].single
     basis, pivots = np.stack([block.basis for block in blocks]), np.stack([block.pivots for block in blocks])
     n, n_states, m = *probability.shape, energy.shape[1]
     mean_onto, lost = np.zeros((n, m, m)), np.zeros((n, m))
     pieces: list[tuple[Array, Array, Array]] = []
     # Only a block with very many states needs more than one pass.
-    at_once = max(1, _CHUNK // (n * m * m))
+    at_once = max(1, _CHUNK // (n * m * (1 if single else m)))
     for start in range(0, n_states, at_once):
         part = slice(start, start + at_once)
+        if single:
+            there = project_single(states[:, part], energy[:, None], coherent[:, None])
+            mean_onto += np.einsum("ns,nsi,ij->nij", probability[:, part], there.onto, np.eye(m))
+            lost += np.einsum("ns,nsi->ni", probability[:, part], there.off)
+            pieces.append((there.z, there.missed, there.x))
+            continue
+        coefficients = np.stack([block.coefficients for block in blocks])[:, None]
         rows = np.where(states[:, part, :, None], coefficients, 0.0)
         shape = (*rows.shape[:2], m)
         there = project(rows, np.broadcast_to(energy[:, None], shape), np.broadcast_to(coherent[:, None], shape))

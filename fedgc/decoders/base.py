@@ -122,6 +122,21 @@ class CalibratedDecoder(ABC):
             status = DecodingStatus.COMPLETE if self._complete(came) else DecodingStatus.PARTIAL
         return Decoding(self._weights(came), status, self.code)
 
+    def settled(self, arrived: ArrayLike) -> bool:
+        """Return whether the coverage is what it would be with everything, so that waiting longer buys nothing.
+
+        A rule in which every arrival counts, even a further copy, is never settled before all have come.
+
+        Raises
+        ------
+        ValueError
+            If `arrived` is not a boolean vector with one entry per row of the encoding matrix.
+        """
+        return self._settled(check_arrived(arrived, self.code.n_rows))
+
+    def _settled(self, arrived: NDArray[np.bool_]) -> bool:
+        return False
+
     def _complete(self, arrived: NDArray[np.bool_]) -> bool:
         """Return whether every shard is in something that arrived."""
         return bool(arrived.all()) or bool((self._reach @ arrived > 0).all())

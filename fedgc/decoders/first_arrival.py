@@ -62,3 +62,6 @@ class _CalibratedFirstArrival(CalibratedDecoder):
         copies = np.bincount(self._of_client, arrived, self._n_blocks)
         # Copies of a block are equal: sharing its weight among them is the same as taking the first.
         return np.where(arrived, 1.0 / np.maximum(copies, 1.0)[self._of_client], 0.0)
+
+    def _settled(self, arrived: NDArray[np.bool_]) -> bool:
+        return bool((np.bincount(self._of_client[arrived], minlength=self._n_blocks) > 0).all())

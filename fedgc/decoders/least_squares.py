@@ -43,6 +43,9 @@ class LeastSquaresDecoder(Decoder):
         return _CalibratedLeastSquares(code)
 
 
+#: Coverage this close to one is full recovery.
+_ROUNDING = 1e-9
+
 #: Up to this many entries the arrived rows are solved as a dense matrix.
 _DENSE = 4 * 10**6
 
@@ -58,3 +61,6 @@ class _CalibratedLeastSquares(CalibratedDecoder):
         else:
             weights[arrived] = lsqr(rows.T, ones, atol=1e-14, btol=1e-14)[0]
         return weights
+
+    def _settled(self, arrived: NDArray[np.bool_]) -> bool:
+        return bool(np.abs(self.code.coverage(self._weights(arrived)) - 1.0).max() < _ROUNDING)

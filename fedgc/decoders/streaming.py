@@ -7,7 +7,7 @@ from collections.abc import Mapping
 import numpy as np
 
 from fedgc.decoders.base import CalibratedDecoder, DecodingStatus
-from fedgc.decoders.optimal_unbiased import CalibratedOptimal
+from fedgc.decoders.optimal_base import CalibratedOptimal
 from fedgc.encoding import Arrays, Update, add_scaled, zero_update
 from fedgc.validation import check_integer
 

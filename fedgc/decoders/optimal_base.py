@@ -1,0 +1,66 @@
+"""What the calibrated forms of the optimal decoder share: weights in two parts, of which one is known early."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fedgc.decoders.base import CalibratedDecoder
+from fedgc.gram import GramModel
+
+Vector = NDArray[np.float64]
+
+#: The remainder that bounds the bias of one shard is not reached by all at once.
+_RELATIVE_ROUNDING = 0.3
+
+
+class SplitWeights(NamedTuple):
+    """Decoding weights ``alone + common * R``: only the scalar R depends on other blocks.
+
+    Attributes
+    ----------
+    alone, common : ndarray, shape (n_rows,)
+        Zero for rows that did not arrive.
+    missing_mass : float
+        R, the coherent mass of what is missing over one plus that of what came.
+    """
+
+    alone: Vector
+    common: Vector
+    missing_mass: float
+
+
+class CalibratedOptimal(CalibratedDecoder):
+    """The optimal decoder for one round plan; :class:`fedgc.decoders.StreamingSum` decodes replies as they come."""
+
+    @abstractmethod
+    def split(self, arrived: NDArray[np.bool_]) -> SplitWeights:
+        """Return the decoding weights in two parts."""
+
+    @abstractmethod
+    def early_weights(self, row: int) -> tuple[float, float, int] | None:
+        """Return a row's `alone` and `common` and the id it shares with equal rows, or None if they depend on others.
+
+        They are known early if whatever else may arrive of the block has no shard in common with the row, or all.
+        """
+
+    def _weights(self, arrived: NDArray[np.bool_]) -> Vector:
+        alone, common, mass = self.split(arrived)
+        weights: Vector = alone + common * mass
+        return weights
+
+
+def predicted_residual_error(gram: GramModel, excess: Vector, rounding: float) -> tuple[float, float]:
+    """Return ``1' G (t - 1) / 1' G 1`` and how far rounding may have moved it.
+
+    A bias of beta moves it by ``t' G beta / 1' G 1``, since ``G E[Q]`` is symmetric.
+    """
+    ones = np.ones(excess.size)
+    whole = gram.inner(ones, ones)
+    target = 1.0 + excess
+    slope = float(np.abs(gram.incoherent * target + gram.coherent * (gram.coherent @ target)).sum())
+    # Rounding may leave a tiny negative value where nothing straggles.
+    return max(0.0, gram.inner(ones, excess) / whole), _RELATIVE_ROUNDING * rounding * slope / whole
