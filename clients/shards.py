@@ -9,20 +9,25 @@ from functools import wraps
 from typing import Any, cast
 
 import numpy as np
+from fedgc.clients.work import Budget, SegmentSums
 from flwr.app import Array, ArrayRecord, ConfigRecord, Context, Message, MetricRecord, RecordDict
 from numpy.typing import NDArray
 
 from fedgc.assignment import own_part
-from fedgc.encoding import Update, add_scaled, apply_update, difference, scaled, zero_update
+from fedgc.encoding import Update, difference
 from fedgc.protocol import (
+    BUSY_SECONDS,
     COEFFICIENTS,
     NUM_EXAMPLES,
     RECORD,
     RUN_SEED,
+    SEGMENTS,
     SERVER_ROUND,
     SHARD_EXAMPLES,
     SHARD_IDS,
     SHARD_SEED,
+    SUM,
+    WORK_SECONDS,
     shard_seed,
 )
 from fedgc.validation import check_integer
@@ -86,7 +91,8 @@ def gradient_coded(
     -----
     The reply carries ``global + sum_j a_j N_j update_j / sum_j N_j`` and ``num-examples`` = ``sum_j N_j``, with the
     assigned coefficients a_j and numbers of examples N_j. Without an assignment all a_j are one, and the reply is what
-    any FedAvg client would send.
+    any FedAvg client would send. On a work list the client stops before a shard that would end after the deadline, and
+    sends such a sum for every segment that it has begun.
 
     Examples
     --------
@@ -115,10 +121,13 @@ def gradient_coded(
             arrays = {name: array.numpy() for name, array in record.items()}
 
             run_seed, server_round = cast(int, assignment[RUN_SEED]), cast(int, sent.get(SERVER_ROUND, 0))
-            total: Update = zero_update(arrays)
+            budget = Budget(assignment)
+            sums = SegmentSums(arrays, cast(list[int], assignment.get(SEGMENTS, [len(shard_ids)])))
             examples: list[int] = []
             metric_sums: dict[str, tuple[float, int]] = {}
             for shard_id, coefficient in zip(shard_ids, coefficients, strict=True):
+                if not budget.has_time_for(len(examples)):
+                    break
                 config = ConfigRecord(dict(sent))
                 config[SHARD_SEED] = shard_seed(run_seed, server_round, shard_id)
                 # Records of its own for each shard: what a trainer writes into them must not reach the next one.
@@ -126,28 +135,21 @@ def gradient_coded(
                 extra = {"context": context} if wants_context else {}
                 update = trainer(shard_id, given, config, **extra)
                 count = _check_update(update, shard_id)
-                add_scaled(total, coefficient * count, _delta(update, arrays, shard_id))
+                sums.add(coefficient, count, _delta(update, arrays, shard_id))
                 examples.append(count)
+                budget.shard_done()
                 for name, value in update.metrics.items():
                     # Averaged over the shards that report it.
                     so_far, examples_so_far = metric_sums.get(name, (0.0, 0))
                     metric_sums[name] = so_far + count * float(value), examples_so_far + count
 
-            n_examples = sum(examples)
-            scale = max(n_examples, 1)
-            coded = apply_update(arrays, scaled(total, 1.0 / scale))
-            reply = RecordDict(
-                {
-                    arrayrecord_key: ArrayRecord({name: Array(value) for name, value in coded.items()}),
-                    "metrics": MetricRecord(
-                        {
-                            NUM_EXAMPLES: n_examples,
-                            **{name: value / max(n, 1) for name, (value, n) in metric_sums.items()},
-                        }
-                    ),
-                    RECORD: ConfigRecord({SHARD_IDS: list(shard_ids), SHARD_EXAMPLES: examples}),
-                }
-            )
+            means = {name: value / max(n, 1) for name, (value, n) in metric_sums.items()}
+            done = ConfigRecord({SHARD_IDS: list(shard_ids[: len(examples)]), SHARD_EXAMPLES: examples})
+            done[WORK_SECONDS], done[BUSY_SECONDS] = budget.spent(len(examples))
+            reply = RecordDict({"metrics": MetricRecord({NUM_EXAMPLES: sum(examples), **means}), RECORD: done})
+            for segment, coded in enumerate(sums.coded()):
+                name = arrayrecord_key if segment == 0 else SUM.format(segment)
+                reply[name] = ArrayRecord({key: Array(value) for key, value in coded.items()})
             return Message(reply, reply_to=message)
 
         return train

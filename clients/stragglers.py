@@ -53,7 +53,9 @@ def simulated_straggling(
             load = len(cast(list[int], configs[RECORD][SHARD_IDS]))
         else:
             load = len(own_part(client, fleet.n_clients, fleet.n_clients if num_shards is None else num_shards))
-        seconds = seconds_per_second * fleet.completion_time(client, server_round, load)
+        # Clients run in processes that share no clock but the day's; sessions and outages need nothing else in common.
+        now = time.time() % 86_400.0 / seconds_per_second
+        seconds = seconds_per_second * fleet.completion_time(client, server_round, load, now=now)
         limit = float(cast(float, configs[RECORD][DEADLINE])) if RECORD in configs else message.metadata.ttl
         if seconds > limit:
             time.sleep(limit)

@@ -23,6 +23,15 @@ SHARD_SEED = "shard-seed"
 RUN_SEED = "run-seed"
 #: float: seconds from the sending of a message in which its reply is of use.
 DEADLINE = "deadline"
+#: list of int, only with work lists: lengths of the segments of the list; the client sends one sum for each. It works
+#: down the list until the deadline, and the shard ids of its reply are those it has done.
+SEGMENTS = "segments"
+#: float, in a reply: seconds by the client's clock from the message to the end of its last shard, and to its reply.
+WORK_SECONDS, BUSY_SECONDS = "work-seconds", "busy-seconds"
+#: int, set by the embedded runtime, in which no time passes while a client runs: shards that are done by the deadline.
+SIMULATED_PROGRESS = "simulated-progress"
+#: Name of the ArrayRecord of each sum but the first, which is where Flower's strategies look for it.
+SUM = "fedgc-sum-{}"
 #: Flower's name for the round in the config that its strategies send.
 SERVER_ROUND = "server-round"
 #: Flower's name for the weight of a reply.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 
 from flwr.app import Message, RecordDict
 from flwr.proto.node_pb2 import NodeInfo
@@ -10,7 +10,7 @@ from flwr.serverapp import Grid
 from flwr.supercore.run import Run
 
 from fedgc.clock import Clock, WallClock
-from fedgc.deadline import collect_replies
+from fedgc.deadline import Collected, collect_replies
 
 
 def clock_of(grid: Grid) -> Clock:
@@ -31,12 +31,23 @@ class DeadlineGrid(Grid):
         The runtime's grid.
     train_timeout : callable
         Seconds that training messages may take, asked anew in every round.
+    enough : callable
+        Asked with all replies so far whether a training round may end early.
+
+    Attributes
+    ----------
+    collected : Collected or None
+        What came in the last training round, and when.
     """
 
-    def __init__(self, grid: Grid, train_timeout: Callable[[], float]) -> None:
+    def __init__(
+        self, grid: Grid, train_timeout: Callable[[], float], enough: Callable[[Sequence[Message]], bool]
+    ) -> None:
         self._grid = grid
         self._train_timeout = train_timeout
+        self._enough = enough
         self.clock = clock_of(grid)
+        self.collected: Collected | None = None
 
     def set_run(self, run: Run) -> None:
         """Set the run of the wrapped grid."""
@@ -76,6 +87,9 @@ class DeadlineGrid(Grid):
         """
         batch = list(messages)
         if any(message.metadata.message_type.split(".")[0] == "train" for message in batch):
-            timeout = self._train_timeout()
+            self.collected = collect_replies(
+                self._grid, batch, timeout=self._train_timeout(), clock=self.clock, enough=self._enough
+            )
+            return self.collected.replies
         limit = float("inf") if timeout is None else timeout
-        return collect_replies(self._grid, batch, timeout=limit, clock=self.clock)
+        return collect_replies(self._grid, batch, timeout=limit, clock=self.clock).replies

@@ -10,17 +10,19 @@ from typing import cast
 import numpy as np
 from fedgc.strategies.deadline_grid import DeadlineGrid
 from fedgc.strategies.replies import read_reply
+from fedgc.strategies.tasks import ClientTask
 from flwr.app import Array, ArrayRecord, ConfigRecord, Message, MetricRecord, RecordDict
 from flwr.serverapp import Grid
 from flwr.serverapp.strategy import FedAvg, Result, Strategy
 from flwr.serverapp.strategy.strategy_utils import aggregate_metricrecords
 
+from fedgc.deadline import DeadlineRule, FixedDeadline
 from fedgc.decoders import DECODERS, Decoder
 from fedgc.encoding import Arrays, all_finite, apply_update
 from fedgc.errors import ReplyRejectedError
-from fedgc.protocol import COEFFICIENTS, DEADLINE, NUM_EXAMPLES, RECORD, RUN_SEED, SERVER_ROUND, SHARD_IDS
+from fedgc.protocol import DEADLINE, NUM_EXAMPLES, RECORD, RUN_SEED, SERVER_ROUND, SHARD_IDS
 from fedgc.reliability import ReliabilityPosterior
-from fedgc.round import CodedUpdate, RoundOutcome, RoundPlan, RoundState, finish_round, plan_round
+from fedgc.round import CodedUpdate, Planning, RoundOutcome, RoundPlan, RoundState, finish_round, plan_round
 from fedgc.validation import check_integer, check_positive, check_vector, one_of
 
 # A child of Flower's logger, so that its lines appear where the user looks for Flower's.
@@ -39,8 +41,12 @@ class RoundReport:
         Nodes that were asked.
     n_arrived : int
         Nodes whose coded update was used.
+    deadline : float
+        Seconds that the round might last.
     straggle_prob : ndarray, shape (n_clients,)
-        What the decoder assumed, in order of the node ids.
+        Probability to send nothing that the decoder assumed, in order of the node ids.
+    coverage : ndarray, shape (n_shards,)
+        How often each shard's update counts in the decoded one.
     predicted_residual_error : float or None
         Expected before the round: E|decoded - full|^2 / |full|^2; None if the decoder has no closed form for it.
     model_residual_error : float
@@ -52,7 +58,9 @@ class RoundReport:
     server_round: int
     n_clients: int
     n_arrived: int
+    deadline: float
     straggle_prob: np.ndarray[tuple[int, ...], np.dtype[np.float64]]
+    coverage: np.ndarray[tuple[int, ...], np.dtype[np.float64]]
     predicted_residual_error: float | None
     model_residual_error: float
     rejected: dict[int, str]
@@ -63,9 +71,15 @@ class _OpenRound:
     """A round between its sending and its decoding: a silent client is the plan minus the replies."""
 
     plan: RoundPlan
+    tasks: list[ClientTask]
     arrays: ArrayRecord
     messages: list[Message]
     deadline: float
+
+    def client_of(self, reply: Message) -> int | None:
+        """Return the client that a reply is from, None if it is to no message of this round."""
+        ids = {message.metadata.message_id: client for client, message in enumerate(self.messages)}
+        return ids.get(reply.metadata.reply_to_message_id)
 
 
 class GradientCoding(Strategy):
@@ -82,10 +96,20 @@ class GradientCoding(Strategy):
         The inner strategy; FedAvg by default.
     num_shards : int
         Number of data shards. Every client must be able to load any of them.
-    deadline : float
-        Seconds from sending a round's messages to decoding what has come.
+    deadline : float or DeadlineRule
+        Seconds from sending a round's messages to decoding what has come, or a rule from :mod:`fedgc.deadline` that
+        chooses them anew as clients become known.
     load : int
-        Copies of each shard, that is, how many times the computation of training without stragglers is paid.
+        Copies of each shard: how many clients hold it.
+    schedule : str
+        "full": every holder computes all its shards and then replies, so that the load is also how many times the
+        computation of training without stragglers is paid. "work-list": every client works down an ordered list until
+        the deadline, its own share first and then what others hold too, so that backup work fills idle time.
+    sums : str
+        What a client sends of its work list: one sum per "shard", per "share", or for the "whole": from the least
+        residual error to the fewest bytes.
+    early_end : bool
+        Whether a round ends before its deadline once nothing more could be gained.
     decoder : str or Decoder
         "optimal-unbiased" (least residual error among the unbiased rules) or "fixed" (weights settled before the
         round), or a decoder object.
@@ -131,8 +155,11 @@ class GradientCoding(Strategy):
         strategy: Strategy | None = None,
         *,
         num_shards: int,
-        deadline: float,
+        deadline: float | DeadlineRule,
         load: int = 2,
+        schedule: str = "full",
+        sums: str = "shard",
+        early_end: bool = True,
         decoder: str | Decoder = "optimal-unbiased",
         shard_examples: Sequence[int] | None = None,
         reliability: ReliabilityPosterior | None = None,
@@ -149,17 +176,21 @@ class GradientCoding(Strategy):
         if not isinstance(reliability, ReliabilityPosterior | None):
             raise ValueError(f"reliability must be a ReliabilityPosterior; got {reliability!r}")
         self.num_shards = check_integer("num_shards", num_shards, low=1)
-        self.deadline = check_positive("deadline", deadline)
+        self.deadline = deadline if isinstance(deadline, DeadlineRule) else FixedDeadline(deadline)
         self.first_deadline = None if first_deadline is None else check_positive("first_deadline", first_deadline)
-        self.load = check_integer("load", load, low=1)
-        if not isinstance(reassignment_gain, (int, float)) or not 0.0 <= float(reassignment_gain) <= 1.0:
-            raise ValueError(f"reassignment_gain must lie in [0, 1]; got {reassignment_gain!r}")
-        self.reassignment_gain = reassignment_gain
         if isinstance(decoder, str):
             decoder = DECODERS[one_of("decoder", decoder, list(DECODERS))]()
         if not isinstance(decoder, Decoder):
             raise ValueError(f"decoder must be a name or a Decoder; got {decoder!r}")
-        self.decoder: Decoder = decoder
+        self.planning = Planning(
+            load=load,
+            decoder=decoder,
+            schedule=schedule,
+            sums=sums,
+            deadline=self.deadline,
+            reassignment_gain=reassignment_gain,
+        )
+        self.early_end = bool(early_end)
         self.seed = check_integer("seed", seed, low=0)
         self.arrayrecord_key = arrayrecord_key
         self.configrecord_key = configrecord_key
@@ -173,17 +204,26 @@ class GradientCoding(Strategy):
         self.history: list[RoundReport] = []
         self._given_sizes = sizes
         self._open: _OpenRound | None = None
+        self._grid: DeadlineGrid | None = None
+
+    @property
+    def decoder(self) -> Decoder:
+        """The rule for the decoding weights."""
+        return self.planning.decoder
 
     def __repr__(self) -> str:
         """Return the strategy's name and options."""
-        return f"GradientCoding({self.strategy!r}, load={self.load}, decoder={self.decoder.name!r})"
+        return f"GradientCoding({self.strategy!r}, load={self.planning.load}, decoder={self.decoder.name!r})"
 
     def summary(self) -> None:
         """Log the options, then the inner strategy's."""
         logger.info("\t├──> Gradient coding settings:")
-        logger.info("\t│\t├── Shards: %d, each held by %d clients", self.num_shards, self.load)
+        logger.info("\t│\t├── Shards: %d, each held by %d clients", self.num_shards, self.planning.load)
+        logger.info("\t│\t├── Schedule: %s", self.planning.schedule)
         logger.info("\t│\t├── Decoder: %s", self.decoder.name)
-        logger.info("\t│\t└── Deadline: %g s (first round: %g s)", self.deadline, self.first_deadline or self.deadline)
+        rule = "" if isinstance(self.deadline, FixedDeadline) else f"{self.deadline.name}, at first "
+        first = self.first_deadline or self.deadline.initial
+        logger.info("\t│\t└── Deadline: %s%g s (first round: %g s)", rule, self.deadline.initial, first)
         self.strategy.summary()
 
     def start(  # noqa: PLR0917  (Flower's signature)
@@ -197,8 +237,11 @@ class GradientCoding(Strategy):
         evaluate_fn: Callable[[int, ArrayRecord], MetricRecord | None] | None = None,
     ) -> Result:
         """Run Flower's training loop with this strategy's deadline for training; `timeout` limits evaluation only."""
+        self._grid = DeadlineGrid(
+            grid, lambda: self._open.deadline if self._open else self.deadline.initial, self._settled
+        )
         return super().start(
-            grid=DeadlineGrid(grid, lambda: self._open.deadline if self._open else self.deadline),
+            grid=self._grid,
             initial_arrays=initial_arrays,
             num_rounds=num_rounds,
             timeout=timeout,
@@ -218,38 +261,28 @@ class GradientCoding(Strategy):
         self._open = None
         if not inner:
             return []
-        plan = plan_round(
-            self.state,
-            list(inner),
-            load=self.load,
-            decoder=self.decoder,
-            reassignment_gain=self.reassignment_gain,
-        )
-        deadline = self.deadline
+        plan = plan_round(self.state, list(inner), self.planning)
+        deadline = plan.deadline if plan.deadline is not None else self.deadline.initial
         if server_round == 1 and self.first_deadline is not None:
             deadline = self.first_deadline
+        tasks = [ClientTask.of(plan.decoder.code, client) for client in range(len(plan.node_ids))]
         messages = [
-            self._address(inner[node_id], plan, client, server_round, deadline)
-            for client, node_id in enumerate(plan.node_ids)
+            self._address(inner[node_id], task, server_round, deadline)
+            for node_id, task in zip(plan.node_ids, tasks, strict=True)
         ]
-        self._open = _OpenRound(plan, arrays, messages, deadline)
+        self._open = _OpenRound(plan, tasks, arrays, messages, deadline)
         return list(messages)
 
-    def _address(self, source: Message, plan: RoundPlan, client: int, server_round: int, deadline: float) -> Message:
+    def _address(self, source: Message, task: ClientTask, server_round: int, deadline: float) -> Message:
         """Return the inner strategy's message with the client's assignment added."""
         content = RecordDict(dict(source.content))
         for name, record in source.content.config_records.items():
             # Flower's strategies put one config into all messages: copy it before any change can reach the others.
             content[name] = ConfigRecord(dict(record))
         content.config_records.setdefault(self.configrecord_key, ConfigRecord())[SERVER_ROUND] = server_round
-        content[RECORD] = ConfigRecord(
-            {
-                SHARD_IDS: plan.decoder.code.shards_of(client).tolist(),
-                COEFFICIENTS: plan.decoder.code.coefficients_of(client).tolist(),
-                RUN_SEED: self.seed,
-                DEADLINE: deadline,
-            }
-        )
+        assignment = task.record()
+        assignment[RUN_SEED], assignment[DEADLINE] = self.seed, deadline
+        content[RECORD] = assignment
         return Message(
             content,
             dst_node_id=source.metadata.dst_node_id,
@@ -274,9 +307,10 @@ class GradientCoding(Strategy):
 
         updates = {client: update for client, (update, _) in accepted.items()}
         # Who makes another deadline than the usual says nothing about who makes the usual one.
-        learn = current.deadline == self.deadline
-        self.state, outcome = finish_round(self.state, current.plan, updates, arrays=arrays, learn=learn)
-        self._report(server_round, current.plan, len(updates), outcome, rejected)
+        learn = current.deadline == current.plan.deadline
+        waited = self._grid.collected.waited if self._grid is not None and self._grid.collected is not None else None
+        self.state, outcome = finish_round(self.state, current.plan, updates, arrays=arrays, learn=learn, waited=waited)
+        self._report(server_round, current, updates, outcome, rejected)
         if outcome.update is None:
             logger.warning("round %d: nothing arrived by the deadline, the model stays as it is", server_round)
             return None, None
@@ -299,16 +333,21 @@ class GradientCoding(Strategy):
         """Return what each client sent, by client index, and why other replies are left out, by node id."""
         accepted: dict[int, tuple[CodedUpdate, MetricRecord]] = {}
         rejected: dict[int, str] = {}
-        client_of = {message.metadata.message_id: client for client, message in enumerate(current.messages)}
+        seconds = self._seconds()
         for reply in replies:
-            client = client_of.get(reply.metadata.reply_to_message_id)
+            client = current.client_of(reply)
             # An error reply of the network itself comes from the SuperLink's id, so the message tells who is meant.
             node_id = reply.metadata.src_node_id if client is None else current.plan.node_ids[client]
             try:
                 if client is None or client in accepted:
                     raise ReplyRejectedError("not a first reply to a message of this round")
-                shards = current.plan.decoder.code.shards_of(client)
-                accepted[client] = read_reply(reply, arrays, shards, self._given_sizes[shards])
+                accepted[client] = read_reply(
+                    reply,
+                    arrays,
+                    current.tasks[client],
+                    self._given_sizes,
+                    seconds.get(reply.metadata.reply_to_message_id),
+                )
             except ReplyRejectedError as reason:
                 rejected[node_id] = str(reason)
         return accepted, rejected
@@ -335,14 +374,49 @@ class GradientCoding(Strategy):
         mean[key] = sum(cast(int, record[NUM_EXAMPLES]) for record in records)
         return mean
 
+    def _settled(self, replies: Sequence[Message]) -> bool:
+        """Return whether the replies so far settle the round, so that waiting longer buys nothing."""
+        current = self._open
+        if current is None or not self.early_end or not current.plan.decoder.ends_early:
+            return False
+        arrived = np.zeros(current.plan.decoder.code.n_rows, dtype=np.bool_)
+        for reply in replies:
+            client = current.client_of(reply)
+            if client is None or reply.has_error():
+                continue
+            # Only what a reply says of itself is looked at here; a bad one costs a round that ends too early.
+            done = reply.content.config_records.get(RECORD, ConfigRecord()).get(SHARD_IDS)
+            task = current.tasks[client]
+            if isinstance(done, list) and len(done) <= task.shards.size:
+                arrived[[row for row, _ in task.rows_after(len(done))]] = True
+        return current.plan.decoder.settled(arrived)
+
+    def _seconds(self) -> dict[str, float]:
+        """Return the seconds after which each reply came, by the id of its message."""
+        collected = self._grid.collected if self._grid is not None else None
+        if collected is None:
+            return {}
+        return {
+            reply.metadata.reply_to_message_id: seconds
+            for reply, seconds in zip(collected.replies, collected.seconds, strict=True)
+        }
+
     def _report(
-        self, server_round: int, plan: RoundPlan, n_arrived: int, outcome: RoundOutcome, rejected: dict[int, str]
+        self,
+        server_round: int,
+        current: _OpenRound,
+        updates: dict[int, CodedUpdate],
+        outcome: RoundOutcome,
+        rejected: dict[int, str],
     ) -> None:
+        plan = current.plan
         report = RoundReport(
             server_round=server_round,
             n_clients=len(plan.node_ids),
-            n_arrived=n_arrived,
+            n_arrived=sum(bool(update.sums) for update in updates.values()),
+            deadline=current.deadline,
             straggle_prob=plan.straggle_prob,
+            coverage=outcome.decoding.coverage,
             predicted_residual_error=outcome.predicted_residual_error,
             model_residual_error=outcome.model_residual_error,
             rejected=rejected,

@@ -5,17 +5,22 @@ from __future__ import annotations
 from typing import cast
 
 import numpy as np
-from flwr.app import ConfigRecord, Message, MetricRecord
+from fedgc.strategies.tasks import ClientTask
+from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord, RecordDict
 from numpy.typing import NDArray
 
-from fedgc.encoding import Arrays, all_finite, difference, scaled
+from fedgc.encoding import Arrays, Update, all_finite, difference, scaled
 from fedgc.errors import ReplyRejectedError
-from fedgc.protocol import NUM_EXAMPLES, RECORD, SHARD_EXAMPLES, SHARD_IDS
+from fedgc.protocol import BUSY_SECONDS, NUM_EXAMPLES, RECORD, SHARD_EXAMPLES, SHARD_IDS, SUM, WORK_SECONDS
 from fedgc.round import CodedUpdate
 
 
 def read_reply(
-    reply: Message, arrays: Arrays, assigned: NDArray[np.intp], known_sizes: NDArray[np.float64]
+    reply: Message,
+    arrays: Arrays,
+    task: ClientTask,
+    known_sizes: NDArray[np.float64],
+    seconds: float | None = None,
 ) -> tuple[CodedUpdate, MetricRecord]:
     """Turn a client's reply into its coded update and its metrics.
 
@@ -25,10 +30,12 @@ def read_reply(
         The reply.
     arrays : mapping of str to ndarray
         The global arrays that the client was sent.
-    assigned : ndarray of int, shape (n_assigned,)
-        The shards that the client was told to compute.
-    known_sizes : ndarray, shape (n_assigned,)
-        Number of examples of each of them, NaN where the server was not told.
+    task : ClientTask
+        What the client was told to do.
+    known_sizes : ndarray, shape (n_shards,)
+        Number of examples of each shard, NaN where the server was not told.
+    seconds : float, optional
+        Seconds from the message to the reply.
 
     Raises
     ------
@@ -38,24 +45,47 @@ def read_reply(
     Notes
     -----
     The reply's arrays are ``global + coded update / number of examples``, so that wrappers and mods which expect a
-    model find one; the coded update is recovered from the difference.
+    model find one; the coded update is recovered from the difference. On a work list there is one such record for each
+    segment of the list that the client has begun.
     """
     if reply.has_error():
         raise ReplyRejectedError(f"error {reply.error.code}: {reply.error.reason}")
     content = reply.content
-    if len(content.array_records) != 1 or len(content.metric_records) != 1 or RECORD not in content.config_records:
+    if not content.array_records or len(content.metric_records) != 1 or RECORD not in content.config_records:
         raise ReplyRejectedError(
             f"a reply must hold one ArrayRecord, one MetricRecord and the ConfigRecord {RECORD!r}; "
             f"got {sorted(content.keys())} (is the train function decorated with gradient_coded?)"
         )
-    shard_examples = _shard_examples(content.config_records[RECORD], assigned, known_sizes)
+    said = content.config_records[RECORD]
+    shards, shard_examples = _shard_examples(said, task, known_sizes)
     metrics = next(iter(content.metric_records.values()))
     n_examples = float(shard_examples.sum())
     if metrics.get(NUM_EXAMPLES) != n_examples:
         raise ReplyRejectedError(f"{NUM_EXAMPLES} must be {n_examples:g}; got {metrics.get(NUM_EXAMPLES)!r}")
     _check_metrics(metrics)
 
-    record = next(iter(content.array_records.values()))
+    rows = task.rows_after(shards.size)
+    records = _records(content, max(len(rows), 1))
+    sums, start = {}, 0
+    for record, (row, length) in zip(records, rows or [(-1, 0)], strict=True):
+        sums[row] = _read_sum(record, arrays, float(shard_examples[start : start + length].sum()))
+        start += length
+    sums.pop(-1, None)  # nothing was done: the record is checked, and holds no sum
+    work, busy = (_seconds(said.get(name)) for name in (WORK_SECONDS, BUSY_SECONDS))
+    return CodedUpdate(sums, shards, shard_examples, seconds, work, busy), metrics
+
+
+def _records(content: RecordDict, wanted: int) -> list[ArrayRecord]:
+    """Return the ArrayRecords of the sums in order: the one with the user's name for it first."""
+    later = [SUM.format(segment) for segment in range(1, wanted)]
+    first = [name for name in content.array_records if name not in later]
+    if len(first) != 1 or len(content.array_records) != wanted:
+        one = "one ArrayRecord" if wanted == 1 else f"{wanted} ArrayRecords, with {', '.join(later)} among them"
+        raise ReplyRejectedError(f"a reply must hold {one}; got {sorted(content.array_records)}")
+    return [content.array_records[name] for name in first + later]
+
+
+def _read_sum(record: ArrayRecord, arrays: Arrays, n_examples: float) -> Update:
     if set(record) != set(arrays):
         raise ReplyRejectedError(f"array names must be {sorted(arrays)}; got {sorted(record)}")
     received: dict[str, NDArray[np.generic]] = {}
@@ -77,7 +107,12 @@ def read_reply(
         total = scaled(difference(received, arrays), n_examples)
     if not all_finite(total):
         raise ReplyRejectedError("arrays must be finite when weighted by their examples; got values too large")
-    return CodedUpdate(total, shard_examples), metrics
+    return total
+
+
+def _seconds(value: object) -> float | None:
+    """Return a client's own time, or None if it makes no sense: it is not worth losing the update for."""
+    return float(value) if isinstance(value, (int, float)) and 0.0 <= float(value) < 1e12 else None
 
 
 def _check_metrics(metrics: MetricRecord) -> None:
@@ -91,11 +126,13 @@ def _check_metrics(metrics: MetricRecord) -> None:
 
 
 def _shard_examples(
-    record: ConfigRecord, assigned: NDArray[np.intp], known_sizes: NDArray[np.float64]
-) -> NDArray[np.float64]:
+    record: ConfigRecord, task: ClientTask, known_sizes: NDArray[np.float64]
+) -> tuple[NDArray[np.intp], NDArray[np.float64]]:
     shard_ids, examples = record.get(SHARD_IDS), record.get(SHARD_EXAMPLES)
-    if not isinstance(shard_ids, list) or shard_ids != assigned.tolist():
-        raise ReplyRejectedError(f"{SHARD_IDS} must be {assigned.tolist()}; got {shard_ids!r}")
+    assigned = task.shards.tolist()
+    if not isinstance(shard_ids, list) or shard_ids != (assigned[: len(shard_ids)] if task.partial else assigned):
+        beginning = "the beginning of " if task.partial else ""
+        raise ReplyRejectedError(f"{SHARD_IDS} must be {beginning}{assigned}; got {shard_ids!r}")
     if (
         not isinstance(examples, list)
         or len(examples) != len(shard_ids)
@@ -104,9 +141,8 @@ def _shard_examples(
         raise ReplyRejectedError(
             f"{SHARD_EXAMPLES} must be {len(shard_ids)} integers of at least 0; got {repr(examples)[:80]}"
         )
-    counts = np.array(cast(list[int], examples), dtype=np.float64)
-    if (np.isfinite(known_sizes) & (counts != known_sizes)).any():
-        raise ReplyRejectedError(
-            f"{SHARD_EXAMPLES} must be {known_sizes.tolist()} as the server knows; got {examples!r}"
-        )
-    return counts
+    shards = task.shards[: len(shard_ids)]
+    counts, known = np.array(cast(list[int], examples), dtype=np.float64), known_sizes[shards]
+    if (np.isfinite(known) & (counts != known)).any():
+        raise ReplyRejectedError(f"{SHARD_EXAMPLES} must be {known.tolist()} as the server knows; got {examples!r}")
+    return shards, counts

@@ -19,6 +19,7 @@ from fedgc.errors import ConfigError
 from fedgc.experiment.config import check_config, load_config
 from fedgc.experiment.display import results_table
 from fedgc.experiment.summary import StrategySummary
+from fedgc.fleets import ShiftedExponentialFleet
 
 EXPERIMENTS = Path(__file__).parents[1] / "experiments"
 SMALLEST = EXPERIMENTS / "smallest.toml"
@@ -106,10 +107,12 @@ BAD = {
     "(load may not exceed fleet.clients)",
     "strategies.1.load=0": "strategies.1.load must be greater than or equal to 1; got 0",
     "task.shards=1": "task.shards must be at least the number of blocks, fleet.clients // strategies.1.load = 2; got 1",
-    "fleet.model=gamma": "fleet.model must be one of log-normal, paper, shifted-exponential; got 'gamma'",
-    "fleet.preset=tablets": "fleet.preset must be one of paper, phones; got 'tablets'",
+    "fleet.model=gamma": "fleet.model must be one of log-normal, paper, pareto, shifted-exponential, trace; "
+    "got 'gamma'",
+    "fleet.preset=tablets": "fleet.preset must be one of accelerators, lambda, lognormal, paper, pareto, phones, "
+    "sessions, uneven; got 'tablets'",
     "fleet.dropout=1.5": "fleet.dropout must lie in [0, 1]; got 1.5 for client 0",
-    "fleet.speed=1": "fleet.speed must be one of dropout, leave_after, mean, overhead, shift, slow_factor, slow_prob "
+    "fleet.speed=1": f"fleet.speed must be one of {', '.join(sorted(ShiftedExponentialFleet.PARAMETERS))} "
     "in a shifted-exponential fleet; got 'speed'",
     "fleet.clients=none": "fleet.clients must be an integer from 1 to 10000000; got 'none'",
     "fleet=3": "fleet must be a valid dictionary; got 3",

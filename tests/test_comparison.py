@@ -75,7 +75,7 @@ def test_impossible_comparisons_are_refused(options: dict[str, float], message: 
 
 
 def test_unknown_fleets_and_schemes_are_refused(tmp_path) -> None:  # type: ignore[no-untyped-def]
-    with pytest.raises(ConfigError, match=r"fleet.preset must be one of paper, phones; got 'x'"):
+    with pytest.raises(ConfigError, match=r"fleet.preset must be one of accelerators, .*, uneven; got 'x'"):
         compare("x", clients=4, deadline=1.5, coherence=0.5, draws=1)
     with pytest.raises(ConfigError, match=r"scheme must be one of uncoded, scheme-I, .*; got 'y'"):
         select_schemes(["y"])

@@ -189,7 +189,7 @@ def test_the_optimal_decoder_is_settled_as_soon_as_every_block_is_there() -> Non
     calibrated = OptimalUnbiasedDecoder().calibrate(code, [0.2] * 5, GramModel.uniform(4, 0.5))
     assert calibrated.settled([True, True, False, False, True])
     assert not calibrated.settled([True, False, True, False, True])
-    lists = WorkLists([[[0], [1, 2]], [[2, 1], [0]]], 3)
+    lists = WorkLists([[[0], [1], [2]], [[2], [1], [0]]], 3)
     progress = ProgressArrivals(lists, [[0.1, 0.2, 0.3, 0.4]] * 2)
     listed = OptimalUnbiasedDecoder().calibrate(lists, progress, GramModel.uniform(3, 0.5))
 
@@ -203,3 +203,16 @@ def test_the_optimal_decoder_is_settled_as_soon_as_every_block_is_there() -> Non
     assert listed.settled(after(1, 2))
     assert not listed.settled(after(1, 1))
     assert not listed.settled(after(0, 2))
+
+
+def test_sums_that_could_still_be_told_apart_are_not_settled() -> None:
+    """Client 0 has sent all its sums, but a prefix from client 1 would split the second one."""
+    lists = WorkLists([[[0], [1, 2]], [[2, 1], [0]]], 3)
+    listed = OptimalUnbiasedDecoder().calibrate(
+        lists, ProgressArrivals(lists, [[0.1, 0.2, 0.3, 0.4]] * 2), GramModel.uniform(3, 0.5)
+    )
+    arrived = np.zeros(6, dtype=bool)
+    arrived[lists.rows_of(0)] = lists.progress_outcomes(0)[3]
+    assert not listed.settled(arrived)
+    arrived[lists.rows_of(1)] = lists.progress_outcomes(1)[1]
+    assert listed.settled(arrived)

@@ -26,8 +26,10 @@ from flwr.serverapp.strategy import (
     Strategy,
 )
 
+from fedgc.deadline import AutomaticDeadline, QuantileDeadline
 from fedgc.decoders import DECODERS, FixedDecoder
 from fedgc.fleets import build_fleet
+from fedgc.fleets.base import WorkDraw
 from fedgc.reliability import ReliabilityPosterior
 from fedgc.simulation import run_virtual
 from tests.apps import EXAMPLES, N_SHARDS, arrays_of, full_aggregate, initial_arrays, shard_app, steady, train
@@ -90,7 +92,7 @@ def test_flowers_privacy_wrapper_goes_around() -> None:
 @pytest.mark.parametrize("decoder", DECODERS)
 def test_does_not_wait_for_stragglers(decoder: str) -> None:
     fleet = steady(median=[1.0, 1.0, 1.0, 1.0, 1.0, 500.0])
-    strategy = coding(decoder=decoder)
+    strategy = coding(decoder=decoder, early_end=False)
     _, run = train(strategy, fleet, rounds=4)
     assert run.seconds == 40.0
     assert [report.n_arrived for report in strategy.history] == [5, 5, 5, 5]
@@ -100,14 +102,68 @@ def test_does_not_wait_for_stragglers(decoder: str) -> None:
 
 
 def test_ends_early_once_everyone_has_come() -> None:
-    _, run = train(coding(load=2), steady(median=[1.0, 1.0, 1.0, 1.0, 1.0, 1.5]), rounds=2)
+    fleet = steady(median=[1.0, 1.0, 1.0, 1.0, 1.0, 1.5])
+    _, run = train(coding(load=2, early_end=False), fleet, rounds=2)
     assert run.seconds == 6.0  # two shards each, at up to 1.5 seconds
+
+
+def test_ends_early_once_every_block_has_come() -> None:
+    fleet = steady(median=[1.0, 1.0, 1.0, 1.0, 1.0, 500.0])
+    strategy, patient = coding(load=2), coding(load=2, early_end=False)
+    _, run = train(strategy, fleet, rounds=4)
+    waited, _ = train(patient, fleet, rounds=1)
+    assert run.seconds == 8.0
+    # The first round decodes to the same whichever copy of a block is missing.
+    first, _ = train(coding(load=2), fleet)
+    for name, value in arrays_of(waited.arrays).items():
+        np.testing.assert_allclose(arrays_of(first.arrays)[name], value, atol=1e-6)
+    # Who was silent when a round ended has not been seen to miss, and not to come either.
+    last = strategy.history[-1].straggle_prob
+    assert last[:5].max() < last[5] < 0.9
+
+
+@pytest.mark.parametrize("sums", ["shard", "share", "whole"])
+def test_work_lists_count_what_is_done_by_the_deadline(sums: str) -> None:
+    """Five quick clients and one that never gets anything done: backup work covers for it."""
+    fleet = steady(median=[1.0, 1.0, 1.0, 1.0, 1.0, 500.0])
+    strategy = coding(load=2, schedule="work-list", sums=sums, deadline=3.5)
+    _, run = train(strategy, fleet, rounds=8)
+    assert run.seconds <= 8 * 3.5 + 1e-9
+    last = strategy.history[-1]
+    assert last.rejected == {}
+    assert last.n_arrived == 5
+    assert last.model_residual_error < 0.05
+
+
+def test_a_complete_round_of_work_lists_equals_fedavg() -> None:
+    """Steady clients that always finish: once that is known, the decoded update is the exact one."""
+    plain, _ = train(FedAvg(fraction_evaluate=0.0), steady(), rounds=1)
+    arrays = arrays_of(plain.arrays)
+    strategy = coding(load=1, schedule="work-list", deadline=50.0, decoder="least-squares")
+    coded, _ = train(strategy, steady(), rounds=1)
+    for name, value in arrays.items():
+        np.testing.assert_allclose(arrays_of(coded.arrays)[name], value, atol=1e-6)
+
+
+def test_an_automatic_deadline_finds_what_the_fleet_needs() -> None:
+    fleet = steady(median=[1.0, 1.2, 0.8, 1.0, 1.1, 0.9])
+    strategy = coding(load=2, schedule="work-list", deadline=AutomaticDeadline(initial=60.0))
+    train(strategy, fleet, rounds=12)
+    assert strategy.history[0].deadline == 60.0
+    assert 0.8 <= strategy.history[-1].deadline <= 6.0
+
+
+def test_a_quantile_deadline_drops_the_slow_ones() -> None:
+    fleet = steady(median=[1.0, 1.0, 1.0, 1.0, 1.0, 30.0])
+    strategy = coding(load=1, deadline=QuantileDeadline(0.7, initial=40.0), early_end=False)
+    train(strategy, fleet, rounds=10)
+    assert 0.9 < strategy.history[-1].deadline < 15.0
 
 
 def test_a_round_without_arrivals_leaves_the_model_and_goes_on(caplog: pytest.LogCaptureFixture) -> None:
     class Sometimes(type(steady())):  # type: ignore[misc]
-        def completion_time(self, client: int, server_round: int, load: float, *, stream: int = 0) -> float:
-            return 1.0 if server_round == 2 else np.inf
+        def draw(self, client: int, server_round: int, **_: object) -> WorkDraw:
+            return WorkDraw(1.0, 0.0, np.inf if server_round == 2 else 0.0)
 
     fleet = steady()
     fleet.__class__ = Sometimes

@@ -1,4 +1,4 @@
-"""What a run learns: reliability of the clients, coherence of their updates."""
+"""What a run learns about the updates: their coherence."""
 
 from __future__ import annotations
 
@@ -6,47 +6,6 @@ import numpy as np
 import pytest
 
 from fedgc.gram import CoherenceEstimate, GramModel
-from fedgc.reliability import ReliabilityPosterior
-
-
-def test_posterior_mean_is_the_closed_form_with_forgetting() -> None:
-    f, outcomes = 0.9, [True, False, True, True]
-    posterior = ReliabilityPosterior(2.0, 3.0, f)
-    for came in outcomes:
-        posterior = posterior.update({5: came})
-    weights = f ** np.arange(len(outcomes))[::-1]
-    missed = 3.0 + weights @ ~np.array(outcomes)
-    assert posterior.straggle_prob([5])[0] == pytest.approx(missed / (5.0 + weights.sum()), abs=1e-15)
-
-
-def test_posterior_converges_and_keeps_unseen_nodes_at_the_prior() -> None:
-    rng = np.random.default_rng(0)
-    posterior = ReliabilityPosterior(forgetting=1.0)
-    for _ in range(4000):
-        posterior = posterior.update({1: bool(rng.random() < 0.7)})
-    # z = 4 standard errors of a proportion over 4000 draws.
-    assert posterior.straggle_prob([1])[0] == pytest.approx(0.3, abs=4 * np.sqrt(0.21 / 4000))
-    assert posterior.straggle_prob([2])[0] == 0.5
-
-
-def test_posterior_never_claims_certainty() -> None:
-    posterior = ReliabilityPosterior(forgetting=1.0)
-    for _ in range(1000):
-        posterior = posterior.update({1: False, 2: True})
-    low, high = posterior.straggle_prob([2, 1])
-    assert 0 < low < high < 1
-
-
-def test_updating_leaves_the_old_posterior_alone() -> None:
-    first = ReliabilityPosterior()
-    first.update({1: True})
-    assert first.straggle_prob([1])[0] == 0.5
-
-
-@pytest.mark.parametrize("forgetting", [0.0, 1.1, -1.0])
-def test_forgetting_must_lie_in_range(forgetting: float) -> None:
-    with pytest.raises(ValueError, match=r"forgetting must lie in \(0, 1\]"):
-        ReliabilityPosterior(forgetting=forgetting)
 
 
 def test_coherence_recovers_the_model_that_made_the_updates() -> None:

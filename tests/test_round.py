@@ -7,7 +7,7 @@ import pytest
 
 from fedgc.decoders import DECODERS, Decoder, OptimalUnbiasedDecoder
 from fedgc.reliability import ReliabilityPosterior
-from fedgc.round import CodedUpdate, RoundPlan, RoundState, finish_round, plan_round
+from fedgc.round import CodedUpdate, Planning, RoundPlan, RoundState, finish_round, plan_round
 from tests.enumeration import arrival_sets
 
 ARRAYS = {"a": np.zeros(5), "b": np.zeros((2, 2), dtype=np.float32)}
@@ -32,7 +32,7 @@ def coded(plan: RoundPlan, client: int) -> CodedUpdate:
         name: sum(a * SIZES[j] * SHARD_UPDATES[j][name] for j, a in zip(shards, coefficients, strict=True))
         for name in ARRAYS
     }
-    return CodedUpdate(total, SIZES[shards])
+    return CodedUpdate({client: total}, shards, SIZES[shards])
 
 
 STATE = RoundState(SIZES, observed({11: (5, 1), 5: (1, 6), 7: (3, 3), 2: (2, 8), 9: (9, 0)}))
@@ -42,7 +42,7 @@ STATE = RoundState(SIZES, observed({11: (5, 1), 5: (1, 6), 7: (3, 3), 2: (2, 8),
 @pytest.mark.parametrize("load", [1, 2, 5])
 def test_decoded_update_is_unbiased_over_all_arrival_sets(decoder: Decoder, load: int) -> None:
     """The whole chain, from plan to decoded arrays, against the exact weighted mean of all shard updates."""
-    plan = plan_round(STATE, NODES, load=load, decoder=decoder)
+    plan = plan_round(STATE, NODES, Planning(load=load, decoder=decoder))
     mean = {name: np.zeros(value.shape) for name, value in ARRAYS.items()}
     for arrived, probability in arrival_sets(plan.straggle_prob):
         replies = {int(client): coded(plan, int(client)) for client in np.flatnonzero(arrived)}
@@ -57,14 +57,16 @@ def test_decoded_update_is_unbiased_over_all_arrival_sets(decoder: Decoder, load
 
 
 def test_nodes_are_told_apart_by_id_not_by_order() -> None:
-    plans = [plan_round(STATE, nodes, load=2, decoder=OptimalUnbiasedDecoder()) for nodes in (NODES, NODES[::-1])]
+    plans = [
+        plan_round(STATE, nodes, Planning(load=2, decoder=OptimalUnbiasedDecoder())) for nodes in (NODES, NODES[::-1])
+    ]
     assert plans[0].node_ids == plans[1].node_ids == tuple(sorted(NODES))
     np.testing.assert_array_equal(plans[0].code.encoding_matrix, plans[1].code.encoding_matrix)
     np.testing.assert_allclose(plans[0].straggle_prob, STATE.reliability.straggle_prob(sorted(NODES)))
 
 
 def test_probabilities_come_from_past_rounds_only() -> None:
-    plan = plan_round(STATE, NODES, load=2, decoder=OptimalUnbiasedDecoder())
+    plan = plan_round(STATE, NODES, Planning(load=2, decoder=OptimalUnbiasedDecoder()))
     before = plan.straggle_prob.copy()
     state, _ = finish_round(STATE, plan, {0: coded(plan, 0)}, arrays=ARRAYS)
     np.testing.assert_array_equal(plan.straggle_prob, before)
@@ -77,7 +79,7 @@ def test_probabilities_come_from_past_rounds_only() -> None:
 
 def test_unknown_sizes_are_learnt() -> None:
     state = RoundState(np.full(6, np.nan), STATE.reliability)
-    plan = plan_round(state, NODES, load=2, decoder=OptimalUnbiasedDecoder())
+    plan = plan_round(state, NODES, Planning(load=2, decoder=OptimalUnbiasedDecoder()))
     everyone = {client: coded(plan, client) for client in range(5)}
     learnt, outcome = finish_round(state, plan, everyone, arrays=ARRAYS)
     np.testing.assert_array_equal(learnt.shard_examples, SIZES)
@@ -87,30 +89,30 @@ def test_unknown_sizes_are_learnt() -> None:
 
 
 def test_blocks_stay_unless_new_ones_pay() -> None:
-    plan = plan_round(STATE, NODES, load=2, decoder=OptimalUnbiasedDecoder())
+    plan = plan_round(STATE, NODES, Planning(load=2, decoder=OptimalUnbiasedDecoder()))
     state, _ = finish_round(STATE, plan, {}, arrays=ARRAYS)
     # The plan was balanced for these very probabilities; one empty round does not change that by a fifth.
-    assert plan_round(state, NODES, load=2, decoder=OptimalUnbiasedDecoder()).code is plan.code
+    assert plan_round(state, NODES, Planning(load=2, decoder=OptimalUnbiasedDecoder())).code is plan.code
     # Two reliable clients in one block, two unreliable ones in the other: pairing them anew pays.
     level = RoundState(SIZES)
-    first = plan_round(level, NODES[:4], load=2, decoder=OptimalUnbiasedDecoder())
+    first = plan_round(level, NODES[:4], Planning(load=2, decoder=OptimalUnbiasedDecoder()))
     together = {node: int(block) for node, block in zip(first.node_ids, first.code.blocks.of_client, strict=True)}
     outcomes = {node: (20, 0) if block == 0 else (0, 20) for node, block in together.items()}
     shifted = RoundState(SIZES, observed(outcomes), plan=first)
-    again = plan_round(shifted, NODES[:4], load=2, decoder=OptimalUnbiasedDecoder())
+    again = plan_round(shifted, NODES[:4], Planning(load=2, decoder=OptimalUnbiasedDecoder()))
     assert again.code is not first.code
-    kept = plan_round(shifted, NODES[:4], load=2, decoder=OptimalUnbiasedDecoder(), reassignment_gain=1.0)
+    kept = plan_round(shifted, NODES[:4], Planning(load=2, decoder=OptimalUnbiasedDecoder(), reassignment_gain=1.0))
     assert kept.code is first.code
     assert again.decoder.residual_error < 0.8 * kept.decoder.residual_error
 
 
 def test_few_or_many_nodes_still_get_a_plan() -> None:
-    few = plan_round(STATE, [4], load=3, decoder=OptimalUnbiasedDecoder())
+    few = plan_round(STATE, [4], Planning(load=3, decoder=OptimalUnbiasedDecoder()))
     np.testing.assert_array_equal(few.code.encoding_matrix, np.ones((1, 6)))
-    many = plan_round(STATE, range(40), load=2, decoder=OptimalUnbiasedDecoder())
+    many = plan_round(STATE, range(40), Planning(load=2, decoder=OptimalUnbiasedDecoder()))
     assert many.code.blocks.n_blocks <= 6
     assert (many.code.encoding_matrix.sum(axis=0) >= 2).all()
     with pytest.raises(ValueError, match="node_ids must be at least one distinct id"):
-        plan_round(STATE, [], load=2, decoder=OptimalUnbiasedDecoder())
+        plan_round(STATE, [], Planning(load=2, decoder=OptimalUnbiasedDecoder()))
     with pytest.raises(ValueError, match="node_ids must be at least one distinct id"):
-        plan_round(STATE, [1, 1], load=2, decoder=OptimalUnbiasedDecoder())
+        plan_round(STATE, [1, 1], Planning(load=2, decoder=OptimalUnbiasedDecoder()))

@@ -22,8 +22,11 @@ Outcomes = tuple[NDArray[np.bool_], Array]
 #: Up to this many states a block's states are all listed; beyond they are drawn.
 MOST_STATES = 2**16
 
-#: Combinations of outcomes that are looked at together when equal ones are merged.
-_MERGED_AT_ONCE = 2**19
+#: Combinations of outcomes that are merged at once, per state that is allowed in the end.
+_MERGED_AT_ONCE = 8
+
+#: Sets of so many super-shards fit into an integer.
+_BITS = 62
 
 #: States rarer than this, relative to anything arriving at all, are left out: the numbers would underflow.
 _RAREST = 1e-40
@@ -83,7 +86,13 @@ class Block:
 
 
 def find_blocks(
-    code: Code, arrivals: ArrivalModel, gram: GramModel, *, draws: int, rng: np.random.Generator
+    code: Code,
+    arrivals: ArrivalModel,
+    gram: GramModel,
+    *,
+    draws: int,
+    rng: np.random.Generator,
+    most_states: int = MOST_STATES,
 ) -> list[Block]:
     """Split the code into blocks that share neither shards nor luck, and list the states of each.
 
@@ -96,16 +105,18 @@ def find_blocks(
     gram : GramModel
         Model of its shards.
     draws : int
-        Number of random states of a block with more than 65,536 of them.
+        Number of random states of a block with too many of them.
     rng : numpy.random.Generator
         Draws them.
+    most_states : int
+        The states of a block are listed if there are at most so many.
 
     Raises
     ------
     NoUnbiasedDecoderError
         If shards cannot be recovered: nothing that holds them ever arrives, or never apart from others.
     """
-    parts, matrix = arrivals.parts(), code.sparse_matrix
+    parts, matrix, limits = arrivals.parts(), code.sparse_matrix, (most_states, draws)
     part_of_row = np.empty(code.n_rows, dtype=np.intp)
     for index, part in enumerate(parts):
         part_of_row[part.rows] = index
@@ -126,7 +137,7 @@ def find_blocks(
             raise NoUnbiasedDecoderError(f"every shard must be held by a client; got none for shard {int(shards[0])}")
         members = [(parts[index].outcomes, parts[index].probability) for index in own_parts]
         rows = np.concatenate([parts[index].rows for index in own_parts])
-        blocks.append(_block(shards, rows, matrix[rows][:, shards].toarray(), members, gram, draws=draws, rng=rng))
+        blocks.append(_block(shards, rows, matrix[rows][:, shards].toarray(), members, gram, limits=limits, rng=rng))
     return blocks
 
 
@@ -136,12 +147,15 @@ def _grouped(label: NDArray[np.intp], n_labels: int) -> list[NDArray[np.intp]]:
     return np.split(order, ends[:-1])
 
 
-def _states(parts: list[Outcomes], draws: int, rng: np.random.Generator) -> tuple[NDArray[np.bool_], Array, bool]:
+def _states(
+    parts: list[Outcomes], limits: tuple[int, int], rng: np.random.Generator
+) -> tuple[NDArray[np.bool_], Array, bool]:
     """Return the possible combinations of the parts' outcomes, or random ones if there are too many."""
     total = 1
     for _, probability in parts:
         total *= probability.size
-    if total > MOST_STATES:
+    most_states, draws = limits
+    if total > most_states:
         return (*_drawn(parts, draws, rng), True)
     number = np.arange(total)
     columns, weight = [], np.ones(total)
@@ -159,31 +173,36 @@ def _drawn(parts: list[Outcomes], draws: int, rng: np.random.Generator) -> tuple
 
 
 def _single_states(
-    parts: list[Outcomes], reach: list[NDArray[np.bool_]], draws: int, rng: np.random.Generator
+    parts: list[Outcomes], reach: list[NDArray[np.bool_]], limits: tuple[int, int], rng: np.random.Generator
 ) -> tuple[NDArray[np.bool_], Array, bool]:
     """Return the sets of super-shards that may arrive; `reach` tells which super-shard each of a part's rows is.
 
     Many combinations of outcomes make the same set: they are merged part by part, so that the sets stay few where the
     combinations would be millions.
     """
+    most_states, draws = limits
     m = reach[0].shape[1]
     states, weight = np.zeros((1, m), dtype=np.bool_), np.ones(1)
     for (outcomes, probability), rows in zip(parts, reach, strict=True):
         sets = outcomes @ rows
-        if states.shape[0] * sets.shape[0] > _MERGED_AT_ONCE:
+        if states.shape[0] * sets.shape[0] > _MERGED_AT_ONCE * most_states:
             break
         union = (states[:, None, :] | sets[None, :, :]).reshape(-1, m)
         states, weight = _merged(union, np.outer(weight, probability).ravel())
     else:
-        if states.shape[0] <= MOST_STATES:
+        if states.shape[0] <= most_states:
             return states, weight, False
     drawn, share = _drawn(parts, draws, rng)
     return (*_merged(drawn @ np.concatenate(reach), share), True)
 
 
 def _merged(states: NDArray[np.bool_], weight: Array) -> tuple[NDArray[np.bool_], Array]:
-    packed = np.ascontiguousarray(np.packbits(states, axis=1))
-    key = packed.view(np.dtype((np.void, packed.shape[1]))).ravel()
+    m = states.shape[1]
+    if m <= _BITS:  # an integer sorts many times faster than a string of bytes
+        key = states @ (np.int64(1) << np.arange(m, dtype=np.int64))
+    else:
+        packed = np.ascontiguousarray(np.packbits(states, axis=1))
+        key = packed.view(np.dtype((np.void, packed.shape[1]))).ravel()
     _, first, inverse = np.unique(key, return_index=True, return_inverse=True)
     return states[first], np.bincount(inverse.ravel(), weight, first.size).astype(np.float64)
 
@@ -201,7 +220,7 @@ def _block(
     parts: list[Outcomes],
     gram: GramModel,
     *,
-    draws: int,
+    limits: tuple[int, int],
     rng: np.random.Generator,
 ) -> Block:
     parts = [(outcomes[probability > 0], probability[probability > 0]) for outcomes, probability in parts]
@@ -211,9 +230,9 @@ def _block(
     if single:
         ends = np.cumsum([outcomes.shape[1] for outcomes, _ in parts])
         reach = np.split(merged != 0.0, ends[:-1])
-        states, probability, drawn = _single_states(parts, reach, draws, rng)
+        states, probability, drawn = _single_states(parts, reach, limits, rng)
     else:
-        states, probability, drawn = _states(parts, draws, rng)
+        states, probability, drawn = _states(parts, limits, rng)
     rare = probability < _RAREST * probability[np.any(states, axis=1)].sum()
     left_out = float(probability[rare].sum())
     states, probability = states[~rare], probability[~rare]

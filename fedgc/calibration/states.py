@@ -64,11 +64,13 @@ class _Factors:
         z = np.take_along_axis(group.z, group.pivots[:, None, :], axis=2)
         missed = np.einsum("nrm,nsm->nsr", group.basis, group.missed)
         share = weighted / phi[:, None, :]
-        self.left = np.einsum("nsk,nsr->nrk", share, z) * root
-        self.right = np.einsum("nsk,nsr->nrk", share, missed) * root
-        weight = share @ node_weight
-        self.own = group.mean_onto + np.einsum("ns,nsr,nsq->nrq", weight, z, missed)
-        self.own_size = np.abs(group.mean_onto) + np.einsum("ns,nsr,nsq->nrq", weight, np.abs(z), np.abs(missed))
+        # Matrix products over the states rather than einsum: a block may have tens of thousands of them.
+        across = np.swapaxes(z, 1, 2)
+        self.left = across @ share * root
+        self.right = np.swapaxes(missed, 1, 2) @ share * root
+        weight = (share @ node_weight)[:, None, :]
+        self.own = group.mean_onto + (weight * across) @ missed
+        self.own_size = np.abs(group.mean_onto) + (weight * np.abs(across)) @ np.abs(missed)
         self.diagonal = self.own - self.left @ np.swapaxes(self.right, 1, 2)
         self.mean_x = np.einsum("nsk,ns->k", share, group.x)
 
@@ -200,8 +202,8 @@ def _group(members: NDArray[np.intp], blocks: list[Block]) -> _Group:
         part = slice(start, start + at_once)
         if single:
             there = project_single(states[:, part], energy[:, None], coherent[:, None])
-            mean_onto += np.einsum("ns,nsi,ij->nij", probability[:, part], there.onto, np.eye(m))
-            lost += np.einsum("ns,nsi->ni", probability[:, part], there.off)
+            mean_onto[:, range(m), range(m)] += (probability[:, None, part] @ there.onto)[:, 0]
+            lost += (probability[:, None, part] @ there.off)[:, 0]
             pieces.append((there.z, there.missed, there.x))
             continue
         coefficients = np.stack([block.coefficients for block in blocks])[:, None]

@@ -134,6 +134,11 @@ class CalibratedDecoder(ABC):
         """
         return self._settled(check_arrived(arrived, self.code.n_rows))
 
+    @property
+    def ends_early(self) -> bool:
+        """Whether :meth:`settled` may be true before everything has come."""
+        return type(self)._settled is not CalibratedDecoder._settled
+
     def _settled(self, arrived: NDArray[np.bool_]) -> bool:
         return False
 

@@ -7,7 +7,7 @@ from typing import ClassVar
 import numpy as np
 
 from fedgc.arrivals import ArrivalModel, IndependentArrivals
-from fedgc.calibration.block_states import find_blocks
+from fedgc.calibration.block_states import MOST_STATES, find_blocks
 from fedgc.codes import Code
 from fedgc.decoders.base import CalibratedDecoder, Decoder
 from fedgc.decoders.optimal_states import CalibratedForStates
@@ -28,6 +28,8 @@ class OptimalUnbiasedDecoder(Decoder):
     ----------
     draws : int
         Number of random states of a block whose states are too many to list, at least 100.
+    most_states : int
+        Blocks with more states are calibrated on random ones. Fewer make calibration faster and its result an estimate.
     seed : int
         Their seed.
 
@@ -67,7 +69,8 @@ class OptimalUnbiasedDecoder(Decoder):
 
     name: ClassVar[str] = "optimal-unbiased"
 
-    def __init__(self, *, draws: int = 4000, seed: int = 0) -> None:
+    def __init__(self, *, draws: int = 4000, most_states: int = MOST_STATES, seed: int = 0) -> None:
+        self._most_states = check_integer("most_states", most_states, low=1)
         self._draws = check_integer("draws", draws, low=100)
         self._seed = check_integer("seed", seed, low=0)
 
@@ -75,7 +78,7 @@ class OptimalUnbiasedDecoder(Decoder):
         if code.blocks is not None and isinstance(arrivals, IndependentArrivals):
             return CalibratedForWholeBlocks(code, code.blocks, arrivals.straggle_prob, gram)
         rng = np.random.default_rng([self._seed])
-        blocks = find_blocks(code, arrivals, gram, draws=self._draws, rng=rng)
+        blocks = find_blocks(code, arrivals, gram, most_states=self._most_states, draws=self._draws, rng=rng)
         calibrated = CalibratedForStates(code, blocks, gram)
         if any(block.drawn for block in blocks):
             calibrated.estimate_bias(arrivals, self._draws, rng)

@@ -4,37 +4,52 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
+from fedgc.fleets.cells import Cells, WorkModel, each_chunk
+from fedgc.fleets.pace import Pace
+from fedgc.fleets.parameters import COMMON, LIMITS, Parameter, Vector
+from fedgc.fleets.presence import Presence
 from fedgc.validation import check_integer, check_positive, check_vector
 
-Vector = NDArray[np.float64]
 
+class WorkDraw(NamedTuple):
+    """What one client makes of one message: shard k is done after ``fixed + k x per_shard`` seconds.
 
-@dataclass(frozen=True)
-class Parameter:
-    """A number per client: its default and the closed range that it must lie in."""
+    Attributes
+    ----------
+    fixed : float
+        Seconds before the first shard is begun.
+    per_shard : float
+        Seconds per shard.
+    leaves_after : float
+        Seconds until the client goes away: 0 if it is not there at all, infinite if it stays.
+    """
 
-    default: float
-    low: float = 0.0
-    high: float = np.inf
-    may_be_infinite: bool = False
+    fixed: float
+    per_shard: float
+    leaves_after: float
+
+    def completion_time(self, load: float) -> float:
+        """Return the seconds from message to reply with so many shards, infinite if the client goes before that."""
+        seconds = self.fixed + load * self.per_shard if load > 0 else self.fixed
+        return seconds if self.leaves_after > 0.0 and seconds <= self.leaves_after else float("inf")
 
 
 class Fleet(ABC):
-    """Heterogeneous clients as data: completion times and drop-out, drawn anew for every (seed, client, round).
+    """Heterogeneous clients as data: completion times and presence, drawn anew for every (seed, client, round).
 
     Parameters
     ----------
     n_clients : int
         Number of clients.
     seed : int
-        Seed of all draws. Draws are keyed by (seed, client, round), so every strategy that runs on a fleet meets the
-        same ones, in whatever order and however often it asks.
+        Seed of all draws. Draws are keyed by (seed, client, round, stream), and what persists over rounds or in time by
+        (seed, client) or (seed, site), so every strategy that runs on a fleet meets the same ones, in whatever order
+        and however often it asks.
     loss_detection : float
         Seconds after which the network reports a client that has gone as unavailable.
     **parameters : array_like
@@ -47,22 +62,21 @@ class Fleet(ABC):
 
     Notes
     -----
-    A client that answers does so after ``overhead + slowdown x work(load)`` seconds, where slowdown is `slow_factor`
-    with probability `slow_prob` and else one, and work is the model of the subclass. It does not answer at all with
-    probability `dropout`, independently in every round, nor in any round after `leave_after`.
+    A client that answers does so after ``overhead + factor x work(load)`` seconds. Work is the model of the subclass,
+    linear in the load. The factor is the product of `slow_factor` in slow rounds, `drift` and `change_factor` by the
+    round, and a lasting one per client, of spread `spread`. A message without training takes the overhead only.
+    When a client does not answer at all is told in :class:`fedgc.fleets.presence.Presence`. With persistence, absence
+    and slowness are one state per round; without it, every stream of a round has its own draw.
 
-    To add a fleet model, subclass this in a file of its own and add it to ``FLEETS`` in ``fedgc/fleets/build.py``.
+    Every parameter's unit and meaning stand in ``fedgc/fleets/parameters.py``. To add a fleet model, subclass this in a
+    file of its own and add it to ``FLEETS`` in ``fedgc/fleets/build.py``.
     """
 
     name: ClassVar[str]
     #: Parameters of every fleet; subclasses add their own.
-    PARAMETERS: ClassVar[dict[str, Parameter]] = {
-        "overhead": Parameter(0.0),  # seconds per message: waking up, transfer
-        "dropout": Parameter(0.0, high=1.0),  # probability not to answer a message
-        "leave_after": Parameter(np.inf, may_be_infinite=True),  # last round in which the client is there
-        "slow_prob": Parameter(0.0, high=1.0),  # probability of a slow round
-        "slow_factor": Parameter(1.0),  # how many times longer the work takes in a slow round
-    }
+    PARAMETERS: ClassVar[dict[str, Parameter]] = COMMON
+    #: Settings that are no numbers per client, given to the constructor by name.
+    OPTIONS: ClassVar[tuple[str, ...]] = ("loss_detection",)
 
     def __init__(self, n_clients: int, *, seed: int, loss_detection: float = 60.0, **parameters: ArrayLike) -> None:
         self.n_clients = check_integer("clients", n_clients, low=1)
@@ -75,62 +89,162 @@ class Fleet(ABC):
                 f"got {unknown[0]!r}"
             )
         self.parameters: Mapping[str, Vector] = {
-            name: _per_client(name, parameters.get(name, spec.default), spec, self.n_clients)
+            name: spec.check(name, parameters.get(name, spec.default), self.n_clients)
             for name, spec in self.PARAMETERS.items()
         }
+        self._presence = Presence(self.seed, self.parameters)
+        self._pace = Pace(self.seed, self.parameters)
+        names = tuple(name for name in self.PARAMETERS if name not in COMMON)
+        self._model = WorkModel(names, self._work, self._work_within, self._kinks)
 
-    def completion_time(self, client: int, server_round: int, load: float, *, stream: int = 0) -> float:
-        """Return the seconds from message to reply, infinite if the client does not answer.
+    @property
+    def limits(self) -> dict[str, Vector | None]:
+        """Limits that a plan has to keep, by name.
+
+        `storage` and `computation` are shards, infinite for clients without a limit, and `site` is a label, -1 for
+        clients without a site; each (n_clients,), or None if no client has one.
+        """
+        given = {name: self.parameters[name] for name in LIMITS}
+        return {name: None if (v == self.PARAMETERS[name].default).all() else v for name, v in given.items()}
+
+    def draw(
+        self, client: int, server_round: int, *, stream: int = 0, now: float = 0.0, training: bool = True
+    ) -> WorkDraw:
+        """Return what the client makes of a message in a round, whatever the number of shards.
 
         Parameters
         ----------
         client : int
             Client index.
         server_round : int
-            Round of the message.
-        load : float
-            Number of shards to compute; 0 for messages that need no training.
+            Round of the message, counted from 0.
         stream : int
             Number of an independent set of draws, for further messages to the same client in the same round.
+        now : float
+            Virtual seconds since the start of the run at which the client gets the message; sessions and outages
+            depend on it.
+        training : bool
+            Whether the message asks for work on shards; one that does not takes the overhead only.
         """
-        own = {name: float(value[client]) for name, value in self.parameters.items()}
-        rng = np.random.default_rng([self.seed, client, server_round, stream])
+        own = self.parameters
         # All draws happen in every call, so that the outcome of one does not shift the others.
-        gone, slow = rng.random(), rng.random()
-        work = self._draw_work(own, load, rng)
-        if gone < own["dropout"] or self.has_left(client, server_round):
-            return np.inf
-        return own["overhead"] + (own["slow_factor"] if slow < own["slow_prob"] else 1.0) * work
+        gone, slow, u = np.random.default_rng([self.seed, client, server_round, stream]).random(3).tolist()
+        left = self._presence.seconds_left(client, server_round, now=now, draw=gone)
+        overhead = float(own["overhead"][client])
+        work = self._draw_work(client, server_round, u)
+        if work is None:
+            left, work = 0.0, (0.0, 0.0)
+        if not training:
+            return WorkDraw(overhead, 0.0, left)
+        factor = self._pace.factor(client, server_round, draw=slow)
+        return WorkDraw(overhead + factor * work[0], factor * work[1], left)
+
+    def completion_time(
+        self, client: int, server_round: int, load: float, *, stream: int = 0, now: float = 0.0
+    ) -> float:
+        """Return the seconds from message to reply, infinite if the client does not answer.
+
+        Parameters
+        ----------
+        client, server_round, stream, now
+            As in :meth:`draw`.
+        load : float
+            Number of shards to compute; 0 for messages that need no training.
+        """
+        return self.draw(client, server_round, stream=stream, now=now, training=load > 0).completion_time(load)
 
     def has_left(self, client: int, server_round: int) -> bool:
         """Return whether the client has gone for good before this round."""
-        return bool(server_round > self.parameters["leave_after"][client])
+        return bool(server_round > self._presence.last_round[client])
 
-    def straggle_prob(self, deadline: float, load: float, *, server_round: int = 0) -> Vector:
-        """Return the exact probability of each client to miss `deadline` seconds with `load` shards, (n_clients,)."""
-        own = self.parameters
-        time_left = deadline - own["overhead"]
-        in_time = (1.0 - own["slow_prob"]) * self._work_within(time_left, load)
-        with np.errstate(divide="ignore", invalid="ignore"):
-            in_time += own["slow_prob"] * self._work_within(time_left / own["slow_factor"], load)
-        present = np.where(server_round > own["leave_after"], 0.0, 1.0 - own["dropout"])
-        return 1.0 - present * np.where(time_left >= 0.0, in_time, 0.0)
+    def straggle_prob(self, deadline: float, load: ArrayLike, *, server_round: int = 0) -> Vector:
+        """Return the stationary probability of each client not to answer within `deadline` seconds, (n_clients,).
+
+        Parameters
+        ----------
+        deadline : float
+            Seconds from message to reply.
+        load : array_like
+            Number of shards, one for all clients or one per client; 0 for messages that need no training.
+        server_round : int
+            Round, for those who leave and for speeds that change.
+
+        Notes
+        -----
+        Stationary means that nothing is known of earlier rounds or of the instant. Which clients leave, and their
+        lasting factors, are known.
+        """
+        loads = np.full(self.n_clients, load) if np.ndim(load) == 0 else load
+        checked = check_vector("load", loads, length=self.n_clients, low=0.0, who="client")
+        return 1.0 - self._answer_prob(deadline, checked[:, None], server_round)[:, 0]
+
+    def reach(self, deadline: float, max_shards: int, *, server_round: int = 0) -> Vector:
+        """Return the stationary probability to get k shards done in time, (n_clients, max_shards + 1).
+
+        Parameters
+        ----------
+        deadline : float
+            Seconds from message to deadline.
+        max_shards : int
+            Largest k.
+        server_round : int
+            As in :meth:`straggle_prob`.
+
+        Notes
+        -----
+        Column k is the probability that at least k shards are done by a client that is still there then; column 0 is
+        one. For k > 0 it is one minus ``straggle_prob(deadline, k)``.
+
+        Examples
+        --------
+        >>> from fedgc.fleets import LogNormalFleet
+        >>> LogNormalFleet(1, seed=1, dropout=0.2, sigma=0.3).reach(2.0, 3).round(4).tolist()
+        [[1.0, 0.7917, 0.4, 0.0706]]
+        """
+        loads = np.arange(check_integer("max_shards", max_shards, low=0) + 1, dtype=np.float64)[None, :]
+        prob = self._answer_prob(deadline, loads, server_round)
+        prob[:, 0] = 1.0
+        # What comes from quadrature may rise with k by rounding, and differences of columns are probabilities.
+        fallen: Vector = np.minimum.accumulate(prob, axis=1, out=prob)
+        return fallen
+
+    def _answer_prob(self, deadline: float, loads: Vector, server_round: int) -> Vector:
+        """Return the probability to answer in time, (n_clients, number of loads); `loads` broadcasts against it."""
+        if np.isnan(deadline):
+            raise ValueError(f"deadline must be a number; got {deadline!r}")
+        usual = self._pace.usual_factors(server_round)[:, None]
+        total = np.zeros((self.n_clients, loads.shape[1]))
+        for rows in each_chunk(*total.shape):
+            own = {name: value[rows, None] for name, value in self.parameters.items()}
+            chunk_loads = np.broadcast_to(loads[rows] if loads.shape[0] > 1 else loads, total[rows].shape)
+            for share, slow in ((1.0 - own["slow_prob"], 1.0), (own["slow_prob"], own["slow_factor"])):
+                if (share > 0.0).any():
+                    cells = Cells(rows, own, usual[rows] * slow, chunk_loads, deadline, self._presence.may_end)
+                    total[rows] += share * self._in_time(cells)
+        answered: Vector = self._presence.there_prob(server_round)[:, None] * np.minimum(total, 1.0)
+        return answered
+
+    def _in_time(self, cells: Cells) -> Vector:
+        """Return P(done by the deadline and there until then) of each cell, given that the client is there at first."""
+        return cells.in_time(self._model)
+
+    def _draw_work(self, client: int, server_round: int, u: float) -> tuple[float, float] | None:
+        """Return the seconds of work before the first shard and per shard; None if the client is missing."""
+        fixed, per_shard = self._work({name: float(self.parameters[name][client]) for name in self._model.names}, u)
+        return float(fixed), float(per_shard)
+
+    def _kinks(self, own: Mapping[str, Any]) -> list[Vector]:
+        """Return the values of u, in increasing order, at which the quantiles of the work are not smooth."""
+        return []
 
     @abstractmethod
-    def _draw_work(self, own: Mapping[str, float], load: float, rng: np.random.Generator) -> float:
-        """Return the seconds of work of one client in one round."""
+    def _work(self, own: Mapping[str, Any], u: Vector | float) -> tuple[Any, Any]:
+        """Return the u-quantiles of the seconds of work before the first shard, and per shard.
+
+        Both come from one uniform draw u and increase with it, so that ``fixed + load x per_shard`` is the u-quantile
+        of the work of any load.
+        """
 
     @abstractmethod
-    def _work_within(self, seconds: Vector, load: float) -> Vector:
-        """Return the probability of each client to finish its work within the given seconds, (n_clients,)."""
-
-
-def _per_client(name: str, value: ArrayLike, spec: Parameter, n_clients: int) -> Vector:
-    given = np.asarray(value, dtype=np.float64)
-    vector = np.full(n_clients, float(given)) if given.ndim == 0 else given
-    if spec.may_be_infinite and np.isposinf(vector).any():
-        # "Never" is a legal round, but check_vector asks for finite entries.
-        finite = np.where(np.isposinf(vector), spec.low, vector)
-        check_vector(name, finite, length=n_clients, low=spec.low, high=spec.high, who="client")
-        return vector
-    return check_vector(name, vector, length=n_clients, low=spec.low, high=spec.high, who="client")
+    def _work_within(self, own: Mapping[str, Any], seconds: Vector, load: Vector) -> Vector:
+        """Return the probability to finish ``load > 0`` shards within the given seconds, which may be infinite."""

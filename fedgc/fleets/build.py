@@ -8,17 +8,21 @@ from functools import cache
 from importlib import resources
 from typing import Any
 
-import numpy as np
-
 from fedgc.errors import ConfigError
 from fedgc.fleets.base import Fleet
 from fedgc.fleets.log_normal import LogNormalFleet
 from fedgc.fleets.paper import PaperFleet
+from fedgc.fleets.pareto import ParetoFleet
 from fedgc.fleets.shifted_exponential import ShiftedExponentialFleet
+from fedgc.fleets.tables import per_client
+from fedgc.fleets.trace import TraceFleet
+from fedgc.fleets.trace_file import read_trace
 from fedgc.validation import check_integer, one_of
 
 #: Every fleet model by the name that configurations use.
-FLEETS: dict[str, type[Fleet]] = {fleet.name: fleet for fleet in (PaperFleet, ShiftedExponentialFleet, LogNormalFleet)}
+FLEETS: dict[str, type[Fleet]] = {
+    fleet.name: fleet for fleet in (PaperFleet, ShiftedExponentialFleet, LogNormalFleet, ParetoFleet, TraceFleet)
+}
 
 
 @cache
@@ -35,9 +39,14 @@ def build_fleet(table: Mapping[str, Any], *, seed: int) -> Fleet:
     ----------
     table : mapping
         ``clients`` (number of clients), ``preset`` or ``model`` (a name), optionally ``loss_detection`` (seconds),
-        any parameter of the model (a number, or a list with one number per client), and ``groups``: a list of tables
-        with a ``share`` of the clients and the parameters in which they differ from the rest. Which clients form a
-        group is drawn from `seed`.
+        any parameter of the model (a number, or a list with one number per client), and
+
+        - ``groups``: a list of tables with a ``share`` of the clients and the parameters in which they differ from the
+          rest. Which clients form a group is drawn from `seed`.
+        - ``client``: a list of tables with the ``id`` of a client, from 0 on, and its own parameters. They come after
+          the groups. If ``clients`` is left out, there is one table for every client.
+        - ``trace``: in the model ``trace``, the file to replay, relative to where the program runs. ``clients`` may
+          then be left out.
     seed : int
         Seed of the fleet's draws.
 
@@ -60,12 +69,10 @@ def build_fleet(table: Mapping[str, Any], *, seed: int) -> Fleet:
         if "model" not in settings:
             raise ConfigError("fleet.model or fleet.preset must be given; got neither")
         kind = FLEETS[one_of("fleet.model", settings.pop("model"), list(FLEETS))]
-        n_clients = check_integer("clients", settings.pop("clients", None), low=1, high=10_000_000)
-        groups = settings.pop("groups", [])
-        if not isinstance(groups, list) or not all(isinstance(group, dict) for group in groups):
-            raise ValueError(f"groups must be a list of tables; got {groups!r}")
-        options = {key: settings.pop(key) for key in ("loss_detection",) if key in settings}
-        parameters = _spread_groups(kind, settings, groups, n_clients, seed)
+        options = {key: settings.pop(key) for key in kind.OPTIONS if key in settings}
+        n_clients = _number_of_clients(kind, settings, options)
+        groups, clients = (_tables(key, settings.pop(key, [])) for key in ("groups", "client"))
+        parameters = per_client(kind, settings, groups, clients, n_clients=n_clients, seed=seed)
         return kind(n_clients, seed=seed, **options, **parameters)
     except ConfigError:
         raise
@@ -74,41 +81,19 @@ def build_fleet(table: Mapping[str, Any], *, seed: int) -> Fleet:
         raise ConfigError(message if message.startswith("fleet.") else f"fleet.{message}") from None
 
 
-def _spread_groups(
-    kind: type[Fleet], settings: dict[str, Any], groups: list[dict[str, Any]], n_clients: int, seed: int
-) -> dict[str, Any]:
-    """Return the parameters per client, the groups' values in place of the rest's."""
-    parameters = {**settings}
-    for key, value in parameters.items():
-        if key not in kind.PARAMETERS:
-            allowed = ", ".join(sorted(kind.PARAMETERS))
-            raise ValueError(f"{key} must be one of {allowed} in a {kind.name} fleet; got {key!r}")
-        _check_number(key, value, n_clients)
-    order = np.random.default_rng([seed]).permutation(n_clients)
-    start = 0.0
-    for index, group in enumerate(groups):
-        where = f"groups.{index}"
-        values = {key: value for key, value in group.items() if key not in ("name", "share")}
-        share = group.get("share")
-        if isinstance(share, bool) or not isinstance(share, (int, float)) or not 0.0 < share <= 1.0 - start + 1e-9:
-            raise ValueError(f"{where}.share must lie above 0 and leave a total of at most 1; got {share!r}")
-        members = order[round(start * n_clients) : round((start + share) * n_clients)]
-        start += share
-        for key, value in values.items():
-            if key not in kind.PARAMETERS:
-                allowed = ", ".join(sorted({*kind.PARAMETERS, "name", "share"}))
-                raise ValueError(f"{where}.{key} must be one of {allowed}; got {key!r}")
-            _check_number(f"{where}.{key}", value, 1)
-            base = parameters.get(key, kind.PARAMETERS[key].default)
-            column = np.full(n_clients, base) if np.ndim(base) == 0 else np.array(base, dtype=np.float64)
-            column[members] = value
-            parameters[key] = column
-    return parameters
+def _number_of_clients(kind: type[Fleet], settings: dict[str, Any], options: dict[str, Any]) -> int:
+    given = settings.pop("clients", None)
+    if given is None and isinstance(settings.get("client"), list) and settings["client"]:
+        given = len(settings["client"])
+    if kind is TraceFleet:
+        if not isinstance(options.get("trace"), str):
+            raise ValueError(f"trace must be the name of a .csv or .parquet file; got {options.get('trace')!r}")
+        options["trace"] = read_trace(options["trace"])
+        given = options["trace"].seconds.shape[0] if given is None else given
+    return check_integer("clients", given, low=1, high=10_000_000)
 
 
-def _check_number(key: str, value: object, length: int) -> None:
-    items = value if isinstance(value, list) else [value]
-    if not all(isinstance(item, (int, float)) and not isinstance(item, bool) for item in items):
-        raise ValueError(f"{key} must be a number or a list of numbers; got {value!r}")
-    if isinstance(value, list) and len(value) != length:
-        raise ValueError(f"{key} must be one number, or one for each of {length} clients; got {len(value)} numbers")
+def _tables(key: str, value: object) -> list[dict[str, Any]]:
+    if not isinstance(value, list) or not all(isinstance(item, dict) for item in value):
+        raise ValueError(f"{key} must be a list of tables; got {value!r}")
+    return value

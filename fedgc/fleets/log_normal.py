@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
-from scipy.special import ndtr
+from scipy.special import ndtr, ndtri
 
-from fedgc.fleets.base import Fleet, Parameter, Vector
+from fedgc.fleets.base import Fleet
+from fedgc.fleets.parameters import Parameter, Vector
+
+#: Largest logarithm of a factor: as good as never, and a larger one would overflow.
+_LARGEST = 600.0
 
 
 class LogNormalFleet(Fleet):
@@ -27,13 +31,12 @@ class LogNormalFleet(Fleet):
         "sigma": Parameter(0.6),  # standard deviation of the logarithm
     }
 
-    def _draw_work(self, own: Mapping[str, float], load: float, rng: np.random.Generator) -> float:
-        return load * own["median"] * float(np.exp(own["sigma"] * rng.standard_normal()))
+    def _work(self, own: Mapping[str, Any], u: Vector | float) -> tuple[Any, Any]:
+        return 0.0, own["median"] * np.exp(np.minimum(own["sigma"] * ndtri(u), _LARGEST))
 
-    def _work_within(self, seconds: Vector, load: float) -> Vector:
-        work = load * self.parameters["median"]
+    def _work_within(self, own: Mapping[str, Any], seconds: Vector, load: Vector) -> Vector:
         # 0 work takes 0 seconds; sigma = 0 turns the quotient into +-inf, or 0/0 where time just suffices.
-        with np.errstate(divide="ignore", invalid="ignore"):
-            z = np.log(np.maximum(seconds, 0.0) / work) / self.parameters["sigma"]
+        with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
+            z = np.log(seconds / (load * own["median"])) / own["sigma"]
         within: Vector = ndtr(np.where(np.isnan(z), np.inf, z))
-        return np.where(seconds < 0.0, 0.0, within)
+        return within

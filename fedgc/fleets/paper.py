@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import ArrayLike
 
-from fedgc.fleets.base import Fleet, Parameter, Vector
+from fedgc.fleets.base import Fleet
+from fedgc.fleets.parameters import Parameter, Vector
+from fedgc.validation import check_integer
 
 _PSI_RANGE = {"low": 0.1, "high": 2.0}
 
@@ -20,7 +22,7 @@ class PaperFleet(Fleet):
     ----------
     psi_low, psi_high : float
         Range of the uniform distribution that each client's rate psi_i is drawn from, once per seed, unless `psi` is
-        given.
+        given; a NaN in `psi` is drawn as well.
 
     Notes
     -----
@@ -48,21 +50,24 @@ class PaperFleet(Fleet):
     }
 
     def __init__(self, n_clients: int, *, seed: int, loss_detection: float = 60.0, **parameters: ArrayLike) -> None:
-        if "psi" not in parameters:
+        n_clients = check_integer("clients", n_clients, low=1)
+        given = np.array(np.broadcast_to(np.asarray(parameters.get("psi", np.nan), dtype=np.float64), n_clients))
+        if np.isnan(given).any():
             low, high = (np.asarray(parameters.get(f"psi_{end}", default)) for end, default in _PSI_RANGE.items())
             if (low > high).any():
                 raise ValueError(f"psi_low must be at most psi_high = {high}; got {low}")
             # No client has the index n_clients, so that no draw of a round has this key.
-            parameters["psi"] = np.random.default_rng([seed, n_clients]).uniform(low, high, n_clients)
-        super().__init__(n_clients, seed=seed, loss_detection=loss_detection, **parameters)
+            drawn = np.random.default_rng([seed, n_clients]).uniform(low, high, n_clients)
+            given = np.where(np.isnan(given), drawn, given)
+        super().__init__(n_clients, seed=seed, loss_detection=loss_detection, **{**parameters, "psi": given})
 
-    def _draw_work(self, own: Mapping[str, float], load: float, rng: np.random.Generator) -> float:
-        scale = load if own["scale_with_load"] else float(load > 0)
-        return scale * own["seconds"] * (1.0 + float(rng.standard_exponential()) / own["psi"])
+    def _work(self, own: Mapping[str, Any], u: Vector | float) -> tuple[Any, Any]:
+        seconds = own["seconds"] * (1.0 - np.log1p(-u) / own["psi"])
+        scales = np.where(own["scale_with_load"] > 0, 1.0, 0.0)
+        return (1.0 - scales) * seconds, scales * seconds
 
-    def _work_within(self, seconds: Vector, load: float) -> Vector:
-        own = self.parameters
-        unit = own["seconds"] * np.where(own["scale_with_load"] > 0, load, float(load > 0))
+    def _work_within(self, own: Mapping[str, Any], seconds: Vector, load: Vector) -> Vector:
+        unit = own["seconds"] * np.where(own["scale_with_load"] > 0, load, 1.0)
         with np.errstate(divide="ignore", invalid="ignore"):
             spare = np.nan_to_num((seconds - unit) / unit, nan=np.inf, posinf=np.inf)
         return np.where(seconds < unit, 0.0, 1.0 - np.exp(-own["psi"] * np.maximum(spare, 0.0)))

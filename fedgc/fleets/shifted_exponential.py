@@ -1,20 +1,21 @@
-"""Shifted-exponential completion times: a fixed minimum and a memoryless delay, both per shard."""
+"""Shifted-exponential completion times: a fixed minimum and a memoryless delay."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 
-from fedgc.fleets.base import Fleet, Parameter, Vector
+from fedgc.fleets.base import Fleet
+from fedgc.fleets.parameters import Parameter, Vector
 
 
 class ShiftedExponentialFleet(Fleet):
-    """Work takes ``load x (shift + mean x E)`` seconds with E standard exponential.
+    """Work takes ``load x shift + (load x mean + delay) x E`` seconds with E standard exponential.
 
-    One delay is drawn per client and round and scales with the load: what slows a device down (heat, other programs)
-    lasts longer than a shard.
+    One E is drawn per client and round: what slows a device down (heat, other programs) lasts longer than a shard, and
+    also holds up its start. Two independent delays would make a completion time without a closed-form quantile.
 
     References
     ----------
@@ -32,13 +33,16 @@ class ShiftedExponentialFleet(Fleet):
         **Fleet.PARAMETERS,
         "shift": Parameter(1.0),  # least seconds per shard
         "mean": Parameter(0.5),  # mean of the random part, seconds per shard
+        "delay": Parameter(0.0),  # mean seconds of a random delay that does not grow with the load
     }
 
-    def _draw_work(self, own: Mapping[str, float], load: float, rng: np.random.Generator) -> float:
-        return load * (own["shift"] + own["mean"] * float(rng.standard_exponential()))
+    def _work(self, own: Mapping[str, Any], u: Vector | float) -> tuple[Any, Any]:
+        exponential = -np.log1p(-u)
+        return own["delay"] * exponential, own["shift"] + own["mean"] * exponential
 
-    def _work_within(self, seconds: Vector, load: float) -> Vector:
-        with np.errstate(divide="ignore", invalid="ignore"):
-            spare = seconds - load * self.parameters["shift"]
-            tail = np.exp(-np.maximum(spare, 0.0) / (load * self.parameters["mean"]))
+    def _work_within(self, own: Mapping[str, Any], seconds: Vector, load: Vector) -> Vector:
+        spare = seconds - load * own["shift"]
+        with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
+            tail = np.exp(-np.maximum(spare, 0.0) / (load * own["mean"] + own["delay"]))
+        # Nothing random and time that just suffices is 0/0.
         return np.where(spare < 0.0, 0.0, 1.0 - np.nan_to_num(tail))

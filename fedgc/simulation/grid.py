@@ -19,6 +19,7 @@ from fedgc.fleets import Fleet
 from fedgc.protocol import RECORD, SERVER_ROUND, SHARD_IDS
 from fedgc.simulation.clock import VirtualClock
 from fedgc.simulation.isolation import seeded_globals
+from fedgc.simulation.work import answer_time
 
 RunClient = Callable[[Message, Context], Message]
 
@@ -153,7 +154,7 @@ class VirtualGrid(Grid):
     def send_and_receive(self, messages: Iterable[Message], *, timeout: float | None = None) -> Iterable[Message]:
         """Send messages and wait for the replies, for at most `timeout` virtual seconds."""
         limit = float("inf") if timeout is None else timeout
-        return collect_replies(self, messages, timeout=limit, clock=self.clock)
+        return collect_replies(self, messages, timeout=limit, clock=self.clock).replies
 
     def _push(self, message: Message) -> str:
         client = message.metadata.dst_node_id - FIRST_NODE_ID
@@ -171,7 +172,10 @@ class VirtualGrid(Grid):
         self._record("sent", job)
 
         now = self.clock.now()
-        seconds = self._fleet.completion_time(client, server_round, self._load(message), stream=stream)
+        begins = max(now, self._free_at.get(client, 0.0))  # later than now only with a backlog
+        load = self._load(message)
+        draw = self._fleet.draw(client, server_round, stream=stream, now=begins, training=load > 0)
+        seconds = answer_time(job.message, draw, load)
         expires = now + message.metadata.ttl
         if not np.isfinite(seconds):
             self.clock.schedule(now + self._fleet.loss_detection, lambda: self._lose(job), priority=client)

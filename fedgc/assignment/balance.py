@@ -1,4 +1,4 @@
-"""Assign: which clients form a block, and which shards the block computes."""
+"""Balance: blocks of equal size that are about equally likely to arrive."""
 
 from __future__ import annotations
 
@@ -9,17 +9,6 @@ from numpy.typing import ArrayLike, NDArray
 
 from fedgc.codes import FractionalRepetition
 from fedgc.validation import check_integer, check_straggle_prob
-
-
-def own_part(client: int, n_clients: int, n_shards: int) -> range:
-    """Return the shards of a client without a code: consecutive ones, as many as its neighbours' but for one.
-
-    Examples
-    --------
-    >>> [list(own_part(client, 3, 5)) for client in range(3)]
-    [[0], [1, 2], [3, 4]]
-    """
-    return range(client * n_shards // n_clients, (client + 1) * n_shards // n_clients)
 
 
 def number_of_blocks(n_clients: int, load: int) -> int:

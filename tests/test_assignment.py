@@ -1,4 +1,4 @@
-"""Assign: blocks of clients and shards, and the code that they form."""
+"""Assign in blocks of equal size, balanced by reliability."""
 
 from __future__ import annotations
 
@@ -7,8 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fedgc.assignment import balanced_members, fractional_repetition_blocks, number_of_blocks
-from fedgc.codes import FractionalRepetition
+from fedgc.assignment import balanced_members, fractional_repetition_blocks, number_of_blocks, own_part
 
 
 @given(st.data())
@@ -74,15 +73,8 @@ def test_impossible_assignments_are_refused(p: list[float], n_shards: int, load:
         fractional_repetition_blocks(p, n_shards, load)
 
 
-@pytest.mark.parametrize(
-    ("clients", "shards", "message"),
-    [
-        ([0, 2], [0, 1, 2], "at least one member"),
-        ([0, 1], [0, 0], "at least one shard"),
-        ([0, -1], [0, 1], r"block_of_client must be integers of at least 0, in one dimension; got \[0, -1\]"),
-        ([0, 0.5], [0, 1], r"block_of_client must be integers of at least 0, in one dimension; got \[0.0, 0.5\]"),
-    ],
-)
-def test_blocks_without_members_or_shards_are_refused(clients: list[int], shards: list[int], message: str) -> None:
-    with pytest.raises(ValueError, match=message):
-        FractionalRepetition(clients, shards)
+@given(st.integers(1, 12), st.integers(0, 40))
+def test_own_parts_are_even_and_cover_the_shards(n_clients: int, n_shards: int) -> None:
+    parts = [own_part(client, n_clients, n_shards) for client in range(n_clients)]
+    assert [shard for part in parts for shard in part] == list(range(n_shards))
+    assert max(map(len, parts)) - min(map(len, parts)) <= 1

@@ -1,8 +1,9 @@
-"""Deadline: push a round's messages and take whatever replies come in time."""
+"""Push a round's messages and take whatever replies come in time."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 from fedgc.clock import Clock
@@ -18,7 +19,36 @@ class Mailbox(Protocol):
         """Return the replies that have come to the given messages."""
 
 
-def collect_replies(grid: Mailbox, messages: Iterable[Any], *, timeout: float, clock: Clock) -> list[Any]:
+@dataclass(frozen=True, eq=False)
+class Collected:
+    """What came in a round, and when.
+
+    Attributes
+    ----------
+    replies : list of Message
+        Replies, error replies included, in the order in which they were found.
+    seconds : list of float
+        Seconds from the sending of the messages to each reply.
+    waited : float
+        Seconds from the sending to the end of the round.
+    pending : set of str
+        Ids of the messages without a reply.
+    """
+
+    replies: list[Any]
+    seconds: list[float]
+    waited: float
+    pending: set[str]
+
+
+def collect_replies(
+    grid: Mailbox,
+    messages: Iterable[Any],
+    *,
+    timeout: float,
+    clock: Clock,
+    enough: Callable[[Sequence[Any]], bool] = lambda replies: False,
+) -> Collected:
     """Send `messages` and return the replies that arrive within `timeout` seconds of the sending.
 
     Parameters
@@ -31,11 +61,9 @@ def collect_replies(grid: Mailbox, messages: Iterable[Any], *, timeout: float, c
         Seconds until the deadline; infinite to wait for every reply.
     clock : Clock
         The clock that `timeout` refers to.
-
-    Returns
-    -------
-    list of Message
-        Replies, error replies included, in the order in which they were found. Ends early once all have come.
+    enough : callable
+        Asked, whenever replies have come, with all replies so far whether the round may end early. It ends in any case
+        once all messages have been answered.
 
     Notes
     -----
@@ -45,15 +73,18 @@ def collect_replies(grid: Mailbox, messages: Iterable[Any], *, timeout: float, c
     """
     # A list, since Flower's HTTP grid does not take a generator.
     pending = {message_id for message_id in grid.push_messages(list(messages)) if message_id}
-    deadline = clock.now() + timeout
+    start = clock.now()
     replies: list[Any] = []
+    seconds: list[float] = []
     while pending:
-        overdue = clock.now() >= deadline
-        for reply in grid.pull_messages(pending.copy()):
+        overdue = clock.now() >= start + timeout
+        found = list(grid.pull_messages(pending.copy()))
+        for reply in found:
             pending.discard(reply.metadata.reply_to_message_id)
             replies.append(reply)
-        if overdue:
+            seconds.append(clock.now() - start)
+        if overdue or (found and enough(replies)):
             break
         if pending:
-            clock.wait(deadline)
-    return replies
+            clock.wait(start + timeout)
+    return Collected(replies, seconds, clock.now() - start, pending)

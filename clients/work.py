@@ -1,0 +1,83 @@
+"""Work down a list of shards until the deadline, and keep a sum for every segment of it."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Sequence
+from typing import Any, cast
+
+import numpy as np
+from flwr.app import ConfigRecord
+from numpy.typing import NDArray
+
+from fedgc.encoding import Arrays, Update, add_scaled, apply_update, scaled, zero_update
+from fedgc.protocol import BUSY_SECONDS, DEADLINE, SEGMENTS, SIMULATED_PROGRESS, WORK_SECONDS
+
+
+class Budget:
+    """Tells whether there is time for another shard.
+
+    Parameters
+    ----------
+    assignment : ConfigRecord
+        What the server asked for. Without segments there is no limit: all of it is to be done.
+    """
+
+    def __init__(self, assignment: ConfigRecord) -> None:
+        self._start = time.monotonic()
+        self._last = self._start
+        self._seconds = cast(float, assignment[DEADLINE]) if SEGMENTS in assignment else np.inf
+        self._simulated = cast("int | None", assignment.get(SIMULATED_PROGRESS))
+        self._times = [cast("float | None", assignment.get(name)) for name in (WORK_SECONDS, BUSY_SECONDS)]
+
+    def has_time_for(self, done: int) -> bool:
+        """Return whether a shard that takes as long as the mean of those done would end in time."""
+        if self._simulated is not None:
+            return done < self._simulated
+        # The first is begun in any case: how long it takes is not known before.
+        mean = (self._last - self._start) / max(done, 1)
+        return self._last - self._start + mean <= self._seconds
+
+    def shard_done(self) -> None:
+        """Note that a shard has been finished."""
+        self._last = time.monotonic()
+
+    def spent(self, done: int) -> tuple[float, float]:
+        """Return the seconds up to the end of the last shard, and up to now."""
+        work, busy = self._times
+        if work is not None and busy is not None:
+            return work, busy
+        return self._last - self._start if done else 0.0, time.monotonic() - self._start
+
+
+class SegmentSums:
+    """A coded sum per segment of the list, of the segments that have been begun.
+
+    Parameters
+    ----------
+    arrays : mapping of str to ndarray
+        The global arrays.
+    lengths : sequence of int
+        Number of shards of each segment, in the order of the list.
+    """
+
+    def __init__(self, arrays: Arrays, lengths: Sequence[int]) -> None:
+        self._arrays = arrays
+        self._ends = set(np.cumsum(lengths)[:-1].tolist())
+        self._totals: list[Update] = [zero_update(arrays)]
+        self._examples = [0]
+        self._done = 0
+
+    def add(self, coefficient: float, examples: int, delta: Arrays) -> None:
+        """Add the next shard of the list."""
+        if self._done in self._ends:
+            self._totals.append(zero_update(self._arrays))
+            self._examples.append(0)
+        add_scaled(self._totals[-1], coefficient * examples, delta)
+        self._examples[-1] += examples
+        self._done += 1
+
+    def coded(self) -> Iterator[dict[str, NDArray[Any]]]:
+        """Yield ``global + sum / number of examples`` of every segment that has been begun; of nothing, once."""
+        for total, examples in zip(self._totals, self._examples, strict=True):
+            yield apply_update(self._arrays, scaled(total, 1.0 / max(examples, 1)))

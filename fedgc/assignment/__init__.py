@@ -1,0 +1,33 @@
+"""Assign: who holds which shards, and in which order every client works on them.
+
+:func:`assign` chooses blocks and work lists for a deadline, :func:`solve_exactly` does so exactly for small instances,
+and :func:`reassign` adapts an assignment during a run. The simple choices are :func:`own_part`, no redundancy, and
+:func:`fractional_repetition_blocks`, blocks of equal size balanced by reliability.
+"""
+
+from fedgc.assignment.backups import missed_prob, own_share, residual_error, with_backups
+from fedgc.assignment.balance import balanced_members, fractional_repetition_blocks, number_of_blocks
+from fedgc.assignment.constraints import AssignmentConstraints, InfeasibleAssignmentError
+from fedgc.assignment.milp import solve_exactly
+from fedgc.assignment.optimise import assign
+from fedgc.assignment.reassign import reassign
+from fedgc.assignment.result import Assignment, Block
+from fedgc.assignment.uncoded import own_part
+
+__all__ = [
+    "Assignment",
+    "AssignmentConstraints",
+    "Block",
+    "InfeasibleAssignmentError",
+    "assign",
+    "balanced_members",
+    "fractional_repetition_blocks",
+    "missed_prob",
+    "number_of_blocks",
+    "own_part",
+    "own_share",
+    "reassign",
+    "residual_error",
+    "solve_exactly",
+    "with_backups",
+]

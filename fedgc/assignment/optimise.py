@@ -1,0 +1,123 @@
+"""Assign: the blocks of least predicted residual error, by a greedy start and local search."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from scipy import sparse
+
+from fedgc.assignment.columns import classes_of_blocks, is_small, make_columns
+from fedgc.assignment.constraints import AssignmentConstraints
+from fedgc.assignment.dealing import Counts, counts_by_class, deal_shards
+from fedgc.assignment.exchange import search_small, state_of
+from fedgc.assignment.feasibility import check_each, diagnosis
+from fedgc.assignment.greedy import greedy_starts
+from fedgc.assignment.instance import Instance, make_instance
+from fedgc.assignment.local_search import search_large
+from fedgc.assignment.milp import feasible_columns
+from fedgc.assignment.result import Assignment, build
+
+Ints = NDArray[np.intp]
+
+
+def assign(
+    reach: ArrayLike,
+    n_shards: int,
+    *,
+    holders: int | tuple[int, int],
+    schedule: str,
+    constraints: AssignmentConstraints | None = None,
+    rng: np.random.Generator | int = 0,
+) -> Assignment:
+    """Choose blocks, their shards and all work lists such that the predicted residual error is small.
+
+    Parameters
+    ----------
+    reach : array_like, shape (n_clients, K + 1)
+        Probability that client i has done at least k shards by the round's deadline: 1 for k = 0, never rising, and
+        zero beyond K. It contains absence, speed and deadline.
+    n_shards : int
+        Number of shards.
+    holders : int or (int, int)
+        Members of every block, or the fewest and the most; 1 means no redundancy. Clients that do not make up a block,
+        or would not help, hold nothing.
+    schedule : str
+        "full": every member computes the whole block and sends it when finished. "work-list": every member works down
+        its own order of the block's shards until the deadline, and shards are recovered singly.
+    constraints : AssignmentConstraints, optional
+        Storage, computation, failure domains and residency.
+    rng : numpy.random.Generator or int
+        Source of the search's random choices, or a seed for one.
+
+    Returns
+    -------
+    Assignment
+        The best found.
+
+    Raises
+    ------
+    ValueError
+        If an argument is not what it must be.
+    InfeasibleAssignmentError
+        If the constraints cannot be met. For instances too large to list all blocks, it may also be that the search
+        found no way to meet them; where one constraint alone cannot be met, the message says so with its numbers.
+
+    Notes
+    -----
+    The cost is the sum over shards of ``P_j / (1 - P_j)``, where P_j is the probability that no holder gets shard j
+    done: ``prod (1 - reach[i, size])`` in the full schedule and ``prod (1 - reach[i, position of j in i's list])`` with
+    work lists. Divided by the number of shards it is the residual error of the optimal unbiased decoder for incoherent
+    updates. Grouping clients under this cost contains partition problems, so the search is local: small instances try
+    every re-deal of two blocks (:mod:`fedgc.assignment.exchange`), large ones random ones in parallel
+    (:mod:`fedgc.assignment.local_search`). :func:`fedgc.assignment.solve_exactly` is the exact counterpart.
+
+    Examples
+    --------
+    >>> reach = [[1, 0.9, 0.7, 0.4], [1, 0.9, 0.7, 0.4], [1, 0.6, 0.2, 0], [1, 0.6, 0.2, 0]]
+    >>> pairs = assign(reach, 6, holders=2, schedule="work-list")
+    >>> [block.members for block in pairs.blocks], [shards.tolist() for shards in pairs.lists]
+    ([(0, 2), (1, 3)], [[0, 1, 2], [3, 4, 5], [2, 1, 0], [5, 4, 3]])
+    >>> alone = assign(reach, 6, holders=1, schedule="work-list")
+    >>> round(alone.residual_error, 3), round(pairs.residual_error, 3)
+    (0.402, 0.248)
+    """
+    instance = make_instance(reach, n_shards, holders, schedule, constraints)
+    check_each(instance)
+    found = find_blocks(instance, np.random.default_rng(rng))
+    if found is None:
+        raise diagnosis(instance)
+    members, counts = found
+    return build(instance, members, deal_shards(instance, counts))
+
+
+def find_blocks(instance: Instance, rng: np.random.Generator | None) -> tuple[Ints, Counts] | None:
+    """Return blocks as rows of members, and the shards of each residency class in each row, or None if none are found.
+
+    Without rng any that meet the constraints will do.
+
+    For small instances none means that there are none.
+    """
+    if not is_small(instance):
+        starts = greedy_starts(instance)
+        if not starts:
+            return None
+        best = starts[0] if rng is None else search_large(instance, starts, rng)
+        return best.members, counts_by_class(instance, best.sizes, best.residency_class)
+    columns = make_columns(instance, with_cost=rng is not None)
+    state = None
+    if rng is not None:
+        state = search_small(columns, state_of(columns, [], []), rng)
+    if state is None or state.unplaced:
+        # The search can get stuck where room is scarce; the integer program knows whether there is any.
+        feasible = feasible_columns(columns)
+        if feasible is None:
+            return None
+        state = state_of(columns, feasible[0].tolist(), feasible[1].tolist())
+        if rng is not None:
+            state = search_small(columns, state, rng)
+    sets = np.array(state.sets)
+    sets_by_member = np.lexsort(columns.members[sets].T[::-1])
+    counts = classes_of_blocks(columns.may_hold()[sets], state.sizes, instance.class_sizes)
+    if counts is None:
+        raise RuntimeError("the search's answer breaks a residency rule")
+    return columns.members[sets][sets_by_member], sparse.coo_array(counts[sets_by_member])

@@ -1,0 +1,206 @@
+"""What an assignment is: blocks, work lists and the residual error they lead to."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fedgc.assignment.cost import missing_odds
+from fedgc.assignment.instance import Instance
+from fedgc.assignment.work_list_order import best_lists, places
+from fedgc.codes import FractionalRepetition, WorkLists
+from fedgc.validation import check_integer, one_of
+
+Ints = NDArray[np.intp]
+
+SEGMENTS = ("shard", "share", "whole")
+
+
+class Block(NamedTuple):
+    """Members of a block and the shards that all of them hold, both ascending."""
+
+    members: tuple[int, ...]
+    shards: tuple[int, ...]
+
+
+@dataclass(frozen=True, eq=False)
+class Assignment:
+    """Who holds which shards, and in which order every client works on them.
+
+    Attributes
+    ----------
+    schedule : str
+        "full": every member computes the whole block, and it counts only if finished. "work-list": every member works
+        down its list, and each shard done counts.
+    block_of_client : ndarray of int, shape (n_clients,)
+        Block of each client; -1 for one that holds nothing.
+    block_of_shard : ndarray of int, shape (n_shards,)
+        Block of each shard.
+    list_shards : ndarray of int
+        The lists of all clients, one after the other.
+    list_segments : ndarray of int
+        For each entry of `list_shards`, how many shares the client has visited before; 0 is its own.
+    first : ndarray of int, shape (n_clients + 1,)
+        Where the list of each client begins.
+    residual_error : float
+        Predicted residual error of the optimal unbiased decoder for incoherent updates; see
+        :func:`fedgc.assignment.assign`. Infinite if some shard can never arrive.
+    """
+
+    schedule: str
+    block_of_client: Ints
+    block_of_shard: Ints
+    list_shards: Ints
+    list_segments: Ints
+    first: Ints
+    residual_error: float
+
+    @property
+    def n_clients(self) -> int:
+        """Number of clients, with those that hold nothing."""
+        return self.block_of_client.size
+
+    @property
+    def n_shards(self) -> int:
+        """Number of shards."""
+        return self.block_of_shard.size
+
+    @property
+    def n_blocks(self) -> int:
+        """Number of blocks."""
+        return int(self.block_of_shard.max()) + 1
+
+    @cached_property
+    def blocks(self) -> tuple[Block, ...]:
+        """The blocks."""
+        members, shards = (_grouped(of, self.n_blocks) for of in (self.block_of_client, self.block_of_shard))
+        return tuple(Block(tuple(m.tolist()), tuple(s.tolist())) for m, s in zip(members, shards, strict=True))
+
+    @cached_property
+    def lists(self) -> tuple[Ints, ...]:
+        """The shards of each client in the order in which it works on them."""
+        return tuple(np.split(self.list_shards, self.first[1:-1]))
+
+    def shards_of(self, client: int) -> Ints:
+        """Return the shards that `client` holds, ascending; its list may end before the last of them."""
+        check_integer("client", client, low=0, high=self.n_clients - 1)
+        block = self.block_of_client[client]
+        return np.flatnonzero(self.block_of_shard == block) if block >= 0 else np.zeros(0, dtype=np.intp)
+
+    def holders_of(self, shard: int) -> Ints:
+        """Return the clients that hold `shard`, ascending."""
+        check_integer("shard", shard, low=0, high=self.n_shards - 1)
+        return np.flatnonzero(self.block_of_client == self.block_of_shard[shard])
+
+    def code(self, *, segments: str = "shard") -> tuple[FractionalRepetition | WorkLists, Ints]:
+        """Return the code of the clients that hold something.
+
+        Parameters
+        ----------
+        segments : str
+            What a client sends of its work list: one sum per "shard", per "share", or a single one for the "whole".
+            In the full schedule it does not matter.
+
+        Returns
+        -------
+        code : FractionalRepetition or WorkLists
+            The code over the active clients.
+        active : ndarray of int, shape (code.n_clients,)
+            Which clients these are.
+        """
+        one_of("segments", segments, SEGMENTS)
+        active = np.flatnonzero(self.block_of_client >= 0)
+        if self.schedule == "full":
+            return FractionalRepetition(self.block_of_client[active], self.block_of_shard), active
+        lists = []
+        for client in active:
+            shards, share = (part[self.first[client] : self.first[client + 1]] for part in self._list_parts)
+            label = {"shard": np.arange(shards.size), "share": share, "whole": np.zeros_like(share)}[segments]
+            lists.append([part.tolist() for part in np.split(shards, np.flatnonzero(np.diff(label)) + 1)])
+        return WorkLists(lists, self.n_shards), active
+
+    @property
+    def _list_parts(self) -> tuple[Ints, Ints]:
+        return self.list_shards, self.list_segments
+
+    def holdings(self) -> Ints:
+        """Return a number ``client x n_shards + shard`` for every shard copy, ascending."""
+        by_block = np.argsort(self.block_of_shard, kind="stable")
+        size = np.bincount(self.block_of_shard, minlength=self.n_blocks)
+        start = np.cumsum(size) - size
+        active = np.flatnonzero(self.block_of_client >= 0)
+        block = self.block_of_client[active]
+        copies = size[block]
+        within = np.arange(copies.sum()) - np.repeat(np.cumsum(copies) - copies, copies)
+        shards = by_block[np.repeat(start[block], copies) + within]
+        return np.asarray(np.repeat(active, copies) * self.n_shards + shards)
+
+    def shards_moved(self, old: Assignment) -> int:
+        """Return the number of shard copies that clients must fetch because they do not hold them in `old`."""
+        if (old.n_clients, old.n_shards) != (self.n_clients, self.n_shards):
+            raise ValueError(
+                f"old must have {self.n_clients} clients and {self.n_shards} shards; "
+                f"got {old.n_clients} and {old.n_shards}"
+            )
+        return int(np.isin(self.holdings(), old.holdings(), assume_unique=True, invert=True).sum())
+
+
+def build(instance: Instance, members: Ints, block_of_shard: Ints) -> Assignment:
+    """Order the work lists of given blocks and predict the residual error.
+
+    Parameters
+    ----------
+    instance : Instance
+        The instance.
+    members : ndarray of int, shape (n_rows, n_slots)
+        Members of each block, padded with n_clients; rows without a shard are dropped.
+    block_of_shard : ndarray of int, shape (n_shards,)
+        Row of each shard.
+    """
+    n_clients, n_shards = instance.n_clients, instance.n_shards
+    rows, block_of_shard = np.unique(block_of_shard, return_inverse=True)
+    members = np.sort(members[rows], axis=1)
+    sizes = np.bincount(block_of_shard)
+    block_of_client = np.full(n_clients + 1, -1, dtype=np.intp)
+    block_of_client[members] = np.arange(rows.size)[:, None]
+    block_of_client = block_of_client[:-1]
+    # Members see the whole block in the full schedule, as if it were their own share.
+    if instance.schedule == "full":
+        block = np.repeat(np.arange(rows.size), sizes)
+        position = np.broadcast_to(sizes[block], (members.shape[1], n_shards))
+        turn = np.zeros_like(position)
+        rank = np.tile(np.arange(n_shards) - np.repeat(np.cumsum(sizes) - sizes, sizes), (members.shape[1], 1)) + 1
+    else:
+        shares, turns, _ = best_lists(instance.miss, members, sizes, instance.speed, instance.list_limit)
+        block, owner, position = places(shares, turns)
+        turn = np.stack([turns[block, slot, owner] for slot in range(members.shape[1])])
+        rank = position
+    missed = np.ones(n_shards)
+    for slot, where in enumerate(np.minimum(position, instance.miss.shape[1] - 1)):
+        missed *= instance.miss[members[:, slot][block], where]
+    client = members[block].T
+    used = (client < n_clients) & (rank <= np.append(instance.list_limit[:-1], 0)[client])
+    shard = np.broadcast_to(np.argsort(block_of_shard, kind="stable"), client.shape)
+    order = np.lexsort((rank[used], client[used]))
+    result = Assignment(
+        schedule=instance.schedule,
+        block_of_client=block_of_client,
+        block_of_shard=np.asarray(block_of_shard, dtype=np.intp),
+        list_shards=np.asarray(shard[used][order]),
+        list_segments=np.asarray(turn[used][order]),
+        first=np.concatenate(([0], np.cumsum(np.bincount(client[used], minlength=n_clients)))),
+        residual_error=float(missing_odds(missed, exact=True).sum()) / n_shards,
+    )
+    for array in (result.block_of_client, result.block_of_shard, result.list_shards, result.list_segments):
+        array.setflags(write=False)
+    return result
+
+
+def _grouped(group: Ints, n_groups: int) -> list[Ints]:
+    """Return the members of each group, ascending; those of group -1 are left out."""
+    order = np.argsort(group, kind="stable")[int((group < 0).sum()) :]
+    return list(np.split(order, np.cumsum(np.bincount(group[group >= 0], minlength=n_groups))[:-1]))

@@ -1,0 +1,266 @@
+"""Completion times: what past rounds say about when a client will have done how much."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from fedgc.completion_times.base import FleetPrior
+from fedgc.completion_times.clients import (
+    FittedClients,
+    build_sample,
+    check_loads,
+    check_seconds,
+    fit_clients,
+    fleet_rows,
+)
+from fedgc.completion_times.families import FAMILIES, fit_fleets
+from fedgc.completion_times.fixed_part import FixedPart, fixed_part
+from fedgc.completion_times.fleet import first_prior
+from fedgc.completion_times.goodness_of_fit import GoodnessOfFit, goodness_of_fit
+from fedgc.completion_times.history import History, as_ids
+from fedgc.completion_times.observation import TimeObservation
+from fedgc.completion_times.sample import Sample, Vector
+from fedgc.validation import check_integer, one_of
+
+
+@dataclass(frozen=True, eq=False)
+class CompletionTimes:
+    """Learnt distributions of every client's completion time; state goes in, state comes out.
+
+    Parameters
+    ----------
+    family : str
+        Distribution of the seconds per shard: `log-normal`, `shifted-exponential`, `weibull`, or `auto` for the one
+        that describes the fleet best.
+    window : int
+        Number of observations kept per client.
+    forgetting : float
+        Factor in (0, 1] by which an observation's weight falls with every newer one of the same client.
+    slow_rounds : bool
+        Whether to allow for rounds that take a multiple of the usual time, with a probability and a factor that the
+        fleet shares.
+    history : History, optional
+        The observations; empty at first.
+    priors : mapping of str to FleetPrior
+        The fleet as each family sees it.
+    scores : mapping of str to float
+        Mean log likelihood of each family on the fleet.
+
+    Raises
+    ------
+    ValueError
+        If a parameter is out of range.
+
+    Notes
+    -----
+    A round with k shards takes ``T(k) = fixed + k x`` seconds. x is drawn anew in every round from the client's own
+    distribution, whose parameters are shrunk towards the fleet's; with probability 1 - presence the client does not
+    answer at all. Probabilities are averaged over what is still uncertain about the client, so that a new client gets
+    the distribution over the whole fleet. Subclasses of :class:`TimeFamily` say how a client is fitted,
+    :func:`fixed_part` and :func:`fit_fleet` what clients share, :func:`fit_fleets` how the family is chosen.
+
+    Examples
+    --------
+    >>> times = CompletionTimes().update(
+    ...     [TimeObservation(7, shards=2, seconds=4.0 + 0.1 * k, fixed_seconds=1.0) for k in range(10)]
+    ... )
+    >>> times.in_time_prob([7], load=2, deadline=6.0).round(1).tolist()
+    [1.0]
+    >>> times.seconds_per_shard([7]).round(1).tolist(), times.fixed_seconds([7]).tolist()
+    ([1.7], [1.0])
+    """
+
+    family: str = "auto"
+    window: int = 32
+    forgetting: float = 0.99
+    slow_rounds: bool = True
+    history: History | None = None
+    priors: Mapping[str, FleetPrior] = field(default_factory=dict)
+    scores: Mapping[str, float] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        one_of("family", self.family, ["auto", *FAMILIES])
+        check_integer("window", self.window, low=1)
+        if isinstance(self.forgetting, bool) or not 0.0 < self.forgetting <= 1.0:
+            raise ValueError(f"forgetting must lie in (0, 1]; got {self.forgetting!r}")
+        if not isinstance(self.slow_rounds, bool):
+            raise ValueError(f"slow_rounds must be True or False; got {self.slow_rounds!r}")
+        if self.history is None:
+            object.__setattr__(self, "history", History.empty(self.window))
+        elif self.history.window != self.window:
+            raise ValueError(f"window must be that of the history, {self.history.window}; got {self.window}")
+
+    def update(self, observations: Sequence[TimeObservation]) -> CompletionTimes:
+        """Return the state after `observations`, oldest first; those of a client are in the order of its rounds.
+
+        Raises
+        ------
+        ValueError
+            If an entry is not a TimeObservation.
+        """
+        for seen in observations:
+            if not isinstance(seen, TimeObservation):
+                raise ValueError(f"observations must be TimeObservation; got {type(seen).__name__}")
+        if not len(observations):
+            return self
+        grown = replace(self, history=self._history.append(observations))
+        kept = np.minimum(grown._history.count, self.window).sum()
+        names = list(FAMILIES) if self.family == "auto" else [self.family]
+        new, sample = len(observations) / float(kept), grown._fleet_sample()
+        priors, scores = fit_fleets(names, sample, self.priors, slow_rounds=self.slow_rounds, new=new)
+        done = replace(grown, priors=priors, scores=scores)
+        # Both follow from the history alone, which is the same.
+        done.__dict__.update(_weight=grown._weight, _fixed=grown._fixed)
+        return done
+
+    @property
+    def chosen_family(self) -> str:
+        """Name of the family in use."""
+        if self.family != "auto":
+            return self.family
+        return max(self.scores, key=lambda name: self.scores[name]) if self.scores else "log-normal"
+
+    @property
+    def prior(self) -> FleetPrior:
+        """The fleet as the family in use sees it."""
+        known = self.priors.get(self.chosen_family)
+        return known or first_prior(self._fleet_sample(), FAMILIES[self.chosen_family], slow_rounds=False)
+
+    def in_time_prob(
+        self, node_ids: ArrayLike, load: ArrayLike, deadline: float, *, given_present: bool = False
+    ) -> Vector:
+        """Return the probability of each client to have done `load` shards by the deadline, (n,).
+
+        Parameters
+        ----------
+        node_ids : array_like of int, shape (n,)
+            The clients; unknown ones are like the fleet.
+        load : float or array_like, shape (n,)
+            Number of shards, at least 0.
+        deadline : float
+            Seconds from the message to the deadline, at least 0; may be infinite.
+        given_present : bool
+            Whether the client is known to take part in the round.
+        """
+        rows = self._history.rows(node_ids)
+        presence = 1.0 if given_present else self._fit.estimate.presence[rows]
+        return np.asarray(
+            presence * (1.0 - self._fit.longer(rows, check_loads(load, rows.size), check_seconds("deadline", deadline)))
+        )
+
+    def reach(self, node_ids: ArrayLike, max_shards: int, deadline: float) -> Vector:
+        """Return the probability of each client to have done at least k shards, (n, max_shards + 1)."""
+        rows = self._history.rows(node_ids)
+        check_integer("max_shards", max_shards, low=0)
+        time = check_seconds("deadline", deadline)
+        reached = np.ones((rows.size, max_shards + 1))
+        for k in range(1, max_shards + 1):
+            within = 1.0 - self._fit.longer(rows, np.full(rows.size, float(k)), time)
+            # Rounding of the average over a posterior must not make more work likelier than less.
+            reached[:, k] = np.minimum(self._fit.estimate.presence[rows] * within, reached[:, k - 1])
+        return reached
+
+    def progress_prob(self, node_ids: ArrayLike, lengths: ArrayLike, deadline: float) -> list[Vector]:
+        """Return each client's probabilities to have done exactly 0, 1, .., all shards of a list by the deadline.
+
+        Parameters
+        ----------
+        node_ids : array_like of int, shape (n,)
+            The clients.
+        lengths : int or array_like of int, shape (n,)
+            Length L_i of each client's work list.
+        deadline : float
+            Seconds from the message to the deadline.
+
+        Returns
+        -------
+        list of ndarray, shape (L_i + 1,)
+            They sum to one; absence counts as 0 shards.
+        """
+        nodes = as_ids(node_ids)
+        each = np.broadcast_to(np.asarray(lengths), nodes.shape)
+        if each.size and (not np.issubdtype(each.dtype, np.integer) or (each < 0).any()):
+            raise ValueError(f"lengths must be integers of at least 0; got {each.tolist()}")
+        reached = self.reach(nodes, int(each.max(initial=0)), deadline)
+        return [-np.diff(np.append(own[: length + 1], 0.0)) for own, length in zip(reached, each.tolist(), strict=True)]
+
+    def seconds_per_shard(self, node_ids: ArrayLike) -> Vector:
+        """Return the median seconds per shard of each client in a usual round, (n,)."""
+        family = FAMILIES[self.chosen_family]
+        return family.quantile(0.5, *family.natural(self._fit.estimate.coordinates[self._history.rows(node_ids)]))
+
+    def fixed_seconds(self, node_ids: ArrayLike) -> Vector:
+        """Return the seconds of each client that do not depend on the load, (n,)."""
+        return self._fit.fixed_seconds[self._history.rows(node_ids)]
+
+    def presence(self, node_ids: ArrayLike) -> Vector:
+        """Return the probability of each client to answer at all, however long one waits, (n,)."""
+        return self._fit.estimate.presence[self._history.rows(node_ids)]
+
+    def miss_prob_given_silent_until(
+        self, node_ids: ArrayLike, load: ArrayLike, seconds: float, deadline: float
+    ) -> Vector:
+        """Return the probability to miss the deadline, given that nothing came in the first `seconds`, (n,).
+
+        It is what a round that ended early says about a client that had not answered by then.
+
+        Notes
+        -----
+        ``(1 - a + a S(deadline)) / (1 - a + a S(seconds))``, a being the presence; 1 from the deadline on.
+        """
+        rows = self._history.rows(node_ids)
+        work, presence = check_loads(load, rows.size), self._fit.estimate.presence[rows]
+        late = check_seconds("deadline", deadline)
+        silent, missed = (
+            1.0 - presence + presence * self._fit.longer(rows, work, time)
+            for time in (min(check_seconds("seconds", seconds), late), late)
+        )
+        return np.minimum(missed / silent, 1.0)
+
+    def goodness_of_fit(self) -> tuple[GoodnessOfFit, ...]:
+        """Return how well each family that is fitted describes the fleet, on at most 400 of its clients."""
+        sample = self._fleet_sample()
+        return tuple(goodness_of_fit(FAMILIES[name], prior, sample) for name, prior in self.priors.items())
+
+    def to_data(self) -> dict[str, Any]:
+        """Return the state as plain data that JSON can hold."""
+        from fedgc.completion_times.data import to_data  # noqa: PLC0415 - it builds what this file defines
+
+        return to_data(self)
+
+    @classmethod
+    def from_data(cls, data: Mapping[str, Any]) -> CompletionTimes:
+        """Return the state that :meth:`to_data` wrote, or raise ValueError if it did not."""
+        from fedgc.completion_times.data import from_data  # noqa: PLC0415 - it builds what this file defines
+
+        return from_data(data)
+
+    # What follows is computed from the fields when it is first asked for.
+
+    @property
+    def _history(self) -> History:
+        assert self.history is not None  # set when the object is made
+        return self.history
+
+    @cached_property
+    def _weight(self) -> Vector:
+        age = self._history.age()
+        return np.where(age >= 0, self.forgetting ** np.maximum(age, 0), 0.0)
+
+    @cached_property
+    def _fixed(self) -> FixedPart:
+        return fixed_part(self._history, self._weight)
+
+    @cached_property
+    def _fit(self) -> FittedClients:
+        sample = build_sample(self._history, self._weight, self._fixed.seconds)
+        return fit_clients(FAMILIES[self.chosen_family], self.prior, sample, self._fixed)
+
+    def _fleet_sample(self) -> Sample:
+        return build_sample(self._history, self._weight, self._fixed.seconds, fleet_rows(self._history))

@@ -1,0 +1,21 @@
+"""Deadline: how long a round may last, one file per rule, and the loop that keeps to it."""
+
+from fedgc.deadline.automatic import AutomaticDeadline, cover_time, time_to_target
+from fedgc.deadline.base import DeadlineRule, Outlook, RoundForecast, Timing
+from fedgc.deadline.collect import Collected, collect_replies
+from fedgc.deadline.fixed import FixedDeadline
+from fedgc.deadline.quantile import QuantileDeadline
+
+__all__ = [
+    "AutomaticDeadline",
+    "Collected",
+    "DeadlineRule",
+    "FixedDeadline",
+    "Outlook",
+    "QuantileDeadline",
+    "RoundForecast",
+    "Timing",
+    "collect_replies",
+    "cover_time",
+    "time_to_target",
+]

@@ -1,0 +1,150 @@
+"""The deadline of the least predicted time to target."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+import numpy as np
+
+from fedgc.deadline.base import DeadlineRule, Outlook, RoundForecast, Timing
+from fedgc.validation import check_positive
+
+
+def time_to_target(forecast: RoundForecast, noise_sensitivity: float = 1.0) -> float:
+    """Return the predicted time to reach a training target, in seconds per noise-free round.
+
+    Parameters
+    ----------
+    forecast : RoundForecast
+        What a plan predicts for its rounds.
+    noise_sensitivity : float
+        How many more rounds the target takes per unit of residual error, at least 0.
+
+    Notes
+    -----
+    ``round_time x (1 + noise_sensitivity x residual_error)``. One step along an unbiased estimate whose squared error
+    is eps times the squared gradient gains 1 / (1 + eps) of what the exact gradient gains, with the best step size for
+    each: the sensitivity is then 1. It is lower where the step size is held down by something else than the noise.
+
+    References
+    ----------
+    S. McCandlish, J. Kaplan, D. Amodei, "An Empirical Model of Large-Batch Training", arXiv 1812.06162, section 2.2:
+    steps to target grow as one plus the noise-to-signal ratio of the gradient.
+
+    Examples
+    --------
+    >>> time_to_target(RoundForecast(round_time=10.0, arrivals=5.0, residual_error=0.2))
+    12.0
+    """
+    return forecast.round_time * (1.0 + noise_sensitivity * forecast.residual_error)
+
+
+def cover_time(timing: Timing, n_shards: int, shortest: float = 1e-3, longest: float = 3600.0) -> float:
+    """Return the least deadline by which all clients together are expected to do every shard once, to 1 %.
+
+    Parameters
+    ----------
+    timing : Timing
+        What is known of the clients.
+    n_shards : int
+        Number of shards.
+    shortest, longest : float
+        Seconds between which it is sought.
+
+    Returns
+    -------
+    float
+        Seconds; `shortest` if the fleet cannot do that much however long one waits.
+
+    Notes
+    -----
+    Each client counts with what it would do if it had work enough, up to eight times its equal part: with that much on
+    their lists the deadline rarely depends on how the shards are assigned.
+    """
+    n_clients = timing.reach(longest, 1).shape[0]
+    most = min(n_shards, 8 * -(-n_shards // n_clients))
+
+    def expected(deadline: float) -> float:
+        return float(timing.reach(deadline, most)[:, 1:].sum())
+
+    if expected(longest) < n_shards:
+        return shortest
+    low, high = shortest, longest
+    while high > low * 1.01:
+        middle = float(np.sqrt(low * high))
+        low, high = (low, middle) if expected(middle) >= n_shards else (middle, high)
+    return high
+
+
+class AutomaticDeadline(DeadlineRule):
+    """Minimise the predicted time to target over a grid of deadlines.
+
+    Parameters
+    ----------
+    initial : float
+        Seconds of the first round, from which the grid also starts.
+    shortest, longest : float
+        Seconds that no deadline falls below or exceeds.
+    cover : bool
+        Never choose a deadline by which all clients together, each working on as long as it is given shards, are
+        expected to do less than every shard once. Below that, rounds lose work that nobody could have done in time.
+    noise_sensitivity : float
+        See :func:`time_to_target`.
+
+    Raises
+    ------
+    ValueError
+        If a parameter is out of range.
+
+    Notes
+    -----
+    Deadlines are tried in steps of 25 % between a third of and three times the last one, then in steps of 8 % around
+    the best: at most 15 forecasts. The last deadline is kept unless another one is predicted to save more than 2 %.
+    """
+
+    name: ClassVar[str] = "auto"
+
+    def __init__(
+        self,
+        *,
+        initial: float,
+        shortest: float = 1e-3,
+        longest: float = 3600.0,
+        cover: bool = True,
+        noise_sensitivity: float = 1.0,
+    ) -> None:
+        self.initial = check_positive("initial", initial)
+        self.shortest = check_positive("shortest", shortest)
+        self.longest = check_positive("longest", longest)
+        if self.shortest > self.longest:
+            raise ValueError(f"shortest must be at most longest = {longest}; got {shortest}")
+        if not isinstance(noise_sensitivity, (int, float)) or not 0.0 <= noise_sensitivity < np.inf:
+            raise ValueError(f"noise_sensitivity must be a finite number of at least 0; got {noise_sensitivity!r}")
+        self.cover = bool(cover)
+        self.noise_sensitivity = float(noise_sensitivity)
+
+    def choose(self, outlook: Outlook) -> float:
+        """Return the deadline of the least predicted time to target."""
+        start = outlook.last if outlook.last is not None else self.initial
+        floor = (
+            max(self.shortest, cover_time(outlook.timing, outlook.n_shards, self.shortest, self.longest))
+            if self.cover
+            else self.shortest
+        )
+        tried: dict[float, float] = {}
+
+        def value(deadline: float) -> float:
+            within = min(max(deadline, min(floor, self.longest)), self.longest)
+            if within not in tried:
+                tried[within] = time_to_target(outlook.forecast(within), self.noise_sensitivity)
+            return tried[within]
+
+        for step in range(-5, 6):
+            value(start * 1.25**step)
+        best = min(tried, key=lambda deadline: tried[deadline])
+        for step in (-2, -1, 1, 2):
+            value(best * 1.08**step)
+        best = min(tried, key=lambda deadline: tried[deadline])
+        if start in tried and tried[best] > 0.98 * tried[start]:
+            return start
+        return best

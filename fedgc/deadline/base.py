@@ -1,0 +1,81 @@
+"""What a deadline rule is: it chooses how long a round may last from what is known of the clients."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import ClassVar, Protocol
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+
+class Timing(Protocol):
+    """What is known of when clients will have done how much: a fleet, or what a run has learnt of one."""
+
+    def reach(self, deadline: float, max_shards: int) -> NDArray[np.float64]:
+        """Return the probability of each client to have done at least k shards by then, (n_clients, max_shards + 1)."""
+
+    def straggle_prob(self, deadline: float, load: ArrayLike) -> NDArray[np.float64]:
+        """Return the probability of each client not to have done its load by then, (n_clients,)."""
+
+
+@dataclass(frozen=True)
+class RoundForecast:
+    """What a plan predicts for its rounds.
+
+    Attributes
+    ----------
+    round_time : float
+        Mean seconds from sending to decoding, with the early end of rounds in which nothing more could be gained.
+    arrivals : float
+        Mean number of clients whose update counts.
+    residual_error : float
+        Predicted ``E|decoded - full|^2 / |full|^2``.
+    """
+
+    round_time: float
+    arrivals: float
+    residual_error: float
+
+
+@dataclass(frozen=True)
+class Outlook:
+    """What a deadline rule may ask about the coming rounds.
+
+    Attributes
+    ----------
+    timing : Timing
+        What is known of the clients.
+    work : ndarray of int, shape (n_clients,)
+        Shards that each client is expected to finish: its own share on a work list, all of its block otherwise.
+    n_shards : int
+        Number of shards in all.
+    last : float or None
+        Deadline of the last round, None before the first.
+    forecast : callable
+        Returns the :class:`RoundForecast` for a deadline in seconds.
+    """
+
+    timing: Timing
+    work: NDArray[np.intp]
+    n_shards: int
+    last: float | None
+    forecast: Callable[[float], RoundForecast]
+
+
+class DeadlineRule(ABC):
+    """A rule for the seconds from sending a round's messages to decoding what has come.
+
+    To add a rule, subclass this in a file of its own and export it in ``fedgc/deadline/__init__.py``.
+    """
+
+    name: ClassVar[str]
+
+    #: Seconds of the first rounds, in which nothing is known of the clients.
+    initial: float
+
+    @abstractmethod
+    def choose(self, outlook: Outlook) -> float:
+        """Return the deadline in seconds."""

@@ -1,0 +1,144 @@
+"""The codes and decoders that a plan chooses from, at one deadline."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fedgc.assignment import AssignmentConstraints, assign, own_part
+from fedgc.codes import Code
+from fedgc.decoders import DECODERS, Decoder, OptimalUnbiasedDecoder
+from fedgc.fleets import Fleet
+from fedgc.schemes import SCHEMES
+
+#: Lists are worked out up to so many times the mean number of shards per client and holder.
+_LONGEST_LIST = 6
+#: Blocks with more states are calibrated on random ones: a plan compares choices to a per cent, not to 1e-10.
+_MOST_STATES = 4096
+#: Decoders of fractional-repetition blocks, in the full schedule.
+_BLOCK_DECODERS = ("optimal-unbiased", "fixed")
+
+
+@dataclass(frozen=True, eq=False)
+class Candidate:
+    """A code and a decoder, ready to be forecast.
+
+    Attributes
+    ----------
+    redundancy : int
+        Clients that hold each shard; for codes that vary it, the nearest integer.
+    schedule, name, decoder_name : str
+        "full" or "work-list", and the names of code and decoder.
+    code : Code
+        The code, over units of `unit` shards.
+    decoder : Decoder
+        The decoder.
+    clients : ndarray of int, shape (code.n_clients,)
+        The fleet's clients that take part.
+    unit : float
+        Shards that one column of the code stands for.
+    held : set of (int, int)
+        Client and column of every copy.
+    n_clients : int
+        Number of clients in the fleet.
+    """
+
+    redundancy: int
+    schedule: str
+    name: str
+    decoder_name: str
+    code: Code
+    decoder: Decoder
+    clients: NDArray[np.intp]
+    unit: float
+    held: frozenset[tuple[int, int]]
+    n_clients: int
+
+    @property
+    def shards_moved(self) -> int:
+        """Copies that are not where an equal part of the shards, in order, would have them."""
+        parts = [own_part(client, self.n_clients, self.code.n_shards) for client in range(self.n_clients)]
+        own = {(client, shard) for client, part in enumerate(parts) for shard in part}
+        return round(self.unit * len(self.held - own))
+
+
+def candidates(
+    fleet: Fleet,
+    deadline: float,
+    *,
+    n_shards: int,
+    redundancies: Sequence[int],
+    constraints: AssignmentConstraints | None = None,
+    schemes: bool = True,
+    server_round: int = 0,
+) -> Iterator[Candidate]:
+    """Yield what can be run on a fleet with a deadline.
+
+    Parameters
+    ----------
+    fleet : Fleet
+        The clients.
+    deadline : float
+        Seconds.
+    n_shards : int
+        Number of shards.
+    redundancies : sequence of int
+        Numbers of holders per shard.
+    constraints : AssignmentConstraints, optional
+        Limits of the clients.
+    schemes : bool
+        Whether to include the codes of the literature, which give every client as many shards as any other. They know
+        no constraints and are left out where there are some.
+    server_round : int
+        Round, for fleets that change.
+
+    Notes
+    -----
+    Biased decoders are left out: their error does not average out over the rounds, and no time to target follows from
+    the error of one round.
+    """
+    for holders in redundancies:
+        longest = min(n_shards, int(np.ceil(_LONGEST_LIST * holders * n_shards / fleet.n_clients)) + 4)
+        reach = fleet.reach(deadline, longest, server_round=server_round)
+        for schedule in ("work-list", "full"):
+            try:
+                assignment = assign(reach, n_shards, holders=holders, schedule=schedule, constraints=constraints, rng=0)
+            except ValueError:
+                if constraints is not None:
+                    raise
+                continue
+            if not np.isfinite(assignment.residual_error):
+                continue
+            code, active = assignment.code()
+            held = frozenset(divmod(int(copy), n_shards) for copy in assignment.holdings())
+            names = ("optimal-unbiased",) if schedule == "work-list" else _BLOCK_DECODERS
+            for name in names:
+                decoder = OptimalUnbiasedDecoder(most_states=_MOST_STATES) if name == names[0] else DECODERS[name]()
+                label = "work-lists" if schedule == "work-list" else "fractional-repetition"
+                yield Candidate(holders, schedule, label, name, code, decoder, active, 1.0, held, fleet.n_clients)
+        if schemes and constraints is None:
+            yield from _schemes(fleet, deadline, n_shards, holders, server_round)
+
+
+def _schemes(fleet: Fleet, deadline: float, n_shards: int, holders: int, server_round: int) -> Iterator[Candidate]:
+    """Yield the literature's codes with unbiased decoders, whose shards are as many as the clients."""
+    unit, every = n_shards / fleet.n_clients, np.arange(fleet.n_clients)
+    prob = fleet.straggle_prob(deadline, holders * unit, server_round=server_round)
+    if (prob >= 1.0).any():
+        return
+    for scheme in SCHEMES:
+        kind = DECODERS[scheme.decoder]
+        fixed_load = {"uncoded": 1, "scheme-I": 2, "scheme-II": 2}.get(scheme.name, holders)
+        if not kind.unbiased or fixed_load != holders or scheme.name == "fractional-repetition":
+            continue
+        if scheme.name == "sgc" and holders == 1:
+            continue  # uncoded, under another name
+        try:
+            code = scheme.build(prob, holders, np.random.default_rng(0))
+        except ValueError:
+            continue  # does not exist for this size
+        held = frozenset((c, int(s)) for c in range(code.n_clients) for s in code.shards_of(c))
+        yield Candidate(holders, "full", scheme.name, scheme.decoder, code, kind(), every, unit, held, fleet.n_clients)

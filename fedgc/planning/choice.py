@@ -1,0 +1,114 @@
+"""What a plan says: one line per choice, and which of them to take."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+#: Predictions closer than this are a draw, which the simpler choice wins: less redundancy, less data moved.
+DRAW = 0.01
+#: Redundancy that is predicted to save less than this is said not to pay.
+PAYS = 0.02
+
+
+@dataclass(frozen=True)
+class Choice:
+    """One way to run a fleet, and what to expect of it.
+
+    Attributes
+    ----------
+    redundancy : int
+        Clients that hold each shard.
+    schedule : str
+        "full": a client computes all that it holds; "work-list": it works down an ordered list until the deadline.
+    code, decoder : str
+        Names of the code and of the decoder.
+    deadline : float
+        Seconds from sending to decoding.
+    round_time : float
+        Mean seconds of a round, which may end early.
+    arrivals : float
+        Mean number of clients whose update counts.
+    residual_error : float
+        ``E|decoded - full|^2 / |full|^2``.
+    relative_time_to_target : float
+        Predicted time to a training target, relative to the best choice without redundancy: below 1 it is sooner.
+    shards_moved : int
+        Shard copies that clients must fetch, if at first each holds an equal part of the shards, in order.
+    """
+
+    redundancy: int
+    schedule: str
+    code: str
+    decoder: str
+    deadline: float
+    round_time: float
+    arrivals: float
+    residual_error: float
+    relative_time_to_target: float
+    shards_moved: int
+
+    @property
+    def label(self) -> str:
+        """Everything but the deadline."""
+        return f"{self.redundancy} x {self.schedule}, {self.code}, {self.decoder}"
+
+
+@dataclass(frozen=True)
+class FleetPlan:
+    """All choices, in order of the predicted time to target, and the recommended one.
+
+    Attributes
+    ----------
+    recommended : Choice
+        The best choice; of those within 1 % of it the one of least redundancy, then of the least data moved.
+    choices : tuple of Choice
+        All choices that can be decoded.
+    """
+
+    recommended: Choice
+    choices: tuple[Choice, ...]
+
+    @property
+    def verdict(self) -> str:
+        """One sentence on what the recommended choice gains, and on whether redundancy pays.
+
+        Examples
+        --------
+        >>> best = Choice(2, "work-list", "work-lists", "optimal-unbiased", 8.0, 8.0, 40.0, 0.06, 0.8, 150)
+        >>> FleetPlan(best, (best,)).verdict
+        'redundancy pays: 2 holders per shard reach the target 1.25 times as soon as one'
+        """
+        gain = 1.0 / self.recommended.relative_time_to_target
+        if self.recommended.redundancy > 1:
+            return (
+                f"redundancy pays: {self.recommended.redundancy} holders per shard reach the target "
+                f"{gain:.2f} times as soon as one"
+            )
+        coded = [choice for choice in self.choices if choice.redundancy > 1]
+        if not coded:
+            return "redundancy was not tried, or cannot be decoded"
+        best = coded[0]
+        change = 1.0 / best.relative_time_to_target - 1.0
+        how = f"saves {change:.1%}" if change > 0 else f"takes {-change:.1%} longer"
+        return f"redundancy does not pay: the best of it, {best.redundancy} holders per shard, {how}"
+
+
+def recommend(choices: list[Choice]) -> FleetPlan:
+    """Return the plan with the choices in order and the best of them marked.
+
+    Raises
+    ------
+    ValueError
+        If there is no choice.
+    """
+    if not choices:
+        raise ValueError("choices must hold at least one; got none that can be decoded")
+    ordered = sorted(choices, key=lambda choice: (choice.relative_time_to_target, choice.redundancy))
+    least = ordered[0].relative_time_to_target
+    alone = min((c.relative_time_to_target for c in ordered if c.redundancy == 1), default=float("inf"))
+    pays = least < (1.0 - PAYS) * alone
+    close = [c for c in ordered if c.relative_time_to_target <= (1.0 + DRAW) * (least if pays else alone)]
+    if not pays:
+        close = [c for c in close if c.redundancy == 1]
+    best = min(close, key=lambda c: (c.redundancy, c.schedule != "work-list", c.relative_time_to_target))
+    return FleetPlan(best, tuple(ordered))

@@ -1,0 +1,180 @@
+"""Plan a fleet: forecast every candidate on a grid of deadlines, and recommend the soonest at the target."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from fedgc.assignment import AssignmentConstraints
+from fedgc.deadline import cover_time, time_to_target
+from fedgc.errors import ConfigError
+from fedgc.fleets import Fleet
+from fedgc.forecast import forecast_round
+from fedgc.gram import GramModel
+from fedgc.planning.candidates import Candidate, candidates
+from fedgc.planning.choice import Choice, FleetPlan, recommend
+
+#: Deadlines of the default grid, and the growth from one to the next.
+_GRID, _GROWTH = 10, 1.25
+
+
+def plan_fleet(
+    fleet: Fleet,
+    *,
+    n_shards: int,
+    coherence: float = 0.0,
+    redundancies: Sequence[int] = (1, 2, 3, 4, 5),
+    deadlines: Sequence[float] | None = None,
+    constraints: AssignmentConstraints | None = None,
+    noise_sensitivity: float = 1.0,
+    schemes: bool = True,
+    server_round: int = 0,
+    on_step: Callable[[int, int], None] = lambda done, total: None,
+) -> FleetPlan:
+    """Predict round time, arrivals, residual error and time to target of all choices.
+
+    Parameters
+    ----------
+    fleet : Fleet
+        The clients.
+    n_shards : int
+        Number of shards, at least as many as blocks.
+    coherence : float
+        rho in ``G = rho 11' + (1 - rho) I``, in [0, 1): how far the shards' updates point the same way.
+    redundancies : sequence of int
+        Numbers of holders per shard to try.
+    deadlines : sequence of float, optional
+        Seconds; by default ten, from the one by which the fleet can do every shard once, see :func:`default_deadlines`.
+    constraints : AssignmentConstraints, optional
+        Limits of the clients.
+    noise_sensitivity : float
+        See :func:`fedgc.deadline.time_to_target`.
+    schemes : bool
+        Whether to include the codes of the literature.
+    server_round : int
+        Round, for fleets that change.
+    on_step : callable
+        Called with the number of deadlines done and their total.
+
+    Raises
+    ------
+    ConfigError
+        If an argument is out of range, or nothing can be decoded.
+    InfeasibleAssignmentError
+        If the constraints cannot be met.
+
+    Examples
+    --------
+    >>> from fedgc.fleets import build_fleet
+    >>> fleet = build_fleet({"model": "log-normal", "clients": 4, "dropout": 0.3, "sigma": 0.2}, seed=1)
+    >>> plan = plan_fleet(fleet, n_shards=8, redundancies=(1, 2), deadlines=[3.0, 5.0])
+    >>> plan.recommended.redundancy, plan.recommended.schedule
+    (2, 'work-list')
+    """
+    if not 0.0 <= coherence < 1.0:
+        raise ConfigError(f"coherence must lie in [0, 1); got {coherence}")
+    if n_shards < 1:
+        raise ConfigError(f"shards must be an integer of at least 1; got {n_shards}")
+    wrong = [value for value in redundancies if not 1 <= value <= fleet.n_clients]
+    if wrong or not redundancies:
+        raise ConfigError(f"redundancy must be an integer from 1 to clients = {fleet.n_clients}; got {wrong or 'none'}")
+    grid = default_deadlines(fleet, n_shards, server_round) if deadlines is None else list(deadlines)
+    if not grid or not all(0.0 < deadline < np.inf for deadline in grid):
+        raise ConfigError(f"deadline must be a finite number above 0; got {grid}")
+    found: list[tuple[Candidate, float, Choice]] = []
+    timing = _AtRound(fleet, server_round)
+    for done, deadline in enumerate(grid):
+        on_step(done, len(grid))
+        for candidate in candidates(
+            fleet,
+            deadline,
+            n_shards=n_shards,
+            redundancies=redundancies,
+            constraints=constraints,
+            schemes=schemes,
+            server_round=server_round,
+        ):
+            found += _forecast(timing, candidate, deadline, coherence, noise_sensitivity)
+    on_step(len(grid), len(grid))
+    if not found:
+        raise ConfigError(
+            f"deadline must be long enough for every shard to be done at times; got {', '.join(f'{d:g}' for d in grid)}"
+        )
+    alone = min((time for c, time, _ in found if c.redundancy == 1), default=min(time for _, time, _ in found))
+    return recommend([_relative(choice, time / alone) for _, time, choice in found])
+
+
+def default_deadlines(fleet: Fleet, n_shards: int, server_round: int = 0) -> list[float]:
+    """Return ten deadlines from the one by which the fleet is expected to do every shard once.
+
+    Notes
+    -----
+    With T1 that deadline and T0 the earliest at which one shard in a thousand that could be asked for is done, the grid
+    is ``T0 + (T1 - T0) 1.25^k``: where all clients need some time before anything comes, only what is beyond it counts.
+    """
+    timing = _AtRound(fleet, server_round)
+    cover = cover_time(timing, n_shards)
+    first = cover
+    while first > 1e-6 * cover and float(timing.reach(first, 1)[:, 1].mean()) > 1e-3:
+        first *= 0.98
+    return [float(first + (cover - first) * _GROWTH**step) for step in range(_GRID)]
+
+
+def _forecast(
+    timing: _AtRound, candidate: Candidate, deadline: float, coherence: float, noise_sensitivity: float
+) -> list[tuple[Candidate, float, Choice]]:
+    unit, columns = candidate.unit, candidate.code.n_shards
+    gram = GramModel(np.full(columns, (1.0 - coherence) * unit), np.full(columns, np.sqrt(coherence) * unit))
+    seen = forecast_round(
+        _InUnits(timing, unit), candidate.code, candidate.decoder, gram, deadline, clients=candidate.clients
+    ).round
+    if not np.isfinite(seen.residual_error):
+        return []
+    choice = Choice(
+        redundancy=candidate.redundancy,
+        schedule=candidate.schedule,
+        code=candidate.name,
+        decoder=candidate.decoder_name,
+        deadline=deadline,
+        round_time=seen.round_time,
+        arrivals=seen.arrivals,
+        residual_error=seen.residual_error,
+        relative_time_to_target=np.nan,
+        shards_moved=candidate.shards_moved,
+    )
+    return [(candidate, time_to_target(seen, noise_sensitivity), choice)]
+
+
+def _relative(choice: Choice, time: float) -> Choice:
+    return Choice(**{**vars(choice), "relative_time_to_target": float(time)})
+
+
+class _AtRound:
+    """A fleet in a given round, as a :class:`fedgc.deadline.Timing`."""
+
+    def __init__(self, fleet: Fleet, server_round: int) -> None:
+        self._fleet, self._round = fleet, server_round
+
+    def reach(self, deadline: float, max_shards: int) -> NDArray[np.float64]:
+        return self._fleet.reach(deadline, max_shards, server_round=self._round)
+
+    def straggle_prob(self, deadline: float, load: ArrayLike) -> NDArray[np.float64]:
+        return self._fleet.straggle_prob(deadline, load, server_round=self._round)
+
+
+class _InUnits:
+    """Timing of clients that work on units of several shards."""
+
+    def __init__(self, timing: _AtRound, unit: float) -> None:
+        self._timing, self._unit = timing, unit
+
+    def reach(self, deadline: float, max_shards: int) -> NDArray[np.float64]:
+        if self._unit == 1.0:
+            return self._timing.reach(deadline, max_shards)
+        done = [1.0 - self._timing.straggle_prob(deadline, k * self._unit) for k in range(1, max_shards + 1)]
+        return np.column_stack([np.ones(done[0].size), *done])
+
+    def straggle_prob(self, deadline: float, load: ArrayLike) -> NDArray[np.float64]:
+        return self._timing.straggle_prob(deadline, self._unit * np.asarray(load, dtype=np.float64))

@@ -1,0 +1,12 @@
+"""Reliability: what past rounds say about the probability that a client misses the next deadline.
+
+:mod:`~fedgc.reliability.posterior` is what others use. It keeps discounted :mod:`~fedgc.reliability.counts` of each
+client's outcomes, fills in what a client has not shown from the fleet (:mod:`~fedgc.reliability.fleet_prior`) and from
+its rounds after the other outcome (:mod:`~fedgc.reliability.persistence`), drops a client's past when its behaviour
+shifts (:mod:`~fedgc.reliability.change`), and can be stored (:mod:`~fedgc.reliability.storage`).
+"""
+
+from fedgc.reliability.clients import ClientReliability
+from fedgc.reliability.posterior import ReliabilityPosterior
+
+__all__ = ["ClientReliability", "ReliabilityPosterior"]

@@ -1,0 +1,23 @@
+"""One round: plan who computes what, then decode what came and learn from it.
+
+This package knows no Flower: :class:`fedgc.strategies.GradientCoding` unpacks records, calls it, and packs records.
+"""
+
+from fedgc.round.finish import finish_round
+from fedgc.round.plan import plan_round
+from fedgc.round.planning import SCHEDULES, SUMS, Planning
+from fedgc.round.state import CodedUpdate, RoundOutcome, RoundPlan, RoundState
+from fedgc.round.timing import LearntTiming
+
+__all__ = [
+    "SCHEDULES",
+    "SUMS",
+    "CodedUpdate",
+    "LearntTiming",
+    "Planning",
+    "RoundOutcome",
+    "RoundPlan",
+    "RoundState",
+    "finish_round",
+    "plan_round",
+]

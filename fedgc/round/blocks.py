@@ -1,0 +1,53 @@
+"""Plan whole blocks: every member computes all of its block and then replies."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from fedgc.arrivals import IndependentArrivals
+from fedgc.assignment import fractional_repetition_blocks
+from fedgc.codes import Code
+from fedgc.deadline import FixedDeadline, Outlook, RoundForecast
+from fedgc.forecast import forecast_round, work_of
+from fedgc.round.planning import Planning, time_to_reconsider
+from fedgc.round.sizes import shard_gram
+from fedgc.round.state import RoundPlan, RoundState
+from fedgc.round.timing import LearntTiming
+
+
+def plan_blocks(state: RoundState, nodes: tuple[int, ...], copies: int, planning: Planning) -> RoundPlan:
+    """Return a plan of fractional-repetition blocks, see :func:`fedgc.round.plan_round`."""
+    n_shards = state.shard_examples.size
+    straggle_prob = state.reliability.straggle_prob(nodes)
+    last = state.plan if state.plan is not None and state.plan.everyone == nodes else None
+    old = last.code if last is not None and last.code.blocks is not None else None
+
+    def with_code(code: Code) -> RoundPlan:
+        gram = shard_gram(state.coherence, state.shard_examples, code)
+        deadline = None if planning.deadline is None else planning.deadline.initial
+        prob = straggle_prob
+        timing = LearntTiming(state.completion_times, nodes, None, np.inf)
+        if planning.deadline is not None and not isinstance(planning.deadline, FixedDeadline) and timing.has_seen:
+            # Past outcomes are about past deadlines: for another one the times have to tell.
+            work = work_of(code)
+            before = deadline if state.plan is None else state.plan.deadline
+            deadline = before
+            if last is None or time_to_reconsider(state.rounds):
+
+                def ahead(seconds: float) -> RoundForecast:
+                    return forecast_round(timing, code, planning.decoder, gram, seconds).round
+
+                deadline = planning.deadline.choose(Outlook(timing, work, n_shards, before, ahead))
+            prob = timing.straggle_prob(deadline or planning.deadline.initial, work)
+        arrivals = IndependentArrivals(prob)
+        calibrated = planning.decoder.calibrate(code, arrivals, gram)
+        return RoundPlan(nodes, code, prob, arrivals, gram, calibrated, deadline, None, nodes)
+
+    balanced = with_code(fractional_repetition_blocks(straggle_prob, n_shards, copies))
+    if old is None:
+        return balanced
+    kept = with_code(old)
+    before, after = kept.decoder.residual_error, balanced.decoder.residual_error
+    if before is None or after is None or after >= (1.0 - planning.reassignment_gain) * before:
+        return kept
+    return balanced

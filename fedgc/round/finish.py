@@ -1,0 +1,166 @@
+"""Finish a round: decode what came, and learn from who sent it and when."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fedgc.codes import Code, WorkLists
+from fedgc.completion_times import TimeObservation
+from fedgc.encoding import Arrays, Update, add_scaled, squared_norm, zero_update
+from fedgc.gram import CoherenceEstimate
+from fedgc.round.sizes import known_or_mean, unit_sizes
+from fedgc.round.state import CodedUpdate, RoundOutcome, RoundPlan, RoundState
+
+
+def finish_round(
+    state: RoundState,
+    plan: RoundPlan,
+    replies: Mapping[int, CodedUpdate],
+    *,
+    arrays: Arrays,
+    learn: bool = True,
+    waited: float | None = None,
+) -> tuple[RoundState, RoundOutcome]:
+    """Decode the coded updates that came by the deadline and learn from who sent them.
+
+    Parameters
+    ----------
+    state : RoundState
+        The state that `plan` was made from.
+    plan : RoundPlan
+        The round's plan.
+    replies : mapping of int to CodedUpdate
+        Coded update of each client that arrived, by client index. Updates must be finite and shaped like `arrays`.
+    arrays : mapping of str to ndarray
+        The global arrays; only names, shapes and dtypes are used.
+    learn : bool
+        Whether this round is evidence on reliability. A round with another deadline than usual is not.
+    waited : float, optional
+        Seconds from sending the messages to the end of the round; less than the deadline if it ended early.
+
+    Returns
+    -------
+    state : RoundState
+        For the next round.
+    outcome : RoundOutcome
+        The decoded update and what is known about its error.
+    """
+    shard_examples = state.shard_examples.copy()
+    arrived = np.zeros(plan.decoder.code.n_rows, dtype=np.bool_)
+    for reply in replies.values():
+        shard_examples[reply.shards] = reply.shard_examples
+        arrived[list(reply.sums)] = True
+    decoding = plan.decoder.decode(arrived)
+
+    update: Update | None = None
+    total_examples = float(known_or_mean(shard_examples).sum())
+    if any(reply.shard_examples.any() for reply in replies.values()):
+        update = zero_update(arrays)
+        for client in sorted(replies):
+            for row, total in replies[client].sums.items():
+                add_scaled(update, decoding.decoding_weights[row] / total_examples, total)
+
+    new_state = RoundState(
+        shard_examples=shard_examples,
+        reliability=state.reliability.update(_outcomes(state, plan, replies, waited)) if learn else state.reliability,
+        coherence=_observe_coherence(state.coherence, plan, replies, shard_examples, arrays),
+        plan=plan,
+        completion_times=state.completion_times.update(_times(plan, replies, waited)),
+        rounds=state.rounds + 1,
+    )
+    model_error = plan.gram.residual_error(decoding.coverage)
+    return new_state, RoundOutcome(update, decoding, plan.decoder.residual_error, model_error)
+
+
+def _outcomes(
+    state: RoundState, plan: RoundPlan, replies: Mapping[int, CodedUpdate], waited: float | None
+) -> dict[int, bool | float]:
+    """Return who came, and how likely those would have who were silent when the round ended early.
+
+    Such a client has not been seen to miss: counted as a miss it would look less reliable than it is, left out it would
+    look more reliable, since only its successes would count. With a the probability to come by the deadline and a' to
+    come by the early end, it would still have come with probability ``(a - a') / (1 - a')``.
+    """
+    outcomes: dict[int, bool | float] = {node: client in replies for client, node in enumerate(plan.node_ids)}
+    if waited is None or plan.deadline is None or waited >= plan.deadline:
+        return outcomes
+    if not state.completion_times.priors:
+        return {node: came for node, came in outcomes.items() if came}
+    silent = np.array([client for client in range(len(plan.node_ids)) if client not in replies], dtype=np.intp)
+    if silent.size == 0:
+        return outcomes
+    nodes = [plan.node_ids[client] for client in silent]
+    work = np.array([plan.code.shards_of(int(client)).size for client in silent], dtype=np.float64)
+    times, come = state.completion_times, 1.0 - plan.straggle_prob[silent]
+    by_end = times.in_time_prob(nodes, work, waited, given_present=True)
+    if not isinstance(plan.code, WorkLists):
+        # On a work list a client replies in any case; otherwise only if all its work is done by the deadline.
+        by_end = by_end / np.maximum(times.in_time_prob(nodes, work, plan.deadline, given_present=True), 1e-9)
+    early = come * np.minimum(by_end, 1.0)
+    would = np.clip((come - early) / np.maximum(1.0 - early, 1e-12), 0.0, 1.0)
+    return outcomes | dict(zip(nodes, would.tolist(), strict=True))
+
+
+def _times(plan: RoundPlan, replies: Mapping[int, CodedUpdate], waited: float | None) -> list[TimeObservation]:
+    """Return what the round has shown of its clients' completion times."""
+    partial = isinstance(plan.code, WorkLists)
+    seen = []
+    for client, node in enumerate(plan.node_ids):
+        reply = replies.get(client)
+        if reply is None:
+            work = 1 if partial else plan.code.shards_of(client).size
+            if waited is not None and waited > 0.0:
+                seen.append(TimeObservation(node, work, waited, censored=True))
+        elif reply.seconds is not None and reply.seconds > 0.0:
+            seen.append(_time_of(node, reply, complete=not partial))
+    return seen
+
+
+def _time_of(node: int, reply: CodedUpdate, *, complete: bool) -> TimeObservation:
+    done, seconds = reply.shards.size, float(reply.seconds or 0.0)
+    if done == 0:
+        return TimeObservation(node, 1, seconds, censored=True, complete=complete)
+    if reply.work_seconds is None or reply.busy_seconds is None or not 0.0 < reply.work_seconds <= reply.busy_seconds:
+        return TimeObservation(node, done, seconds, complete=complete)
+    # What the client was not busy is transfer and waking up; a clock that runs fast must not make that negative.
+    fixed = max(0.0, seconds - reply.busy_seconds)
+    return TimeObservation(node, done, fixed + reply.work_seconds, fixed_seconds=fixed, complete=complete)
+
+
+def _observe_coherence(
+    coherence: CoherenceEstimate,
+    plan: RoundPlan,
+    replies: Mapping[int, CodedUpdate],
+    shard_examples: NDArray[np.float64],
+    arrays: Arrays,
+) -> CoherenceEstimate:
+    """Return the estimate after the round's sums that share no shard, one copy of each."""
+    code = plan.decoder.code
+    size = unit_sizes(shard_examples, code)
+    unit = float(known_or_mean(shard_examples).sum()) / size.size
+    if unit <= 0:
+        return coherence
+    seen = np.zeros(code.n_shards, dtype=np.bool_)
+    total = zero_update(arrays)
+    energies = []
+    for client in sorted(replies):
+        for row, sum_ in replies[client].sums.items():
+            shards, coefficients = _row(code, row)
+            # A decoder may have chosen coefficients that differ within a block; such a sum is not the block's update.
+            if seen[shards].any() or np.ptp(coefficients) != 0.0:
+                continue
+            seen[shards] = True
+            examples = float(np.maximum(known_or_mean(shard_examples)[shards], 1e-9 * unit).sum())
+            scale = 1.0 / (examples * coefficients[0])
+            energies.append(scale**2 * squared_norm(sum_))
+            add_scaled(total, scale, sum_)
+    return coherence.update(energies, squared_norm(total)) if energies else coherence
+
+
+def _row(code: Code, row: int) -> tuple[NDArray[np.intp], NDArray[np.float64]]:
+    """Return the shards and coefficients of a row of the encoding matrix."""
+    start, end = code.sparse_matrix.indptr[row : row + 2]
+    return code.sparse_matrix.indices[start:end].astype(np.intp), code.sparse_matrix.data[start:end]

@@ -1,0 +1,37 @@
+"""Plan a round: who computes what until when, from past rounds only."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from fedgc.round.blocks import plan_blocks
+from fedgc.round.planning import Planning
+from fedgc.round.state import RoundPlan, RoundState
+from fedgc.round.work_lists import plan_work_lists
+
+
+def plan_round(state: RoundState, node_ids: Sequence[int], planning: Planning) -> RoundPlan:
+    """Assign shards to the nodes of this round, choose its deadline and calibrate the decoder.
+
+    Parameters
+    ----------
+    state : RoundState
+        What past rounds left.
+    node_ids : sequence of int
+        The nodes that take part, without repetition. Their order does not matter.
+    planning : Planning
+        How.
+
+    Raises
+    ------
+    ValueError
+        If no node takes part or one is named twice.
+    InfeasibleAssignmentError
+        If the constraints cannot be met.
+    """
+    nodes = tuple(sorted(node_ids))
+    if not nodes or len(set(nodes)) != len(nodes):
+        raise ValueError(f"node_ids must be at least one distinct id; got {list(node_ids)}")
+    copies = max(min(planning.load, len(nodes)), -(-len(nodes) // state.shard_examples.size))
+    make = plan_work_lists if planning.schedule == "work-list" else plan_blocks
+    return make(state, nodes, copies, planning)

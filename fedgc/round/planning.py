@@ -1,0 +1,83 @@
+"""The choices behind a plan: schedule, redundancy, decoder, deadline."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from fedgc.assignment import AssignmentConstraints
+from fedgc.deadline import DeadlineRule
+from fedgc.decoders import Decoder
+from fedgc.validation import check_integer, one_of
+
+#: Deadlines and blocks are thought over after each of the first rounds, and then every so many rounds: what is known of
+#: the clients changes slowly by then, and thinking it over takes a second for large fleets.
+_EARLY_ROUNDS, _EVERY = 3, 5
+
+#: full: a client computes all shards of its block and then replies. work-list: it works down an ordered list.
+SCHEDULES = ("full", "work-list")
+#: What a client sends of its work list: one sum per shard, per share (its own, each other's), or one in all.
+SUMS = ("shard", "share", "whole")
+
+
+@dataclass(frozen=True)
+class Planning:
+    """How rounds are planned.
+
+    Parameters
+    ----------
+    load : int
+        Copies of each shard. With fewer nodes than that, all of them form one block; with so many that there would be
+        more blocks than shards, blocks get more members.
+    decoder : Decoder
+        The rule for the decoding weights.
+    schedule : str
+        "full" or "work-list".
+    sums : str
+        "shard", "share" or "whole": what a client sends of its work list.
+    deadline : DeadlineRule, optional
+        How long rounds last. Without it, every client's outcomes of the past are all that is known.
+    reassignment_gain : float
+        While the same nodes take part, blocks stay as they are, since new ones mean that clients must fetch other
+        shards, unless new ones cut the predicted residual error by more than this fraction; 1 keeps them for ever.
+    constraints : AssignmentConstraints, optional
+        Limits of the clients, in ascending order of their node ids; for work lists.
+
+    Raises
+    ------
+    ValueError
+        If a parameter is out of range.
+    """
+
+    load: int
+    decoder: Decoder
+    schedule: str = "full"
+    sums: str = "shard"
+    deadline: DeadlineRule | None = None
+    reassignment_gain: float = 0.2
+    constraints: AssignmentConstraints | None = None
+
+    def __post_init__(self) -> None:
+        """Check the options."""
+        check_integer("load", self.load, low=1)
+        one_of("schedule", self.schedule, SCHEDULES)
+        one_of("sums", self.sums, SUMS)
+        if not isinstance(self.decoder, Decoder):
+            raise ValueError(f"decoder must be a Decoder; got {self.decoder!r}")
+        if self.deadline is not None and not isinstance(self.deadline, DeadlineRule):
+            raise ValueError(f"deadline must be a DeadlineRule; got {self.deadline!r}")
+        if self.schedule == "work-list" and self.deadline is None:
+            raise ValueError("deadline must be given for schedule 'work-list'; got None")
+        gain = self.reassignment_gain
+        if not isinstance(gain, (int, float)) or not 0.0 <= float(gain) <= 1.0:
+            raise ValueError(f"reassignment_gain must lie in [0, 1]; got {gain!r}")
+
+
+def time_to_reconsider(rounds: int) -> bool:
+    """Return whether deadline and blocks are thought over after so many rounds.
+
+    Examples
+    --------
+    >>> [rounds for rounds in range(16) if time_to_reconsider(rounds)]
+    [0, 1, 2, 3, 5, 10, 15]
+    """
+    return rounds <= _EARLY_ROUNDS or rounds % _EVERY == 0

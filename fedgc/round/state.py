@@ -1,0 +1,131 @@
+"""What one round hands to the next, what is decided before it, what comes of it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fedgc.arrivals import ArrivalModel
+from fedgc.assignment import Assignment
+from fedgc.codes import Code
+from fedgc.completion_times import CompletionTimes
+from fedgc.decoders import CalibratedDecoder, Decoding
+from fedgc.encoding import Update
+from fedgc.gram import CoherenceEstimate, GramModel
+from fedgc.reliability import ReliabilityPosterior
+
+
+@dataclass(frozen=True, eq=False)
+class RoundState:
+    """Everything that one round hands to the next.
+
+    Attributes
+    ----------
+    shard_examples : ndarray, shape (n_shards,)
+        Number of examples of each shard; NaN where not known yet.
+    reliability : ReliabilityPosterior
+        Who arrived in the past.
+    coherence : CoherenceEstimate
+        How large and how alike the updates were.
+    plan : RoundPlan or None
+        The last plan, whose blocks are kept while they serve.
+    completion_times : CompletionTimes
+        How long clients took.
+    rounds : int
+        Number of rounds so far.
+    """
+
+    shard_examples: NDArray[np.float64]
+    reliability: ReliabilityPosterior = field(default_factory=ReliabilityPosterior)
+    coherence: CoherenceEstimate = field(default_factory=CoherenceEstimate)
+    plan: RoundPlan | None = None
+    completion_times: CompletionTimes = field(default_factory=CompletionTimes)
+    rounds: int = 0
+
+
+@dataclass(frozen=True, eq=False)
+class RoundPlan:
+    """Who computes what in a round, until when, and how what comes will be weighed.
+
+    Attributes
+    ----------
+    node_ids : tuple of int
+        Flower's id of each client of the code, in the order of the client index.
+    code : Code
+        The assignment of shards to clients and their encoding coefficients.
+    straggle_prob : ndarray, shape (n_clients,)
+        Probability to send nothing by the deadline, from past rounds only.
+    arrivals : ArrivalModel
+        What may come by the deadline, and how likely.
+    gram : GramModel
+        Model of the Gram matrix of the weighted shard updates.
+    decoder : CalibratedDecoder
+        Ready to weigh any set of arrivals.
+    deadline : float or None
+        Seconds from sending to decoding; None if that is someone else's business.
+    assignment : Assignment or None
+        Blocks and work lists that the code was made from; None for blocks without work lists.
+    everyone : tuple of int
+        All nodes that the plan was made for, with those that it leaves out.
+    """
+
+    node_ids: tuple[int, ...]
+    code: Code
+    straggle_prob: NDArray[np.float64]
+    arrivals: ArrivalModel
+    gram: GramModel
+    decoder: CalibratedDecoder
+    deadline: float | None
+    assignment: Assignment | None
+    everyone: tuple[int, ...]
+
+
+@dataclass(frozen=True, eq=False)
+class CodedUpdate:
+    """What a client sent: sums over its shards of coefficient x number of examples x update.
+
+    Attributes
+    ----------
+    sums : dict of int to (dict of str to ndarray)
+        Each sum by its row of the encoding matrix; empty if no shard was done in time.
+    shards : ndarray of int, shape (n_done,)
+        The shards that were done, in the order of the plan.
+    shard_examples : ndarray, shape (n_done,)
+        Number of examples of each of them.
+    seconds : float or None
+        Seconds from the sending of the message to the reply, if known.
+    work_seconds, busy_seconds : float or None
+        Seconds by the client's own clock from the message to the end of its last shard, and to its reply.
+    """
+
+    sums: Mapping[int, Update]
+    shards: NDArray[np.intp]
+    shard_examples: NDArray[np.float64]
+    seconds: float | None = None
+    work_seconds: float | None = None
+    busy_seconds: float | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class RoundOutcome:
+    """The decoded round.
+
+    Attributes
+    ----------
+    update : dict of str to ndarray, or None
+        Estimate of the mean shard update, weighted by examples; None if nothing arrived.
+    decoding : Decoding
+        Weights, coverage and status.
+    predicted_residual_error : float or None
+        What the plan expected before the round; None if the decoder has no closed form for it.
+    model_residual_error : float
+        ``(v - 1)' G (v - 1) / 1' G 1`` for the coverage v that came about, under the plan's Gram model.
+    """
+
+    update: Update | None
+    decoding: Decoding
+    predicted_residual_error: float | None
+    model_residual_error: float

@@ -1,0 +1,74 @@
+"""What a run has learnt of when its clients will have done how much."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from fedgc.completion_times import CompletionTimes
+
+#: No progress is thought less likely than this: shards whose recovery was thought impossible could not be decoded, and
+#: one thought next to impossible would weigh next to everything.
+_LEAST_REACH = 1e-3
+#: Spread of the guess before anything has been seen: clients may well be e times faster or slower.
+_GUESS_SPREAD = 1.0
+
+
+@dataclass(frozen=True, eq=False)
+class LearntTiming:
+    """Progress of the nodes of a round, as past rounds suggest; a :class:`fedgc.deadline.Timing`.
+
+    Attributes
+    ----------
+    completion_times : CompletionTimes
+        What past rounds have shown.
+    node_ids : sequence of int
+        The nodes.
+    away : ndarray, shape (n_clients,), or None
+        Probability not to answer at all, given what each client last did; None to take what the completion times say.
+    guess : float
+        Seconds per shard to start from while nothing has been seen.
+    """
+
+    completion_times: CompletionTimes
+    node_ids: Sequence[int]
+    away: NDArray[np.float64] | None
+    guess: float
+
+    @property
+    def has_seen(self) -> bool:
+        """Whether any completion time has been seen."""
+        return bool(self.completion_times.priors)
+
+    def reach(self, deadline: float, max_shards: int) -> NDArray[np.float64]:
+        """Return the probability of each node to have done at least k shards by then, (n_nodes, max_shards + 1)."""
+        if self.has_seen:
+            reach = self.completion_times.reach(self.node_ids, max_shards, deadline)
+            if self.away is not None:
+                reach = reach * ((1.0 - self.away) / self.completion_times.presence(self.node_ids))[:, None]
+        else:
+            done = np.arange(max_shards + 1.0)
+            present = np.ones(len(self.node_ids)) if self.away is None else 1.0 - self.away
+            reach = np.outer(present, _guess(done, self.guess, deadline))
+        reach = np.clip(reach, _LEAST_REACH, 1.0)
+        reach[:, 0] = 1.0
+        return np.minimum.accumulate(reach, axis=1)
+
+    def straggle_prob(self, deadline: float, load: ArrayLike) -> NDArray[np.float64]:
+        """Return the probability of each node not to have done its load by then, (n_nodes,)."""
+        work = np.broadcast_to(np.asarray(load, dtype=np.float64), (len(self.node_ids),))
+        present = 1.0 if self.away is None else 1.0 - self.away
+        if self.has_seen:
+            known = self.away is not None
+            within = self.completion_times.in_time_prob(self.node_ids, work, deadline, given_present=known)
+        else:
+            within = _guess(work, self.guess, deadline)
+        return np.asarray(1.0 - np.clip(present * within, _LEAST_REACH, 1.0 - 1e-9))
+
+
+def _guess(done: NDArray[np.float64], seconds_per_shard: float, deadline: float) -> NDArray[np.float64]:
+    """Return log-logistic probabilities: heavier tails than log-normal ones, since nothing at all is known."""
+    return 1.0 / (1.0 + (done * seconds_per_shard / deadline) ** (1.7 / _GUESS_SPREAD))

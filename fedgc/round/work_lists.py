@@ -1,0 +1,76 @@
+"""Plan work lists: everyone works down its list until the deadline, its own share first."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from fedgc.assignment import Assignment, assign, own_share, residual_error, with_backups
+from fedgc.deadline import Outlook, RoundForecast
+from fedgc.forecast import arrivals_by_deadline, forecast_round
+from fedgc.round.planning import Planning, time_to_reconsider
+from fedgc.round.sizes import shard_gram
+from fedgc.round.state import RoundPlan, RoundState
+from fedgc.round.timing import LearntTiming
+
+#: Lists are worked out up to so many times the mean number of shards per client and holder.
+_LONGEST_LIST = 6
+
+
+def plan_work_lists(state: RoundState, nodes: tuple[int, ...], copies: int, planning: Planning) -> RoundPlan:
+    """Return a plan of work lists, see :func:`fedgc.round.plan_round`."""
+    n_shards = state.shard_examples.size
+    if planning.deadline is None:
+        raise ValueError("deadline must be given for schedule 'work-list'; got None")
+    away = state.reliability.straggle_prob(nodes)
+    mean_share = n_shards / len(nodes)
+    # While nothing is known of the times, the first deadline is taken to be about right for a mean share.
+    timing = LearntTiming(state.completion_times, nodes, away, planning.deadline.initial / (1.5 * mean_share))
+    longest = min(n_shards, int(np.ceil(_LONGEST_LIST * mean_share * copies)) + 4)
+    last = state.plan if state.plan is not None and state.plan.everyone == nodes else None
+    deadline = planning.deadline.initial if last is None or last.deadline is None else last.deadline
+
+    def new_assignment(seconds: float) -> Assignment:
+        reach = timing.reach(seconds, longest)
+        found = assign(reach, n_shards, holders=copies, schedule="work-list", constraints=planning.constraints, rng=0)
+        return found if planning.constraints is not None else with_backups(found, reach)
+
+    assignment = last.assignment if last is not None else None
+    if assignment is None or assignment.schedule != "work-list":
+        assignment = new_assignment(deadline)
+    elif time_to_reconsider(state.rounds):
+        better = new_assignment(deadline)
+        now = residual_error(assignment, timing.reach(deadline, longest))
+        if better.residual_error < (1.0 - planning.reassignment_gain) * now:
+            assignment = better
+    code, active = assignment.code(segments=planning.sums)
+    gram = shard_gram(state.coherence, state.shard_examples, code)
+
+    def ahead(seconds: float) -> RoundForecast:
+        return forecast_round(timing, code, planning.decoder, gram, seconds, clients=active).round
+
+    if timing.has_seen and (last is None or time_to_reconsider(state.rounds)):
+        share = np.array([own_share(assignment, int(client)) for client in active], dtype=np.intp)
+        own = _Subset(timing, active)
+        deadline = planning.deadline.choose(Outlook(own, share, n_shards, deadline, ahead))
+    reach = timing.reach(deadline, longest)[active]
+    arrivals = arrivals_by_deadline(code, reach)
+    calibrated = planning.decoder.calibrate(code, arrivals, gram)
+    chosen = tuple(nodes[client] for client in active)
+    return RoundPlan(chosen, code, away[active], arrivals, gram, calibrated, deadline, assignment, nodes)
+
+
+@dataclass(frozen=True, eq=False)
+class _Subset:
+    timing: LearntTiming
+    clients: NDArray[np.intp]
+
+    def reach(self, deadline: float, max_shards: int) -> NDArray[np.float64]:
+        return self.timing.reach(deadline, max_shards)[self.clients]
+
+    def straggle_prob(self, deadline: float, load: ArrayLike) -> NDArray[np.float64]:
+        asked = np.zeros(len(self.timing.node_ids))
+        asked[self.clients] = load
+        return self.timing.straggle_prob(deadline, asked)[self.clients]
