@@ -114,10 +114,14 @@ def forecast_round(
     """
     chosen = np.arange(code.n_clients) if clients is None else clients
     work = work_of(code)
-    progress = timing.reach(deadline, int(work.max()))
-    n_clients, reach = progress.shape[0], progress[chosen]
+    n_clients = timing.reach(deadline, 1).shape[0]
+    asked = np.zeros(n_clients, dtype=np.intp)
+    asked[chosen] = work
+    partial = isinstance(code, WorkLists)
+    progress = timing.partial_reach(deadline, asked) if partial else timing.reach(deadline, int(work.max()))
+    reach = progress[chosen]
     model = arrivals_by_deadline(code, reach)
-    counted = reach[:, 1] if isinstance(code, WorkLists) else reach[np.arange(work.size), work]
+    counted = reach[:, 1] if partial else reach[np.arange(work.size), work]
     arrivals = float(counted.sum())
     try:
         calibrated = decoder.calibrate(code, model, gram)
@@ -129,15 +133,13 @@ def forecast_round(
     seconds = deadline
     if early_end:
         instants = deadline * (np.arange(_INSTANTS) + 0.5) / _INSTANTS
-        asked = np.zeros(n_clients)
-        asked[chosen] = work
         settled = [_settled_by(timing, calibrated, chosen, asked, instant) for instant in instants]
         seconds = deadline * (1.0 - float(np.mean(settled)))
     return Forecast(RoundForecast(seconds, arrivals, error), calibrated)
 
 
 def _settled_by(
-    timing: Timing, decoder: CalibratedDecoder, clients: NDArray[np.intp], asked: Vector, instant: float
+    timing: Timing, decoder: CalibratedDecoder, clients: NDArray[np.intp], asked: NDArray[np.intp], instant: float
 ) -> float:
     """Return the probability that the round may end by this instant."""
     done = 1.0 - timing.straggle_prob(instant, asked)[clients]

@@ -16,10 +16,11 @@ from flwr.serverapp import Grid
 from flwr.serverapp.strategy import FedAvg, Result, Strategy
 from flwr.serverapp.strategy.strategy_utils import aggregate_metricrecords
 
-from fedgc.deadline import DeadlineRule, FixedDeadline
+from fedgc.deadline import DeadlineRule, FixedDeadline, Timing
 from fedgc.decoders import DECODERS, Decoder
 from fedgc.encoding import Arrays, all_finite, apply_update
 from fedgc.errors import ReplyRejectedError
+from fedgc.gram import CoherenceEstimate
 from fedgc.protocol import DEADLINE, NUM_EXAMPLES, RECORD, RUN_SEED, SERVER_ROUND, SHARD_IDS
 from fedgc.reliability import ReliabilityPosterior
 from fedgc.round import CodedUpdate, Planning, RoundOutcome, RoundPlan, RoundState, finish_round, plan_round
@@ -43,6 +44,8 @@ class RoundReport:
         Nodes whose coded update was used.
     deadline : float
         Seconds that the round might last.
+    seconds : float or None
+        Seconds that it did last, if known.
     straggle_prob : ndarray, shape (n_clients,)
         Probability to send nothing that the decoder assumed, in order of the node ids.
     coverage : ndarray, shape (n_shards,)
@@ -59,6 +62,7 @@ class RoundReport:
     n_clients: int
     n_arrived: int
     deadline: float
+    seconds: float | None
     straggle_prob: np.ndarray[tuple[int, ...], np.dtype[np.float64]]
     coverage: np.ndarray[tuple[int, ...], np.dtype[np.float64]]
     predicted_residual_error: float | None
@@ -124,6 +128,11 @@ class GradientCoding(Strategy):
     first_deadline : float, optional
         Deadline of the first round, if start-up takes long. Its arrivals say nothing about the usual deadline and do
         not enter the straggle probabilities.
+    timing : Timing, optional
+        What is known of the clients' completion times, in ascending order of their node ids, in place of what is
+        learnt: a fleet, in simulations.
+    coherence : CoherenceEstimate, optional
+        How far updates point the same way, to start from; :class:`fedgc.gram.KnownCoherence` is not learnt.
     seed : int
         Seed that clients derive the randomness of a shard's update from, so that all holders compute the same.
     arrayrecord_key, configrecord_key : str
@@ -165,6 +174,8 @@ class GradientCoding(Strategy):
         reliability: ReliabilityPosterior | None = None,
         reassignment_gain: float = 0.2,
         first_deadline: float | None = None,
+        timing: Timing | None = None,
+        coherence: CoherenceEstimate | None = None,
         seed: int = 0,
         arrayrecord_key: str = "arrays",
         configrecord_key: str = "config",
@@ -189,6 +200,7 @@ class GradientCoding(Strategy):
             sums=sums,
             deadline=self.deadline,
             reassignment_gain=reassignment_gain,
+            timing=timing,
         )
         self.early_end = bool(early_end)
         self.seed = check_integer("seed", seed, low=0)
@@ -200,7 +212,9 @@ class GradientCoding(Strategy):
             sizes = check_vector("shard_examples", shard_examples, length=self.num_shards, low=0.0, who="shard")
             if not sizes.any() or (sizes != np.rint(sizes)).any():
                 raise ValueError(f"shard_examples must be integers, not all 0; got {list(shard_examples)}")
-        self.state = RoundState(sizes, reliability if reliability is not None else ReliabilityPosterior())
+        self.state = RoundState(
+            sizes, reliability or ReliabilityPosterior(), coherence if coherence is not None else CoherenceEstimate()
+        )
         self.history: list[RoundReport] = []
         self._given_sizes = sizes
         self._open: _OpenRound | None = None
@@ -308,8 +322,9 @@ class GradientCoding(Strategy):
         updates = {client: update for client, (update, _) in accepted.items()}
         # Who makes another deadline than the usual says nothing about who makes the usual one.
         learn = current.deadline == current.plan.deadline
-        waited = self._grid.collected.waited if self._grid is not None and self._grid.collected is not None else None
-        self.state, outcome = finish_round(self.state, current.plan, updates, arrays=arrays, learn=learn, waited=waited)
+        self.state, outcome = finish_round(
+            self.state, current.plan, updates, arrays=arrays, learn=learn, waited=self._waited()
+        )
         self._report(server_round, current, updates, outcome, rejected)
         if outcome.update is None:
             logger.warning("round %d: nothing arrived by the deadline, the model stays as it is", server_round)
@@ -391,6 +406,10 @@ class GradientCoding(Strategy):
                 arrived[[row for row, _ in task.rows_after(len(done))]] = True
         return current.plan.decoder.settled(arrived)
 
+    def _waited(self) -> float | None:
+        """Return the seconds that the round lasted, None if another grid than this strategy's own was used."""
+        return self._grid.collected.waited if self._grid is not None and self._grid.collected is not None else None
+
     def _seconds(self) -> dict[str, float]:
         """Return the seconds after which each reply came, by the id of its message."""
         collected = self._grid.collected if self._grid is not None else None
@@ -415,6 +434,7 @@ class GradientCoding(Strategy):
             n_clients=len(plan.node_ids),
             n_arrived=sum(bool(update.sums) for update in updates.values()),
             deadline=current.deadline,
+            seconds=self._waited(),
             straggle_prob=plan.straggle_prob,
             coverage=outcome.decoding.coverage,
             predicted_residual_error=outcome.predicted_residual_error,

@@ -387,7 +387,7 @@ def test_degenerate_input_gives_probabilities(name, family):
         max_size=25,
     )
 )
-@hypothesis_settings(max_examples=15, deadline=None)
+@hypothesis_settings(max_examples=10, deadline=None)
 def test_any_observations_give_probabilities_that_grow_with_time(seen):
     times = CompletionTimes().update(seen)
     steps = np.array([times.in_time_prob(range(6), 1.5, d) for d in (0.0, 1e-3, 0.1, 1.0, 10.0, 1e4, 1e9)])
@@ -423,7 +423,7 @@ def test_update_leaves_the_old_state_as_it_was():
 def test_a_hundred_thousand_clients():
     rng = np.random.default_rng(12)
     seconds = np.exp(0.6 * rng.standard_normal(100_000)).tolist()
-    times = CompletionTimes().update([TimeObservation(i, 1, x) for i, x in enumerate(seconds)])
+    times = CompletionTimes(window=4).update([TimeObservation(i, 1, x) for i, x in enumerate(seconds)])
     p = times.in_time_prob(np.arange(100_000), 1, 1.0)
     # Most of the spread is either between clients or between rounds, which one round cannot tell: near 1 / 2 on
     # average, standard error 0.5 / sqrt(400) of the fleet's 400 clients = 0.025, z = 3.

@@ -6,6 +6,7 @@ import copy
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -262,7 +263,7 @@ def test_the_conditional_model_wins_where_stragglers_persist_and_costs_next_to_n
             world = make(np.random.default_rng(seed), n)
             posterior = ReliabilityPosterior(conditional=conditional)
             told, missed = [], []
-            for _ in range(80):
+            for _ in range(50):
                 told.append(posterior.straggle_prob(range(n)))
                 posterior = posterior.update(world.step())
                 missed.append(world.last)
@@ -295,18 +296,20 @@ def test_posterior_is_the_closed_form_with_forgetting(outcomes: list[bool], forg
 def test_posterior_converges_and_keeps_unseen_nodes_at_the_prior() -> None:
     rng = np.random.default_rng(0)
     posterior = ReliabilityPosterior(**FLAT, forgetting=1.0)
-    for _ in range(600):
+    for _ in range(400):
         posterior = posterior.update({node: bool(rng.random() < 0.7) for node in range(20)})
-    assert not posterior.clients.resets.any()
-    # z = 4 standard errors of a proportion over 600 draws.
-    np.testing.assert_allclose(posterior.straggle_prob(range(20)), 0.3, atol=4 * np.sqrt(0.21 / 600))
+    # False alarms, which cost a client its past, are expected for a fifth of the clients.
+    steady = np.flatnonzero(posterior.clients.resets == 0)
+    assert steady.size > 8
+    # z = 4 standard errors of a proportion over 400 draws.
+    np.testing.assert_allclose(posterior.straggle_prob(steady.tolist()), 0.3, atol=4 * np.sqrt(0.21 / 400))
     assert ReliabilityPosterior(**FLAT).straggle_prob([2])[0] == 0.5
 
 
 def test_posterior_never_claims_certainty() -> None:
     for prior in ({}, {"prior_arrivals": 1e15, "prior_misses": 1e-6}, {"prior_arrivals": 1e-6, "prior_misses": 1e15}):
         posterior = ReliabilityPosterior(**prior, forgetting=1.0)
-        for _ in range(300):
+        for _ in range(150):
             posterior = posterior.update({1: False, 2: True})
         probability = posterior.straggle_prob([2, 1, 3])
         assert ((probability > 0) & (probability < 1)).all()
@@ -431,9 +434,9 @@ def test_intervals_cover_the_truth(make: Callable[..., World]) -> None:
     """Of 1,000 clients, 88 to 96 % of the true probabilities lie in the 90 % interval.
 
     After 5 and 20 rounds all clients share the error of the fleet prior, so that single fleets scatter by 3 %: the
-    mean of four is what is tested there.
+    mean of three is what is tested there.
     """
-    early = np.mean([coverage(make, seed, (5, 20)) for seed in range(4)], axis=0)
+    early = np.mean([coverage(make, seed, (5, 20)) for seed in range(3)], axis=0)
     late = coverage(make, 0, (100, 300))
     assert all(0.88 <= share <= 0.96 for share in (*early, *late)), (early, late)
 
@@ -460,7 +463,6 @@ def test_a_change_is_half_learnt_within_ten_rounds(before: float, now: float) ->
     world, posterior = World(p, p, np.random.default_rng(9)), ReliabilityPosterior()
     for _ in range(100):
         posterior = posterior.update(world.step())
-    # A twentieth of one per cent of steady rounds is what a threshold of 5 nats was found to cost.
     assert posterior.clients.resets.sum() < 0.001 * 100 * 1000
     p[:500] = now
     for _ in range(10):
@@ -502,7 +504,7 @@ def test_long_sessions_are_no_change() -> None:
 def test_the_score_is_pages_cusum() -> None:
     slow, fast = np.full(5, 0.1), np.full(5, 0.4)
     score = cusum(np.array([0.0, 0.0, 2.0, 2.0, 2.0]), slow, fast, np.array([1.0, 0.0, 1.0, 0.0, 0.5]))
-    expected = [np.log(4) - 0.05, 0.0, 1.95 + np.log(4), 1.95 + np.log(6 / 9), 2.0]
+    expected = [np.log(4) - 0.1, 0.0, 1.9 + np.log(4), 1.9 + np.log(6 / 9), 2.0]
     np.testing.assert_allclose(score, expected, rtol=1e-12)
 
 
@@ -513,7 +515,7 @@ def test_a_reset_keeps_the_rounds_since_the_change_only() -> None:
     misses = int(posterior.clients.rounds[0]) - 40
     assert 2 <= misses <= 5
     assert posterior.clients.score[0] == 0.0 < ALARM
-    weight = 0.8 ** np.arange(misses)
+    weight = 0.9 ** np.arange(misses)
     n = weight.sum() ** 2 / (weight**2).sum()
     assert posterior.straggle_prob([0])[0] == pytest.approx((1.0 + n) / (2.0 + n), rel=1e-12)
 
@@ -521,20 +523,22 @@ def test_a_reset_keeps_the_rounds_since_the_change_only() -> None:
 # --- storage, summaries, input --------------------------------------------------------------------------------------
 
 
+@cache
 def some_posterior(**options: Any) -> ReliabilityPosterior:
     rng = np.random.default_rng(12)
     posterior = ReliabilityPosterior(**options)
-    for t in range(40):
+    for t in range(60):
         asked = rng.choice(12, 9, replace=False)
-        arrived = {2**63 + int(i): bool(rng.random() < (0.95 if t < 30 or i % 3 else 0.05)) for i in asked}
+        arrived = {2**63 + int(i): bool(rng.random() < (0.99 if t < 45 or i % 3 else 0.01)) for i in asked}
         posterior = posterior.update(arrived | {7: 0.25 + 0.5 * (t % 2)})
-    assert posterior.clients.resets.any()
     return posterior
 
 
 @pytest.mark.parametrize("options", [{}, FLAT, {"conditional": False, "forgetting": 0.9}])
 def test_the_round_trip_through_json_is_exact(options: dict[str, Any]) -> None:
     posterior = some_posterior(**options)
+    # With a weak prior after a miss, a client that starts to miss is predicted at once: nothing need be reset.
+    assert posterior.clients.resets.any() or options == FLAT
     again = ReliabilityPosterior.from_data(json.loads(json.dumps(posterior.to_data(), allow_nan=False)))
     assert again.to_data() == posterior.to_data()
     nodes = [*posterior.clients.index, 99]
@@ -585,7 +589,7 @@ def put(data: dict[str, Any], path: str, value: Any) -> None:
         ("fleet.log_scores", [0.0], r"^log_scores must have shape \(\d,\); got shape \(1,\)$"),
         ("fleet.priors", [[0.0, 1.0, 0.0]] * 3, r"^priors must have pseudo-counts above 0; got 0$"),
         ("fleet.updates", -1, r"^updates must be an integer of at least 0; got -1$"),
-        ("fleet.fitted_at", 1000, r"^fitted_at must be an integer from 0 to 40; got 1000$"),
+        ("fleet.fitted_at", 1000, r"^fitted_at must be an integer from 0 to 60; got 1000$"),
     ],
 )
 def test_stored_data_that_is_off_is_refused(path: str, value: Any, message: str) -> None:

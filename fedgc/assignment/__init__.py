@@ -5,7 +5,7 @@ and :func:`reassign` adapts an assignment during a run. The simple choices are :
 :func:`fractional_repetition_blocks`, blocks of equal size balanced by reliability.
 """
 
-from fedgc.assignment.backups import missed_prob, own_share, residual_error, with_backups
+from fedgc.assignment.backups import longest_list, missed_prob, own_share, residual_error, with_backups
 from fedgc.assignment.balance import balanced_members, fractional_repetition_blocks, number_of_blocks
 from fedgc.assignment.constraints import AssignmentConstraints, InfeasibleAssignmentError
 from fedgc.assignment.milp import solve_exactly
@@ -22,6 +22,7 @@ __all__ = [
     "assign",
     "balanced_members",
     "fractional_repetition_blocks",
+    "longest_list",
     "missed_prob",
     "number_of_blocks",
     "own_part",

@@ -10,6 +10,20 @@ from numpy.typing import NDArray
 from fedgc.assignment.result import Assignment
 from fedgc.validation import check_integer
 
+#: Lists are worked out up to so many times the mean number of shards per client and holder.
+_LONGEST_LIST = 6
+
+
+def longest_list(n_shards: int, n_clients: int, holders: int) -> int:
+    """Return up to how many shards a client's progress needs to be known to assign blocks of so many holders.
+
+    Examples
+    --------
+    >>> longest_list(100, 50, 2), longest_list(10, 5, 5)
+    (28, 10)
+    """
+    return min(n_shards, -(-_LONGEST_LIST * n_shards * holders // n_clients) + 4)
+
 
 def missed_prob(assignment: Assignment, reach: NDArray[np.float64]) -> NDArray[np.float64]:
     """Return the probability that no holder gets a shard done, (n_shards,).

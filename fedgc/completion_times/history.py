@@ -72,6 +72,11 @@ class History:
         age = (self.count[:, None] - 1 - np.arange(self.window)) % self.window
         return np.where(age < self.count[:, None], age, -1)
 
+    def weight(self, forgetting: float) -> Vector:
+        """Return ``forgetting`` to the power of each observation's age, 0 for cells not in use."""
+        age = self.age()
+        return np.where(age >= 0, forgetting ** np.maximum(age, 0), 0.0)
+
     def rows(self, node_ids: ArrayLike) -> NDArray[np.intp]:
         """Return the row of each node id, `n_clients` for those never observed."""
         wanted = as_ids(node_ids)

@@ -41,7 +41,7 @@ class CompletionTimes:
     window : int
         Number of observations kept per client.
     forgetting : float
-        Factor in (0, 1] by which an observation's weight falls with every newer one of the same client.
+        Factor in (0, 1] by which an observation's weight falls with every newer one of its client.
     slow_rounds : bool
         Whether to allow for rounds that take a multiple of the usual time, with a probability and a factor that the
         fleet shares.
@@ -50,7 +50,7 @@ class CompletionTimes:
     priors : mapping of str to FleetPrior
         The fleet as each family sees it.
     scores : mapping of str to float
-        Mean log likelihood of each family on the fleet.
+        Score of each family on the fleet, see :func:`fit_fleets`.
 
     Raises
     ------
@@ -115,8 +115,7 @@ class CompletionTimes:
         new, sample = len(observations) / float(kept), grown._fleet_sample()
         priors, scores = fit_fleets(names, sample, self.priors, slow_rounds=self.slow_rounds, new=new)
         done = replace(grown, priors=priors, scores=scores)
-        # Both follow from the history alone, which is the same.
-        done.__dict__.update(_weight=grown._weight, _fixed=grown._fixed)
+        done.__dict__.update(_weight=grown._weight, _fixed=grown._fixed)  # they follow from the history alone
         return done
 
     @property
@@ -162,7 +161,7 @@ class CompletionTimes:
         reached = np.ones((rows.size, max_shards + 1))
         for k in range(1, max_shards + 1):
             within = 1.0 - self._fit.longer(rows, np.full(rows.size, float(k)), time)
-            # Rounding of the average over a posterior must not make more work likelier than less.
+            # Rounding must not make more work likelier than less.
             reached[:, k] = np.minimum(self._fit.estimate.presence[rows] * within, reached[:, k - 1])
         return reached
 
@@ -217,10 +216,8 @@ class CompletionTimes:
         rows = self._history.rows(node_ids)
         work, presence = check_loads(load, rows.size), self._fit.estimate.presence[rows]
         late = check_seconds("deadline", deadline)
-        silent, missed = (
-            1.0 - presence + presence * self._fit.longer(rows, work, time)
-            for time in (min(check_seconds("seconds", seconds), late), late)
-        )
+        waits = (min(check_seconds("seconds", seconds), late), late)
+        silent, missed = (1.0 - presence + presence * self._fit.longer(rows, work, time) for time in waits)
         return np.minimum(missed / silent, 1.0)
 
     def goodness_of_fit(self) -> tuple[GoodnessOfFit, ...]:
@@ -241,8 +238,6 @@ class CompletionTimes:
 
         return from_data(data)
 
-    # What follows is computed from the fields when it is first asked for.
-
     @property
     def _history(self) -> History:
         assert self.history is not None  # set when the object is made
@@ -250,8 +245,7 @@ class CompletionTimes:
 
     @cached_property
     def _weight(self) -> Vector:
-        age = self._history.age()
-        return np.where(age >= 0, self.forgetting ** np.maximum(age, 0), 0.0)
+        return self._history.weight(self.forgetting)
 
     @cached_property
     def _fixed(self) -> FixedPart:

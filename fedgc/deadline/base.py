@@ -17,6 +17,9 @@ class Timing(Protocol):
     def reach(self, deadline: float, max_shards: int) -> NDArray[np.float64]:
         """Return the probability of each client to have done at least k shards by then, (n_clients, max_shards + 1)."""
 
+    def partial_reach(self, deadline: float, lengths: ArrayLike) -> NDArray[np.float64]:
+        """Return the same for work lists of these lengths, whose clients reply at the deadline if not before."""
+
     def straggle_prob(self, deadline: float, load: ArrayLike) -> NDArray[np.float64]:
         """Return the probability of each client not to have done its load by then, (n_clients,)."""
 

@@ -12,8 +12,8 @@ from numpy.typing import ArrayLike
 from fedgc.fleets.cells import Cells, WorkModel, each_chunk
 from fedgc.fleets.pace import Pace
 from fedgc.fleets.parameters import COMMON, LIMITS, Parameter, Vector
-from fedgc.fleets.presence import Presence
-from fedgc.validation import check_integer, check_positive, check_vector
+from fedgc.fleets.presence import Presence, stay_prob
+from fedgc.validation import check_indices, check_integer, check_positive, check_vector
 
 
 class WorkDraw(NamedTuple):
@@ -208,8 +208,52 @@ class Fleet(ABC):
         fallen: Vector = np.minimum.accumulate(prob, axis=1, out=prob)
         return fallen
 
-    def _answer_prob(self, deadline: float, loads: Vector, server_round: int) -> Vector:
-        """Return the probability to answer in time, (n_clients, number of loads); `loads` broadcasts against it."""
+    def partial_reach(self, deadline: float, lengths: ArrayLike, *, server_round: int = 0) -> Vector:
+        """Return the stationary probability that at least k shards of a work list count, (n_clients, longest + 1).
+
+        Parameters
+        ----------
+        deadline : float
+            Seconds from message to deadline.
+        lengths : array_like of int, shape (n_clients,)
+            Number of shards on each client's list.
+        server_round : int
+            As in :meth:`straggle_prob`.
+
+        Notes
+        -----
+        A client replies when its list is done, or at the deadline with what is done by then, and what it has done
+        counts only if it is still there at that instant. With F_k the probability that k shards take no longer than
+        the deadline T, S(T) that of being there until T, and R_L that of finishing and replying in time, this is
+        ``R_L + S(T) (F_k - F_L)``. Where clients do not go away while they work, it is :meth:`reach`.
+
+        Examples
+        --------
+        >>> from fedgc.fleets import LogNormalFleet
+        >>> fleet = LogNormalFleet(1, seed=1, sigma=0.0, session_on=100.0, session_off=100.0)
+        >>> fleet.reach(50.0, 10)[0, 10] > fleet.partial_reach(50.0, [100])[0, 10]
+        True
+        """
+        length = check_indices("lengths", lengths)
+        if length.shape != (self.n_clients,):
+            raise ValueError(f"lengths must have shape ({self.n_clients},); got shape {length.shape}")
+        most = int(length.max())
+        reach = self.reach(deadline, most, server_round=server_round)
+        if not self._presence.may_end:
+            return reach
+        done = self._answer_prob(deadline, np.arange(most + 1.0)[None, :], server_round, may_end=False)
+        stays = stay_prob(self.parameters)(np.full(self.n_clients, deadline))
+        every = np.arange(self.n_clients)
+        prob = reach[every, length][:, None] + stays[:, None] * np.maximum(done - done[every, length][:, None], 0.0)
+        prob[:, 0] = 1.0
+        fallen: Vector = np.minimum.accumulate(np.minimum(prob, 1.0), axis=1)
+        return fallen
+
+    def _answer_prob(self, deadline: float, loads: Vector, server_round: int, *, may_end: bool = True) -> Vector:
+        """Return the probability to answer in time, (n_clients, number of loads); `loads` broadcasts against it.
+
+        Without `may_end` a client that is there at first is taken to stay.
+        """
         if np.isnan(deadline):
             raise ValueError(f"deadline must be a number; got {deadline!r}")
         usual = self._pace.usual_factors(server_round)[:, None]
@@ -219,7 +263,8 @@ class Fleet(ABC):
             chunk_loads = np.broadcast_to(loads[rows] if loads.shape[0] > 1 else loads, total[rows].shape)
             for share, slow in ((1.0 - own["slow_prob"], 1.0), (own["slow_prob"], own["slow_factor"])):
                 if (share > 0.0).any():
-                    cells = Cells(rows, own, usual[rows] * slow, chunk_loads, deadline, self._presence.may_end)
+                    ends = may_end and self._presence.may_end
+                    cells = Cells(rows, own, usual[rows] * slow, chunk_loads, deadline, ends)
                     total[rows] += share * self._in_time(cells)
         answered: Vector = self._presence.there_prob(server_round)[:, None] * np.minimum(total, 1.0)
         return answered

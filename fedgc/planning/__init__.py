@@ -1,7 +1,7 @@
 """Planning: how much redundancy, which schedule, code, decoder and deadline a fleet should be run with."""
 
-from fedgc.planning.candidates import Candidate, candidates
+from fedgc.planning.candidates import Candidate, candidates, constraints_of, recommended_assignment
 from fedgc.planning.choice import Choice, FleetPlan
 from fedgc.planning.planner import plan_fleet
 
-__all__ = ["Candidate", "Choice", "FleetPlan", "candidates", "plan_fleet"]
+__all__ = ["Candidate", "Choice", "FleetPlan", "candidates", "constraints_of", "plan_fleet", "recommended_assignment"]

@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
-from fedgc.assignment import AssignmentConstraints, assign, own_part
+from fedgc.assignment import Assignment, AssignmentConstraints, assign, longest_list, own_part, with_backups
 from fedgc.codes import Code
 from fedgc.decoders import DECODERS, Decoder, OptimalUnbiasedDecoder
 from fedgc.fleets import Fleet
+from fedgc.planning.choice import Choice
 from fedgc.schemes import SCHEMES
 
-#: Lists are worked out up to so many times the mean number of shards per client and holder.
-_LONGEST_LIST = 6
 #: Blocks with more states are calibrated on random ones: a plan compares choices to a per cent, not to 1e-10.
 _MOST_STATES = 4096
 #: Decoders of fractional-repetition blocks, in the full schedule.
@@ -74,6 +73,7 @@ def candidates(
     constraints: AssignmentConstraints | None = None,
     schemes: bool = True,
     server_round: int = 0,
+    skip: Collection[tuple[int, str]] = (),
 ) -> Iterator[Candidate]:
     """Yield what can be run on a fleet with a deadline.
 
@@ -94,6 +94,8 @@ def candidates(
         no constraints and are left out where there are some.
     server_round : int
         Round, for fleets that change.
+    skip : collection of (int, str)
+        Numbers of holders and schedules of blocks that are not wanted.
 
     Notes
     -----
@@ -101,15 +103,18 @@ def candidates(
     the error of one round.
     """
     for holders in redundancies:
-        longest = min(n_shards, int(np.ceil(_LONGEST_LIST * holders * n_shards / fleet.n_clients)) + 4)
-        reach = fleet.reach(deadline, longest, server_round=server_round)
         for schedule in ("work-list", "full"):
-            try:
-                assignment = assign(reach, n_shards, holders=holders, schedule=schedule, constraints=constraints, rng=0)
-            except ValueError:
-                if constraints is not None:
-                    raise
+            if (holders, schedule) in skip:
                 continue
+            assignment = _assignment(
+                fleet,
+                deadline,
+                n_shards,
+                holders=holders,
+                schedule=schedule,
+                constraints=constraints,
+                server_round=server_round,
+            )
             if not np.isfinite(assignment.residual_error):
                 continue
             code, active = assignment.code()
@@ -121,6 +126,53 @@ def candidates(
                 yield Candidate(holders, schedule, label, name, code, decoder, active, 1.0, held, fleet.n_clients)
         if schemes and constraints is None:
             yield from _schemes(fleet, deadline, n_shards, holders, server_round)
+
+
+def constraints_of(fleet: Fleet) -> AssignmentConstraints | None:
+    """Return the limits that a fleet states: storage, computation, and sites as failure domains; None if none."""
+    storage, computation, site = (fleet.limits[name] for name in ("storage", "computation", "site"))
+    if storage is None and computation is None and site is None:
+        return None
+    # Infinity is no integer, and nobody holds more shards than there can be; clients without a site share none.
+    whole = [None if v is None else np.minimum(v, 2**40).astype(np.intp) for v in (storage, computation)]
+    domain = None if site is None else np.where(site < 0, -2.0 - np.arange(site.size), site)
+    return AssignmentConstraints(storage=whole[0], computation=whole[1], domain=domain)
+
+
+def recommended_assignment(
+    fleet: Fleet,
+    choice: Choice,
+    n_shards: int,
+    constraints: AssignmentConstraints | None = None,
+    server_round: int = 0,
+) -> Assignment | None:
+    """Return the blocks and work lists of a choice, None for a code that is not made from blocks."""
+    if choice.code not in ("work-lists", "fractional-repetition"):
+        return None
+    return _assignment(
+        fleet,
+        choice.deadline,
+        n_shards,
+        holders=choice.redundancy,
+        schedule=choice.schedule,
+        constraints=constraints,
+        server_round=server_round,
+    )
+
+
+def _assignment(
+    fleet: Fleet,
+    deadline: float,
+    n_shards: int,
+    *,
+    holders: int,
+    schedule: str,
+    constraints: AssignmentConstraints | None,
+    server_round: int,
+) -> Assignment:
+    reach = fleet.reach(deadline, longest_list(n_shards, fleet.n_clients, holders), server_round=server_round)
+    found = assign(reach, n_shards, holders=holders, schedule=schedule, constraints=constraints, rng=0)
+    return found if constraints is not None else with_backups(found, reach)
 
 
 def _schemes(fleet: Fleet, deadline: float, n_shards: int, holders: int, server_round: int) -> Iterator[Candidate]:

@@ -18,6 +18,8 @@ from fedgc.planning.choice import Choice, FleetPlan, recommend
 
 #: Deadlines of the default grid, and the growth from one to the next.
 _GRID, _GROWTH = 10, 1.25
+#: A choice whose rounds alone take so many times as long as its best time to target gets no longer deadlines.
+_PAST = 1.4
 
 
 def plan_fleet(
@@ -85,7 +87,7 @@ def plan_fleet(
         raise ConfigError(f"deadline must be a finite number above 0; got {grid}")
     found: list[tuple[Candidate, float, Choice]] = []
     timing = _AtRound(fleet, server_round)
-    for done, deadline in enumerate(grid):
+    for done, deadline in enumerate(sorted(grid)):
         on_step(done, len(grid))
         for candidate in candidates(
             fleet,
@@ -95,6 +97,7 @@ def plan_fleet(
             constraints=constraints,
             schemes=schemes,
             server_round=server_round,
+            skip=_past_their_best(found) if deadlines is None else (),
         ):
             found += _forecast(timing, candidate, deadline, coherence, noise_sensitivity)
     on_step(len(grid), len(grid))
@@ -120,6 +123,18 @@ def default_deadlines(fleet: Fleet, n_shards: int, server_round: int = 0) -> lis
     while first > 1e-6 * cover and float(timing.reach(first, 1)[:, 1].mean()) > 1e-3:
         first *= 0.98
     return [float(first + (cover - first) * _GROWTH**step) for step in range(_GRID)]
+
+
+def _past_their_best(found: Sequence[tuple[Candidate, float, Choice]]) -> set[tuple[int, str]]:
+    """Return the holders and schedules whose rounds alone now take far longer than their best time to target."""
+    best: dict[tuple[int, str], float] = {}
+    last: dict[tuple[int, str], float] = {}
+    for candidate, time, choice in found:
+        if candidate.unit == 1.0:
+            key = choice.redundancy, choice.schedule
+            best[key] = min(best.get(key, np.inf), time)
+            last[key] = choice.round_time
+    return {key for key in best if last[key] > _PAST * best[key]}
 
 
 def _forecast(
@@ -160,6 +175,9 @@ class _AtRound:
     def reach(self, deadline: float, max_shards: int) -> NDArray[np.float64]:
         return self._fleet.reach(deadline, max_shards, server_round=self._round)
 
+    def partial_reach(self, deadline: float, lengths: ArrayLike) -> NDArray[np.float64]:
+        return self._fleet.partial_reach(deadline, lengths, server_round=self._round)
+
     def straggle_prob(self, deadline: float, load: ArrayLike) -> NDArray[np.float64]:
         return self._fleet.straggle_prob(deadline, load, server_round=self._round)
 
@@ -175,6 +193,9 @@ class _InUnits:
             return self._timing.reach(deadline, max_shards)
         done = [1.0 - self._timing.straggle_prob(deadline, k * self._unit) for k in range(1, max_shards + 1)]
         return np.column_stack([np.ones(done[0].size), *done])
+
+    def partial_reach(self, deadline: float, lengths: ArrayLike) -> NDArray[np.float64]:
+        return self._timing.partial_reach(deadline, lengths)  # lists are made of single shards
 
     def straggle_prob(self, deadline: float, load: ArrayLike) -> NDArray[np.float64]:
         return self._timing.straggle_prob(deadline, self._unit * np.asarray(load, dtype=np.float64))

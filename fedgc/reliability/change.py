@@ -6,8 +6,9 @@ import numpy as np
 
 from fedgc.reliability.counts import Counts, Vector
 
-#: Score in nats above which a client counts as changed. Steady clients of any fleet that was tried get there less than
-#: once in 1000 rounds; at 4 they do so twice as often, and at 6 a change from 0.05 to 0.5 takes more than 10 rounds.
+#: Score in nats above which a client counts as changed. Steady clients get there once in 1,500 rounds if they miss 70 %
+#: of them and once in 8,000 if they miss 5 %. At 5 that is three times rarer, but a change from 0.05 to 0.5 is then not
+#: always half learnt within ten rounds. A false alarm costs a client its past: in steady fleets 0.3 % of the log score.
 ALARM = 4.0
 #: Nats that a round's evidence for a change must exceed to count.
 _ALLOWANCE = 0.1

@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 
 from fedgc.arrivals import IndependentArrivals
-from fedgc.assignment import fractional_repetition_blocks
+from fedgc.assignment import assign, fractional_repetition_blocks, longest_list
 from fedgc.codes import Code
-from fedgc.deadline import FixedDeadline, Outlook, RoundForecast
+from fedgc.deadline import FixedDeadline, Outlook, RoundForecast, Timing
 from fedgc.forecast import forecast_round, work_of
 from fedgc.round.planning import Planning, time_to_reconsider
 from fedgc.round.sizes import shard_gram
@@ -18,6 +18,8 @@ from fedgc.round.timing import LearntTiming
 def plan_blocks(state: RoundState, nodes: tuple[int, ...], copies: int, planning: Planning) -> RoundPlan:
     """Return a plan of fractional-repetition blocks, see :func:`fedgc.round.plan_round`."""
     n_shards = state.shard_examples.size
+    if planning.timing is not None:
+        return _plan_known(state, nodes, copies, planning, planning.timing)
     straggle_prob = state.reliability.straggle_prob(nodes)
     last = state.plan if state.plan is not None and state.plan.everyone == nodes else None
     old = last.code if last is not None and last.code.blocks is not None else None
@@ -51,3 +53,25 @@ def plan_blocks(state: RoundState, nodes: tuple[int, ...], copies: int, planning
     if before is None or after is None or after >= (1.0 - planning.reassignment_gain) * before:
         return kept
     return balanced
+
+
+def _plan_known(
+    state: RoundState, nodes: tuple[int, ...], copies: int, planning: Planning, timing: Timing
+) -> RoundPlan:
+    """Return the plan for clients whose completion times are known."""
+    if planning.deadline is None:
+        raise ValueError("deadline must be given if the timing is; got None")
+    deadline, n_shards = planning.deadline.initial, state.shard_examples.size
+    last = state.plan if state.plan is not None and state.plan.everyone == nodes else None
+    assignment = last.assignment if last is not None else None
+    if assignment is None:
+        reach = timing.reach(deadline, longest_list(n_shards, len(nodes), copies))
+        assignment = assign(reach, n_shards, holders=copies, schedule="full", constraints=planning.constraints, rng=0)
+    code, active = assignment.code()
+    work = np.zeros(len(nodes))
+    work[active] = work_of(code)
+    prob = np.clip(timing.straggle_prob(deadline, work)[active], 0.0, 1.0 - 1e-12)
+    gram, arrivals = shard_gram(state.coherence, state.shard_examples, code), IndependentArrivals(prob)
+    calibrated = planning.decoder.calibrate(code, arrivals, gram)
+    chosen = tuple(nodes[client] for client in active)
+    return RoundPlan(chosen, code, prob, arrivals, gram, calibrated, deadline, assignment, nodes)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from fedgc.assignment import AssignmentConstraints
-from fedgc.deadline import DeadlineRule
+from fedgc.deadline import DeadlineRule, Timing
 from fedgc.decoders import Decoder
 from fedgc.validation import check_integer, one_of
 
@@ -41,6 +41,9 @@ class Planning:
         shards, unless new ones cut the predicted residual error by more than this fraction; 1 keeps them for ever.
     constraints : AssignmentConstraints, optional
         Limits of the clients, in ascending order of their node ids; for work lists.
+    timing : Timing, optional
+        What is known of the clients, in ascending order of their node ids, in place of what is learnt: a fleet, for
+        simulations. Blocks of the full schedule then are sized by speed.
 
     Raises
     ------
@@ -55,6 +58,7 @@ class Planning:
     deadline: DeadlineRule | None = None
     reassignment_gain: float = 0.2
     constraints: AssignmentConstraints | None = None
+    timing: Timing | None = None
 
     def __post_init__(self) -> None:
         """Check the options."""

@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fedgc.codes import Code
-from fedgc.gram import CoherenceEstimate, GramModel
+from fedgc.gram import CoherenceEstimate, GramModel, KnownCoherence
 
 
 def shard_gram(coherence: CoherenceEstimate, shard_examples: NDArray[np.float64], code: Code) -> GramModel:
@@ -15,10 +15,10 @@ def shard_gram(coherence: CoherenceEstimate, shard_examples: NDArray[np.float64]
     Blocks that are only ever seen as a whole have their sums modelled, and only these enter the decoders: a shard gets
     an equal part of its block's. Work lists have the shards themselves modelled.
     """
-    size = unit_sizes(shard_examples, code)
-    units = coherence.gram(size)
-    if code.blocks is None:
-        return units
+    if code.blocks is None or isinstance(coherence, KnownCoherence):
+        size = known_or_mean(shard_examples)
+        return coherence.gram(np.maximum(size / max(float(size.mean()), 1e-300), 1e-9))
+    units = coherence.gram(unit_sizes(shard_examples, code))
     of_shard = code.blocks.of_shard
     share = 1.0 / np.bincount(of_shard, minlength=code.blocks.n_blocks)[of_shard]
     return GramModel(units.incoherent[of_shard] * share, units.coherent[of_shard] * share)

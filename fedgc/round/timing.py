@@ -57,6 +57,10 @@ class LearntTiming:
         reach[:, 0] = 1.0
         return np.minimum.accumulate(reach, axis=1)
 
+    def partial_reach(self, deadline: float, lengths: ArrayLike) -> NDArray[np.float64]:
+        """Return the same for work lists of these lengths: who goes away while working has been seen not to answer."""
+        return self.reach(deadline, int(np.max(np.asarray(lengths))))
+
     def straggle_prob(self, deadline: float, load: ArrayLike) -> NDArray[np.float64]:
         """Return the probability of each node not to have done its load by then, (n_nodes,)."""
         work = np.broadcast_to(np.asarray(load, dtype=np.float64), (len(self.node_ids),))

@@ -7,16 +7,13 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from fedgc.assignment import Assignment, assign, own_share, residual_error, with_backups
-from fedgc.deadline import Outlook, RoundForecast
+from fedgc.assignment import Assignment, assign, longest_list, own_share, residual_error, with_backups
+from fedgc.deadline import Outlook, RoundForecast, Timing
 from fedgc.forecast import arrivals_by_deadline, forecast_round
 from fedgc.round.planning import Planning, time_to_reconsider
 from fedgc.round.sizes import shard_gram
 from fedgc.round.state import RoundPlan, RoundState
 from fedgc.round.timing import LearntTiming
-
-#: Lists are worked out up to so many times the mean number of shards per client and holder.
-_LONGEST_LIST = 6
 
 
 def plan_work_lists(state: RoundState, nodes: tuple[int, ...], copies: int, planning: Planning) -> RoundPlan:
@@ -27,8 +24,10 @@ def plan_work_lists(state: RoundState, nodes: tuple[int, ...], copies: int, plan
     away = state.reliability.straggle_prob(nodes)
     mean_share = n_shards / len(nodes)
     # While nothing is known of the times, the first deadline is taken to be about right for a mean share.
-    timing = LearntTiming(state.completion_times, nodes, away, planning.deadline.initial / (1.5 * mean_share))
-    longest = min(n_shards, int(np.ceil(_LONGEST_LIST * mean_share * copies)) + 4)
+    guess = planning.deadline.initial / (1.5 * mean_share)
+    learnt = LearntTiming(state.completion_times, nodes, away, guess)
+    timing, known = planning.timing or learnt, planning.timing is not None or learnt.has_seen
+    longest = longest_list(n_shards, len(nodes), copies)
     last = state.plan if state.plan is not None and state.plan.everyone == nodes else None
     deadline = planning.deadline.initial if last is None or last.deadline is None else last.deadline
 
@@ -51,12 +50,12 @@ def plan_work_lists(state: RoundState, nodes: tuple[int, ...], copies: int, plan
     def ahead(seconds: float) -> RoundForecast:
         return forecast_round(timing, code, planning.decoder, gram, seconds, clients=active).round
 
-    if timing.has_seen and (last is None or time_to_reconsider(state.rounds)):
+    if known and (last is None or time_to_reconsider(state.rounds)):
         share = np.array([own_share(assignment, int(client)) for client in active], dtype=np.intp)
-        own = _Subset(timing, active)
+        own = _Subset(timing, len(nodes), active)
         deadline = planning.deadline.choose(Outlook(own, share, n_shards, deadline, ahead))
-    reach = timing.reach(deadline, longest)[active]
-    arrivals = arrivals_by_deadline(code, reach)
+    lengths = np.array([shards.size for shards in assignment.lists], dtype=np.intp)
+    arrivals = arrivals_by_deadline(code, timing.partial_reach(deadline, lengths)[active])
     calibrated = planning.decoder.calibrate(code, arrivals, gram)
     chosen = tuple(nodes[client] for client in active)
     return RoundPlan(chosen, code, away[active], arrivals, gram, calibrated, deadline, assignment, nodes)
@@ -64,13 +63,17 @@ def plan_work_lists(state: RoundState, nodes: tuple[int, ...], copies: int, plan
 
 @dataclass(frozen=True, eq=False)
 class _Subset:
-    timing: LearntTiming
+    timing: Timing
+    n_clients: int
     clients: NDArray[np.intp]
 
     def reach(self, deadline: float, max_shards: int) -> NDArray[np.float64]:
         return self.timing.reach(deadline, max_shards)[self.clients]
 
+    def partial_reach(self, deadline: float, lengths: ArrayLike) -> NDArray[np.float64]:
+        return self.reach(deadline, int(np.max(np.asarray(lengths))))
+
     def straggle_prob(self, deadline: float, load: ArrayLike) -> NDArray[np.float64]:
-        asked = np.zeros(len(self.timing.node_ids))
+        asked = np.zeros(self.n_clients)
         asked[self.clients] = load
         return self.timing.straggle_prob(deadline, asked)[self.clients]
