@@ -171,7 +171,9 @@ def plan(
     known = load_fleet(fleet, clients=50 if clients is None and fleet in presets() else clients, seed=seed)
     n_shards = 4 * known.n_clients if shards is None else shards
     most = min(5, known.n_clients)
-    with Progress(transient=True, console=Console(stderr=True)) as progress:
+    errors = Console(stderr=True)
+    # Off the terminal a transient bar would leave an empty line, before an error that has to be one line.
+    with Progress(transient=True, console=errors, disable=not errors.is_terminal) as progress:
         task = progress.add_task("deadlines")
         try:
             found = plan_fleet(

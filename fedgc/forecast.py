@@ -104,7 +104,7 @@ def forecast_round(
     Returns
     -------
     Forecast
-        With an infinite residual error if some shard can never arrive.
+        With an infinite residual error if some shard can never arrive and the decoder is to be unbiased.
 
     Notes
     -----
@@ -123,6 +123,9 @@ def forecast_round(
     model = arrivals_by_deadline(code, reach)
     counted = reach[:, 1] if partial else reach[np.arange(work.size), work]
     arrivals = float(counted.sum())
+    # Arrivals of whole blocks are bounded away from never, so the decoder itself would not notice.
+    if decoder.unbiased and not partial and not _all_may_arrive(code, counted > 0.0):
+        return Forecast(RoundForecast(deadline, arrivals, np.inf), None)
     try:
         calibrated = decoder.calibrate(code, model, gram)
     except NoUnbiasedDecoderError:
@@ -136,6 +139,14 @@ def forecast_round(
         settled = [_settled_by(timing, calibrated, chosen, asked, instant) for instant in instants]
         seconds = deadline * (1.0 - float(np.mean(settled)))
     return Forecast(RoundForecast(seconds, arrivals, error), calibrated)
+
+
+def _all_may_arrive(code: Code, may_come: NDArray[np.bool_]) -> bool:
+    """Return whether every shard has a holder of those that may come."""
+    covered = np.zeros(code.n_shards, dtype=bool)
+    for client in np.flatnonzero(may_come):
+        covered[code.shards_of(int(client))] = True
+    return bool(covered.all())
 
 
 def _settled_by(

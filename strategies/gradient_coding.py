@@ -16,6 +16,7 @@ from flwr.serverapp import Grid
 from flwr.serverapp.strategy import FedAvg, Result, Strategy
 from flwr.serverapp.strategy.strategy_utils import aggregate_metricrecords
 
+from fedgc.assignment import AssignmentConstraints
 from fedgc.deadline import DeadlineRule, FixedDeadline, Timing
 from fedgc.decoders import DECODERS, Decoder
 from fedgc.encoding import Arrays, all_finite, apply_update
@@ -133,6 +134,8 @@ class GradientCoding(Strategy):
         learnt: a fleet, in simulations.
     coherence : CoherenceEstimate, optional
         How far updates point the same way, to start from; :class:`fedgc.gram.KnownCoherence` is not learnt.
+    constraints : AssignmentConstraints, optional
+        What clients can and may hold, in ascending order of their node ids; for work lists.
     seed : int
         Seed that clients derive the randomness of a shard's update from, so that all holders compute the same.
     arrayrecord_key, configrecord_key : str
@@ -176,6 +179,7 @@ class GradientCoding(Strategy):
         first_deadline: float | None = None,
         timing: Timing | None = None,
         coherence: CoherenceEstimate | None = None,
+        constraints: AssignmentConstraints | None = None,
         seed: int = 0,
         arrayrecord_key: str = "arrays",
         configrecord_key: str = "config",
@@ -201,6 +205,7 @@ class GradientCoding(Strategy):
             deadline=self.deadline,
             reassignment_gain=reassignment_gain,
             timing=timing,
+            constraints=constraints,
         )
         self.early_end = bool(early_end)
         self.seed = check_integer("seed", seed, low=0)

@@ -52,9 +52,12 @@ def missed_prob(assignment: Assignment, reach: NDArray[np.float64]) -> NDArray[n
 
 
 def residual_error(assignment: Assignment, reach: NDArray[np.float64]) -> float:
-    """Return the residual error for incoherent updates of an assignment whose clients make this much progress."""
+    """Return the residual error for incoherent updates of an assignment whose clients make this much progress.
+
+    It is infinite if some shard can never arrive.
+    """
     missed = missed_prob(assignment, reach)
-    return float(np.mean(missed / np.maximum(1.0 - missed, 1e-300)))
+    return float(np.inf if (missed >= 1.0).any() else np.mean(missed / (1.0 - missed)))
 
 
 def own_share(assignment: Assignment, client: int) -> int:

@@ -36,6 +36,8 @@ def time_to_target(forecast: RoundForecast, noise_sensitivity: float = 1.0) -> f
     >>> time_to_target(RoundForecast(round_time=10.0, arrivals=5.0, residual_error=0.2))
     12.0
     """
+    if np.isinf(forecast.residual_error):
+        return np.inf  # not zero times infinity where the sensitivity is 0
     return forecast.round_time * (1.0 + noise_sensitivity * forecast.residual_error)
 
 
@@ -145,6 +147,7 @@ class AutomaticDeadline(DeadlineRule):
         for step in (-2, -1, 1, 2):
             value(best * 1.08**step)
         best = min(tried, key=lambda deadline: tried[deadline])
-        if start in tried and tried[best] > 0.98 * tried[start]:
+        # Of deadlines by which nothing can be decoded none saves anything.
+        if start in tried and (np.isinf(tried[best]) or tried[best] > 0.98 * tried[start]):
             return start
         return best

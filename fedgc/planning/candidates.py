@@ -193,4 +193,6 @@ def _schemes(fleet: Fleet, deadline: float, n_shards: int, holders: int, server_
         except ValueError:
             continue  # does not exist for this size
         held = frozenset((c, int(s)) for c in range(code.n_clients) for s in code.shards_of(c))
-        yield Candidate(holders, "full", scheme.name, scheme.decoder, code, kind(), every, unit, held, fleet.n_clients)
+        # Where all clients are alike, coefficients of schemes I and II are zero, and shards have one holder.
+        mean = round(len(held) / code.n_shards)
+        yield Candidate(mean, "full", scheme.name, scheme.decoder, code, kind(), every, unit, held, fleet.n_clients)

@@ -60,7 +60,8 @@ class FleetPlan:
     Attributes
     ----------
     recommended : Choice
-        The best choice; of those within 1 % of it the one of least redundancy, then of the least data moved.
+        The best choice; of those within 1 % of it the one of least redundancy, then of the least data moved, then a
+        work list, then the soonest. One with redundancy has to save more than 2 % over the best without.
     choices : tuple of Choice
         All choices that can be decoded.
     """
@@ -110,5 +111,7 @@ def recommend(choices: list[Choice]) -> FleetPlan:
     close = [c for c in ordered if c.relative_time_to_target <= (1.0 + DRAW) * (least if pays else alone)]
     if not pays:
         close = [c for c in close if c.redundancy == 1]
-    best = min(close, key=lambda c: (c.redundancy, c.schedule != "work-list", c.relative_time_to_target))
+    best = min(
+        close, key=lambda c: (c.redundancy, c.shards_moved, c.schedule != "work-list", c.relative_time_to_target)
+    )
     return FleetPlan(best, tuple(ordered))

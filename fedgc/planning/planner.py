@@ -82,6 +82,10 @@ def plan_fleet(
     wrong = [value for value in redundancies if not 1 <= value <= fleet.n_clients]
     if wrong or not redundancies:
         raise ConfigError(f"redundancy must be an integer from 1 to clients = {fleet.n_clients}; got {wrong or 'none'}")
+    if not 0.0 <= noise_sensitivity < np.inf:
+        raise ConfigError(f"noise_sensitivity must be a finite number of at least 0; got {noise_sensitivity}")
+    if server_round < 0:
+        raise ConfigError(f"server_round must be an integer of at least 0; got {server_round}")
     grid = default_deadlines(fleet, n_shards, server_round) if deadlines is None else list(deadlines)
     if not grid or not all(0.0 < deadline < np.inf for deadline in grid):
         raise ConfigError(f"deadline must be a finite number above 0; got {grid}")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from fedgc.gram import KnownCoherence
 from fedgc.round.blocks import plan_blocks
 from fedgc.round.planning import Planning
 from fedgc.round.state import RoundPlan, RoundState
@@ -32,6 +33,9 @@ def plan_round(state: RoundState, node_ids: Sequence[int], planning: Planning) -
     nodes = tuple(sorted(node_ids))
     if not nodes or len(set(nodes)) != len(nodes):
         raise ValueError(f"node_ids must be at least one distinct id; got {list(node_ids)}")
+    nothing_is_learnt = planning.timing is not None and isinstance(state.coherence, KnownCoherence)
+    if nothing_is_learnt and state.plan is not None and state.plan.everyone == nodes:
+        return state.plan
     copies = max(min(planning.load, len(nodes)), -(-len(nodes) // state.shard_examples.size))
     make = plan_work_lists if planning.schedule == "work-list" else plan_blocks
     return make(state, nodes, copies, planning)
