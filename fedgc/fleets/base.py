@@ -231,8 +231,8 @@ class Fleet(ABC):
         --------
         >>> from fedgc.fleets import LogNormalFleet
         >>> fleet = LogNormalFleet(1, seed=1, sigma=0.0, session_on=100.0, session_off=100.0)
-        >>> fleet.reach(50.0, 10)[0, 10] > fleet.partial_reach(50.0, [100])[0, 10]
-        True
+        >>> fleet.reach(50.0, 10)[0, 10].round(2).item(), fleet.partial_reach(50.0, [100])[0, 10].round(2).item()
+        (0.45, 0.25)
         """
         length = check_indices("lengths", lengths)
         if length.shape != (self.n_clients,):

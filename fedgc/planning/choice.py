@@ -32,6 +32,7 @@ class Choice:
         ``E|decoded - full|^2 / |full|^2``.
     relative_time_to_target : float
         Predicted time to a training target, relative to the best choice without redundancy: below 1 it is sooner.
+        If there is none without, relative to the best of all.
     shards_moved : int
         Shard copies that clients must fetch, if at first each holds an equal part of the shards, in order.
     """
@@ -76,9 +77,15 @@ class FleetPlan:
         Examples
         --------
         >>> best = Choice(2, "work-list", "work-lists", "optimal-unbiased", 8.0, 8.0, 40.0, 0.06, 0.8, 150)
-        >>> FleetPlan(best, (best,)).verdict
+        >>> alone = Choice(1, "work-list", "work-lists", "optimal-unbiased", 8.0, 8.0, 40.0, 0.32, 1.0, 0)
+        >>> FleetPlan(best, (best, alone)).verdict
         'redundancy pays: 2 holders per shard reach the target 1.25 times as soon as one'
         """
+        if all(choice.redundancy > 1 for choice in self.choices):
+            return (
+                f"one holder per shard was not tried, or cannot be decoded: of the others, "
+                f"{self.recommended.redundancy} are recommended"
+            )
         gain = 1.0 / self.recommended.relative_time_to_target
         if self.recommended.redundancy > 1:
             return (
@@ -89,8 +96,8 @@ class FleetPlan:
         if not coded:
             return "redundancy was not tried, or cannot be decoded"
         best = coded[0]
-        change = 1.0 / best.relative_time_to_target - 1.0
-        how = f"saves {change:.1%}" if change > 0 else f"takes {-change:.1%} longer"
+        saved = 1.0 - best.relative_time_to_target
+        how = f"saves {saved:.1%}" if saved > 0 else f"takes {-saved:.1%} longer"
         return f"redundancy does not pay: the best of it, {best.redundancy} holders per shard, {how}"
 
 

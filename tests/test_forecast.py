@@ -1,0 +1,205 @@
+"""Forecasts of round time, arrivals and residual error against closed forms and enumeration."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+from scipy import stats
+from scipy.integrate import quad
+
+from fedgc.arrivals import IndependentArrivals, ProgressArrivals
+from fedgc.codes import Code, CyclicRepetition, FractionalRepetition, StochasticGradientCode, Uncoded, WorkLists
+from fedgc.decoders import Decoder, FixedDecoder, InverseProbabilityDecoder, OptimalUnbiasedDecoder, SumDecoder
+from fedgc.fleets import LogNormalFleet
+from fedgc.forecast import arrivals_by_deadline, forecast_round, work_of
+from fedgc.gram import GramModel
+from tests.enumeration import exact_moments
+
+#: Instants of the quadrature over the deadline: what happens on their boundaries is integrated exactly.
+INSTANTS = 32
+
+
+def steady(*medians: float, dropout: Any = 0.0) -> LogNormalFleet:
+    """Clients whose shards take the same seconds each time."""
+    return LogNormalFleet(len(medians), seed=1, sigma=0.0, median=list(medians), dropout=dropout)
+
+
+def test_whole_blocks_arrive_if_all_of_them_is_done() -> None:
+    code = FractionalRepetition([0, 1, 1], [0, 0, 1])
+    reach = np.array([[1.0, 0.9, 0.7], [1.0, 0.5, 0.2], [1.0, 0.0, 0.0]])
+    model = arrivals_by_deadline(code, reach)
+    assert work_of(code).tolist() == [2, 1, 1]
+    assert isinstance(model, IndependentArrivals)
+    np.testing.assert_allclose(model.row_probability, [0.7, 0.5, 0.0], atol=1e-11)
+
+
+def test_work_lists_arrive_as_far_as_they_are_done() -> None:
+    code = WorkLists([[0, 1, 2], [2, 1]], 3)
+    reach = np.array([[1.0, 0.9, 0.7, 0.1], [1.0, 0.6, 0.2, 0.15]])
+    model = arrivals_by_deadline(code, reach)
+    assert isinstance(model, ProgressArrivals)
+    # A row per place; with one shard per segment a row comes if that many shards are done.
+    np.testing.assert_allclose(model.row_probability, [0.9 - 0.7, 0.7 - 0.1, 0.1, 0.6 - 0.2, 0.2], atol=1e-15)
+    apart = WorkLists([[[0], [1], [2]], [[2], [1]]], 3)
+    np.testing.assert_allclose(arrivals_by_deadline(apart, reach).row_probability, [0.9, 0.7, 0.1, 0.6, 0.2])
+
+
+@pytest.mark.parametrize("p", [0.0, 0.25, 0.7])
+def test_a_pair_of_steady_clients(p: float) -> None:
+    """The first is done after 1 s unless it is away, the second after 2 s: the round takes 1 + p seconds."""
+    fleet = steady(1.0, 2.0, dropout=[p, 0.0])
+    code = FractionalRepetition([0, 0], [0])
+    forecast = forecast_round(fleet, code, OptimalUnbiasedDecoder(), GramModel.uniform(1, 0.0), 3.2)
+    assert forecast.round.round_time == pytest.approx(1.0 + p, abs=1e-9)
+    assert forecast.round.arrivals == pytest.approx(2.0 - p)
+    assert forecast.round.residual_error == pytest.approx(0.0, abs=1e-11)
+    late = forecast_round(
+        fleet, code, OptimalUnbiasedDecoder(), GramModel.uniform(1, 0.0), 3.2, early_end=False
+    )
+    assert late.round.round_time == 3.2
+    assert late.round.arrivals == forecast.round.arrivals
+    assert late.round.residual_error == forecast.round.residual_error
+
+
+def test_a_pair_of_work_lists() -> None:
+    """By 3.2 s the first has done both shards unless it is away, the second only shard 1."""
+    p = 0.3
+    fleet = steady(1.0, 2.0, dropout=[p, 0.0])
+    code = WorkLists([[[0], [1]], [[1], [0]]], 2)
+    found = forecast_round(fleet, code, OptimalUnbiasedDecoder(), GramModel.uniform(2, 0.0), 3.2).round
+    assert found.round_time == pytest.approx(3.2 - (1 - p) * 1.2, abs=1e-9)  # ends when the first replies, after 2 s
+    assert found.arrivals == pytest.approx(2.0 - p)
+    assert found.residual_error == pytest.approx(p / (1 - p) / 2)
+
+
+def test_lists_that_end_before_their_block_wait_for_everyone() -> None:
+    fleet = steady(1.0, 2.0)
+    code = WorkLists([[[0], [1]], [[1], [2]]], 3)
+    found = forecast_round(fleet, code, OptimalUnbiasedDecoder(), GramModel.uniform(3, 0.0), 6.4).round
+    assert (found.round_time, found.residual_error) == (pytest.approx(4.0, abs=1e-9), pytest.approx(0.0, abs=1e-12))
+
+
+MEDIANS, SIGMAS, DROPOUTS = [1.0, 1.5, 0.8], [0.3, 0.5, 0.4], [0.1, 0.3, 0.05]
+NOISY = LogNormalFleet(3, seed=1, median=MEDIANS, sigma=SIGMAS, dropout=DROPOUTS)
+
+
+def answered_by(t: float, load: NDArray[np.intp]) -> NDArray[np.float64]:
+    return (1 - np.array(DROPOUTS)) * stats.lognorm.cdf(t, SIGMAS, scale=load * np.array(MEDIANS))
+
+
+def pairs_settled(done: NDArray[np.float64]) -> float:
+    return float((1 - (1 - done[0]) * (1 - done[1])) * done[2])
+
+
+def all_settled(done: NDArray[np.float64]) -> float:
+    return float(done.prod())
+
+
+CASES: dict[str, tuple[Code, Decoder, Any]] = {
+    "blocks": (FractionalRepetition([0, 0, 1], [0, 0, 1]), OptimalUnbiasedDecoder(), pairs_settled),
+    "work lists": (WorkLists([[[0], [1]], [[1], [0]], [[2]]], 3), OptimalUnbiasedDecoder(), pairs_settled),
+    "every copy counts": (FractionalRepetition([0, 0, 1], [0, 0, 1]), FixedDecoder(), all_settled),
+    "no redundancy": (Uncoded(3, 3), InverseProbabilityDecoder(), all_settled),
+}
+
+
+@pytest.mark.parametrize("deadline", [2.0, 5.0])
+@pytest.mark.parametrize(("code", "decoder", "settled"), CASES.values(), ids=CASES)
+def test_the_mean_round_time_is_its_integral(code: Code, decoder: Decoder, settled: Any, deadline: float) -> None:
+    work = work_of(code)
+    integral, _ = quad(lambda t: settled(answered_by(t, work)), 0.0, deadline)
+    forecast = forecast_round(NOISY, code, decoder, GramModel.uniform(3, 0.2), deadline)
+    assert forecast.decoder is not None
+    # The midpoint rule over 32 steps of a distribution function, at worst half a step where it jumps; it is smooth.
+    assert forecast.round.round_time == pytest.approx(deadline - integral, abs=0.05 * deadline / (2 * INSTANTS))
+    unended = forecast_round(NOISY, code, decoder, GramModel.uniform(3, 0.2), deadline, early_end=False)
+    assert unended.round.round_time == deadline > forecast.round.round_time
+    arrivals = answered_by(deadline, np.ones(3, dtype=np.intp) if isinstance(code, WorkLists) else work).sum()
+    assert forecast.round.arrivals == pytest.approx(arrivals, rel=1e-9)
+
+
+@pytest.mark.parametrize("coherence", [0.0, 0.6])
+@pytest.mark.parametrize(("code", "decoder", "settled"), CASES.values(), ids=CASES)
+def test_the_residual_error_is_the_decoders_and_that_of_enumeration(
+    code: Code, decoder: Decoder, settled: Any, coherence: float
+) -> None:
+    gram = GramModel.uniform(3, coherence)
+    forecast = forecast_round(NOISY, code, decoder, gram, 2.5)
+    model = arrivals_by_deadline(code, NOISY.reach(2.5, 2))
+    assert forecast.decoder is not None
+    assert forecast.round.residual_error == decoder.calibrate(code, model, gram).residual_error
+    moments = exact_moments(forecast.decoder, model, gram)
+    assert moments.bias < 1e-10
+    assert forecast.round.residual_error == pytest.approx(moments.residual_error, rel=1e-9)
+
+
+def test_codes_without_blocks_end_by_random_rounds() -> None:
+    """Three clients of which any two have all shards: settled needs all three where every copy has its weight."""
+    code = CyclicRepetition(3, 1, rng=np.random.default_rng(0))
+    from fedgc.decoders import LeastSquaresDecoder  # noqa: PLC0415
+
+    fleet = LogNormalFleet(3, seed=1, sigma=0.4)
+    found = forecast_round(fleet, code, LeastSquaresDecoder(), GramModel.uniform(3, 0.0), 6.0)
+    assert found.decoder is not None
+    assert code.blocks is None
+    order = stats.lognorm(0.4, scale=2.0)
+    enough = 2 if found.decoder.settled([True, True, False]) else 3
+    integral, _ = quad(lambda t: stats.binom.sf(enough - 1, 3, order.cdf(t)), 0.0, 6.0)
+    if found.decoder.ends_early:
+        # z = 4.5; each of the 64 draws serves all instants, so a mean round time varies less than one round does.
+        assert abs(found.round.round_time - (6.0 - integral)) <= 4.5 * 1.5 / np.sqrt(64)
+    else:
+        assert found.round.round_time == pytest.approx(6.0 - integral, abs=0.01)
+
+
+IMPOSSIBLE: dict[str, tuple[Code, Decoder]] = {
+    "blocks": (FractionalRepetition([0, 0, 1], [0, 0, 1]), OptimalUnbiasedDecoder()),
+    "fixed weights": (FractionalRepetition([0, 0, 1], [0, 0, 1]), FixedDecoder()),
+    "lists": (WorkLists([[[0], [1]], [[0], [1]], [[2]]], 3), OptimalUnbiasedDecoder()),
+    "random": (StochasticGradientCode(3, 3, 2, rng=np.random.default_rng(0)), InverseProbabilityDecoder()),
+}
+
+
+@pytest.mark.parametrize(("code", "decoder"), IMPOSSIBLE.values(), ids=IMPOSSIBLE)
+def test_a_deadline_by_which_a_shard_never_arrives_has_an_infinite_error(code: Code, decoder: Decoder) -> None:
+    found = forecast_round(steady(1.0, 1.0, 1.0), code, decoder, GramModel.uniform(3, 0.0), 0.5)
+    assert found.decoder is None
+    assert (found.round.round_time, found.round.arrivals, found.round.residual_error) == (0.5, 0.0, np.inf)
+
+
+def test_one_shard_that_never_arrives_is_enough_for_that() -> None:
+    for lists, arrivals in (([[[0], [1]], [[0], [1]], [[2]]], 3.0), ([[[0], [1]], [[1], [0]], [[2]]], 3.0)):
+        found = forecast_round(
+            steady(1.0, 1.0, 1.0), WorkLists(lists, 3), OptimalUnbiasedDecoder(), GramModel.uniform(3, 0.0), 1.5
+        ).round
+        assert found.arrivals == arrivals
+        # From different ends the first two do both of their shards.
+        assert np.isinf(found.residual_error) == (lists[0] == lists[1])
+    blocks = FractionalRepetition([0, 0, 1], [0, 0, 1])
+    found = forecast_round(steady(1.0, 1.0, 1.0), blocks, FixedDecoder(), GramModel.uniform(3, 0.0), 1.5).round
+    assert (found.arrivals, found.residual_error) == (1.0, np.inf)
+
+
+def test_a_biased_decoder_makes_do_with_what_arrives() -> None:
+    code = FractionalRepetition([0, 0, 1], [0, 0, 1])
+    found = forecast_round(steady(1.0, 1.0, 1.0), code, SumDecoder(), GramModel.uniform(3, 0.0), 1.5)
+    assert found.round.residual_error == pytest.approx(2 / 3)
+
+
+def test_a_code_may_be_for_some_of_the_clients() -> None:
+    chosen = np.array([2, 0])
+    some = LogNormalFleet(
+        2,
+        seed=1,
+        median=[MEDIANS[c] for c in chosen],
+        sigma=[SIGMAS[c] for c in chosen],
+        dropout=[DROPOUTS[c] for c in chosen],
+    )
+    for code in (FractionalRepetition([0, 1], [0, 0, 1]), WorkLists([[[0], [1]], [[2]]], 3)):
+        gram = GramModel.uniform(3, 0.0)
+        inside = forecast_round(NOISY, code, OptimalUnbiasedDecoder(), gram, 2.5, clients=chosen).round
+        alone = forecast_round(some, code, OptimalUnbiasedDecoder(), gram, 2.5).round
+        assert vars(inside) == pytest.approx(vars(alone))
