@@ -256,3 +256,62 @@ def test_more_time_and_less_work_never_hurt(
     assert (np.diff(less, axis=1) <= 0.0).all()
     assert (less >= 0.0).all()
     assert (more <= 1.0).all()
+
+
+LEAVING = {name: table for name, table in BEHAVIOURS.items() if {"session_on", "outage_fraction"} & set(table)}
+
+
+@pytest.mark.parametrize("table", LEAVING.values(), ids=LEAVING)
+def test_partial_reach_agrees_with_draws(table: dict[str, Any]) -> None:
+    """A shard counts if it is done by the deadline and its client is there at its reply, then or with the list done."""
+    n_clients, server_round = 1500, 37
+    fleet = fleet_of(table, n_clients)
+    draws = [fleet.draw(client, server_round, now=913.0) for client in range(n_clients)]
+    fixed, per_shard, leaves = (np.array(column) for column in zip(*draws, strict=True))
+    lengths = np.arange(n_clients) % 4 + 1
+    times = fixed + 2 * per_shard
+    for deadline in np.quantile(times[leaves > 0], [0.2, 0.5, 0.9]).tolist():
+        expected = fleet.partial_reach(deadline, lengths, server_round=server_round)
+        replies = np.minimum(deadline, fixed + lengths * per_shard)
+        there = (leaves > 0) & (leaves >= replies)
+        for k in range(1, 5):
+            on_list = lengths >= k
+            counts = (fixed + k * per_shard <= deadline) & there & on_list
+            prob = expected[on_list, k]
+            # z = 4.5 standard errors of a sum of independent coins with their own probabilities, 84 comparisons.
+            error = 4.5 * np.sqrt((prob * (1 - prob)).sum()) + 1e-6
+            assert abs(counts.sum() - prob.sum()) <= error
+
+
+@pytest.mark.parametrize("name", ["none", "persistent absence", "persistent slowness", "drift, change and spread"])
+def test_partial_reach_is_reach_where_nobody_goes(name: str) -> None:
+    fleet = fleet_of(BEHAVIOURS[name], 20)
+    lengths = np.arange(20) % 5 + 1
+    for deadline in (0.0, 2.0, 7.0):
+        assert np.array_equal(
+            fleet.partial_reach(deadline, lengths, server_round=9), fleet.reach(deadline, 5, server_round=9)
+        )
+
+
+def test_partial_reach_among_clients_that_go() -> None:
+    """Of two clients, the second has no session: its probabilities are those of reach, and the first one's differ."""
+    fleet = LogNormalFleet(2, seed=1, sigma=0.5, session_on=[20.0, np.inf], session_off=10.0)
+    found, reach = fleet.partial_reach(6.0, [5, 5]), fleet.reach(6.0, 5)
+    np.testing.assert_allclose(found[1], reach[1], rtol=1e-12)
+    assert np.array_equal(found[:, 0], [1.0, 1.0])
+    # Its whole list counts as it does in reach; less of it only if it is there at the deadline, so less often.
+    assert found[0, 5] == pytest.approx(reach[0, 5], rel=1e-12)
+    assert (found[0, 1:5] < reach[0, 1:5]).all()
+    assert (np.diff(found, axis=1) <= 0).all()
+    with pytest.raises(ValueError, match=r"lengths must have shape \(2,\); got shape \(3,\)"):
+        fleet.partial_reach(6.0, [1, 2, 3])
+
+
+def test_partial_reach_of_steady_work_has_a_closed_form() -> None:
+    """Sessions of exactly 10 s on and off: a client is there for s more seconds with probability (10 - s) / 20."""
+    sessions = {"session_on": 10.0, "session_off": 10.0, "session_jitter": 0.0}
+    fleet = LogNormalFleet(1, seed=1, sigma=0.0, **sessions)
+    # Three shards of 1 s by 4 s: the list is done, and sent, after 3 s.
+    np.testing.assert_allclose(fleet.partial_reach(4.0, [3]), [[1.0, 0.35, 0.35, 0.35]], atol=1e-6)
+    # Of six, four are done by 4.5 s, and sent then.
+    np.testing.assert_allclose(fleet.partial_reach(4.5, [6]), [[1.0, *[0.275] * 4, 0.0, 0.0]], atol=1e-6)

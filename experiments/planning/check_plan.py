@@ -79,8 +79,12 @@ class Digits:
         self.y = np.eye(10, dtype=np.float32)[labels[order]]
         self.of = np.repeat(np.arange(n_shards), [part.size for part in np.array_split(order, n_shards)])
 
-    def rounds_to(self, coverage: NDArray[np.float64], target: float, most: int) -> float:
-        """Return the rounds until the loss falls to `target`, with the best step; infinite if never."""
+    def rounds_to(self, coverage: NDArray[np.float64], target: float, most: int, *, memory: bool = False) -> float:
+        """Return the rounds until the loss falls to `target`, with the best step; infinite if never.
+
+        With `memory` each shard's last recovered update is kept, and differences from it are decoded.
+        """
+        kept = np.zeros((self.y.shape[0], STEPS.size, 10), np.float32) if memory else None
         n, steps = self.y.shape[0], STEPS.astype(np.float32)
         weights = np.zeros((65, steps.size, 10), np.float32)
         for number in range(most):
@@ -97,7 +101,14 @@ class Digits:
                 break
             steps, weights, z = steps[going], weights[:, going], z[:, going]
             z -= self.y[:, None]
-            z *= coverage[number % coverage.shape[0]][self.of].astype(np.float32)[:, None, None]
+            weight = coverage[number % coverage.shape[0]][self.of].astype(np.float32)
+            if kept is None:
+                z *= weight[:, None, None]
+            else:
+                kept = kept[:, going]
+                seen, now = weight > 0.0, z
+                z = kept + weight[:, None, None] * (now - kept)
+                kept[seen] = now[seen]
             weights -= steps[None, :, None] * (self.x.T @ z.reshape(n, -1)).reshape(65, steps.size, 10) / n
         return np.inf
 

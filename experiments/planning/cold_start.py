@@ -38,10 +38,10 @@ N_CLIENTS, N_SHARDS, LOAD = 50, 50, 2
 #: Deadline in seconds, or the share of the clients' rounds that shall miss it.
 FLEETS = {"paper": {"deadline": 1.5}, "lambda": {"missed": 0.22}, "phones": {"missed": 0.3}}
 METHODS = ("known", "conditional", "estimated", "ignoring")
-STEPS = tuple(0.2 * 2.0**k for k in range(7))
+STEPS = tuple(0.2 * 2.0**k for k in range(8))
 TARGET_ROUND, LONGEST = 100, 200
 #: Steps are chosen on seeds that the comparison does not see.
-TUNING_SEEDS = tuple(range(1000, 1003))
+TUNING_SEEDS = tuple(range(1000, 1004))
 
 
 @dataclass
@@ -197,7 +197,7 @@ def bias(draws: Draws, method: str, target: Vector, gram: GramModel, truth: str)
     return result[:, of_shard]
 
 
-def rounds_to(task: Task, coverage: Vector, steps: Vector, target: float) -> tuple[Vector, Vector]:
+def rounds_to(task: Task, coverage: Vector, steps: Vector, target: Vector) -> tuple[Vector, Vector]:
     """Return the rounds until the loss is at most `target`, LONGEST if it never is, and the loss at TARGET_ROUND."""
     reached = np.full(steps.size, float(LONGEST))
     loss_then = np.full(steps.size, np.nan)
@@ -225,41 +225,47 @@ def compare(name: str, *, mixed: bool, seeds: range) -> list[dict[str, object]]:
     """Return one row per method."""
     task = Task.digits(mixed=mixed)
     gram, grid = task.gram(), np.array(STEPS)
-    *_, goals = task.losses(np.ones((TARGET_ROUND + 1, grid.size, N_SHARDS)), grid)
+    descent = np.array(list(task.losses(np.ones((TARGET_ROUND + 1, grid.size, N_SHARDS)), grid)))
+    goals, rises = descent[-1], (np.diff(descent, axis=0) > 0.0).any(axis=0)
 
-    def run(seed: int, steps: dict[str, list[int]], goal: float) -> tuple[list[Vector], list[Vector]]:
-        draws = draw(name, seed)
-        weighed = [weigh(draws, method, gram)[0] for method in METHODS for _ in steps[method]]
-        flat = grid[[k for method in METHODS for k in steps[method]]]
-        ends = np.cumsum([len(steps[method]) for method in METHODS])[:-1]
-        reached, loss = rounds_to(task, np.stack(weighed, axis=1), flat, goal)
-        return np.split(reached, ends), np.split(loss, ends)
+    @cache
+    def weighed(seed: int, method: str) -> tuple[Vector, Vector]:
+        return weigh(draw(name, seed), method, gram)
 
-    every = {method: list(range(grid.size)) for method in METHODS}
-    known_only = {method: every[method] if method == "known" else [] for method in METHODS}
-    # Every loss is below infinity: the runs only tell the loss at TARGET_ROUND.
-    common = int(np.argmin(sum(run(seed, known_only, np.inf)[1][0] for seed in TUNING_SEEDS)))
-    goal = float(goals[common])
-    tuned = np.sum([run(seed, every, goal)[0] for seed in TUNING_SEEDS], axis=0)
-    best = [int(np.argmin(rounds)) for rounds in tuned]
-    chosen = {method: [common, own] for method, own in zip(METHODS, best, strict=True)}
-    rounds = np.array([run(seed, chosen, goal)[0] for seed in seeds])  # seed, method, step
+    def run(seed: int, pairs: list[tuple[str, int]], goal: Vector) -> tuple[Vector, Vector]:
+        coverage = np.stack([weighed(seed, method)[0] for method, _ in pairs], axis=1)
+        return rounds_to(task, coverage, grid[[k for _, k in pairs]], goal)
 
+    # Every loss is below infinity: these runs only tell the loss at TARGET_ROUND.
+    known_only = [("known", k) for k in range(grid.size)]
+    common = int(np.argmin(sum(run(seed, known_only, np.full(grid.size, np.inf))[1] for seed in TUNING_SEEDS)))
+    # The largest step at which plain gradient descent never makes the loss rise.
+    steady = int(np.flatnonzero(~rises).max())
+    near = [(method, k) for method in METHODS for k in range(max(common - 1, 0), min(common + 2, grid.size))]
+    tuned = sum(run(seed, near, np.full(len(near), goals[common]))[0] for seed in TUNING_SEEDS)
+    own = {method: min((tuned[i], k) for i, (m, k) in enumerate(near) if m == method)[1] for method in METHODS}
+
+    pairs = [(method, k) for method in METHODS for k in sorted({common, own[method]})]
+    even = [(method, steady) for method in METHODS]
+    goal = np.array([goals[common]] * len(pairs) + [goals[steady]] * len(even))
+    reached = np.array([run(seed, pairs + even, goal)[0] for seed in seeds])
+    settings = {
+        "": {method: pairs.index((method, common)) for method in METHODS},
+        "own_": {method: pairs.index((method, own[method])) for method in METHODS},
+        "steady_": {method: len(pairs) + even.index((method, steady)) for method in METHODS},
+    }
     rows = []
-    for m, method in enumerate(METHODS):
+    for method in METHODS:
         row: dict[str, object] = {"fleet": name, "shards": "mixed" if mixed else "sorted", "method": method}
-        row |= {"deadline": deadline_of(name), "seeds": len(seeds), "coherence": coherence(gram), "goal": goal}
-        for k, kind in enumerate(("", "own_")):
-            row[f"{kind}step"] = float(grid[chosen[method][k]])
-            row[f"{kind}rounds"], row[f"{kind}rounds_se"] = mean_and_error(rounds[:, m, k])
-            row[f"{kind}ratio"], row[f"{kind}ratio_se"] = ratio_and_error(rounds[:, m, k], rounds[:, 0, k])
-            row[f"{kind}unreached"] = int((rounds[:, m, k] == LONGEST).sum())
+        row |= {"deadline": deadline_of(name), "seeds": len(seeds), "coherence": coherence(gram)}
+        for kind, column in settings.items():
+            rounds = reached[:, column[method]]
+            row[f"{kind}step"] = float(grid[(pairs + even)[column[method]][1]])
+            row[f"{kind}rounds"], row[f"{kind}rounds_se"] = mean_and_error(rounds)
+            row[f"{kind}ratio"], row[f"{kind}ratio_se"] = ratio_and_error(rounds, reached[:, column["known"]])
+            row[f"{kind}unreached"] = int((rounds == LONGEST).sum())
         for kind, truth in (("bias", "known"), ("bias_given_history", "conditional")):
-            found = []
-            for seed in seeds:
-                draws = draw(name, seed)
-                found.append(bias(draws, method, weigh(draws, method, gram)[1], gram, truth))
-            of = np.array(found)  # seed, round, shard
+            of = np.array([bias(draw(name, s), method, weighed(s, method)[1], gram, truth) for s in seeds])
             row[f"{kind}_abs"], row[f"{kind}_abs_se"] = mean_and_error(np.abs(of).mean(axis=(1, 2)))
             row[f"{kind}_signed"], row[f"{kind}_signed_se"] = mean_and_error(of.mean(axis=(1, 2)))
             row[f"{kind}_per_shard"], row[f"{kind}_per_shard_se"] = mean_and_error(np.abs(of.mean(axis=1)).mean(axis=1))
@@ -278,10 +284,13 @@ def coherence(gram: GramModel) -> float:
 def show(row: dict[str, object]) -> str:
     """Return the line of the printed table."""
     numbers = [
-        f"{row['step']:6.1f} {row['rounds']:6.1f} {row['ratio']:6.3f} +- {row['ratio_se']:.3f}",
-        f"{row['own_step']:6.1f} {row['own_rounds']:6.1f} {row['own_ratio']:6.3f} +- {row['own_ratio_se']:.3f}",
         *(
-            f"{row[f'{kind}_abs']:6.3f} {row[f'{kind}_signed']:+7.4f} +- {row[f'{kind}_signed_se']:.4f}"
+            f"{row[f'{kind}step']:4.1f} {row[f'{kind}rounds']:6.1f} {row[f'{kind}ratio']:.3f} +- {row[f'{kind}ratio_se']:.3f}"
+            for kind in ("", "own_", "steady_")
+        ),
+        *(
+            f"{row[f'{kind}_abs']:.3f} +- {row[f'{kind}_abs_se']:.3f} {row[f'{kind}_signed']:+.4f} +- "
+            f"{row[f'{kind}_signed_se']:.4f}"
             for kind in ("bias", "bias_given_history")
         ),
     ]
@@ -295,7 +304,9 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=16)
     parser.add_argument("--fleets", nargs="+", choices=list(FLEETS), default=list(FLEETS))
     given = parser.parse_args()
-    header = "step, rounds, ratio to known | the same with each its best step | |E v - 1|, E v - 1 | given history"
+    header = (
+        "tuned step, rounds, ratio to known | each its best step | steady step | |E v - 1|, E v - 1 | given history"
+    )
     print(f"{'fleet':7s}{'shards':7s}{'method':12s}{header}", flush=True)
     rows = []
     for name in given.fleets:

@@ -2,11 +2,13 @@
 
 from fedgc.deadline.automatic import AutomaticDeadline, cover_time, time_to_target
 from fedgc.deadline.base import DeadlineRule, Outlook, RoundForecast, Timing
+from fedgc.deadline.build import DEADLINES, build_deadline
 from fedgc.deadline.collect import Collected, collect_replies
 from fedgc.deadline.fixed import FixedDeadline
 from fedgc.deadline.quantile import QuantileDeadline
 
 __all__ = [
+    "DEADLINES",
     "AutomaticDeadline",
     "Collected",
     "DeadlineRule",
@@ -15,6 +17,7 @@ __all__ = [
     "QuantileDeadline",
     "RoundForecast",
     "Timing",
+    "build_deadline",
     "collect_replies",
     "cover_time",
     "time_to_target",

@@ -11,6 +11,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from fedgc.assignment import number_of_blocks
+from fedgc.deadline import build_deadline
 from fedgc.decoders import DECODERS
 from fedgc.errors import ConfigError
 from fedgc.fleets import build_fleet
@@ -45,12 +46,15 @@ class FedAvgConfig(_Section):
 
 
 class GradientCodingConfig(_Section):
-    """fedgc's GradientCoding around FedAvg."""
+    """fedgc's GradientCoding around FedAvg; `deadline` is seconds, or a table as in fedgc.deadline.build_deadline."""
 
     kind: Literal["gradient-coding"]
     label: Name
-    deadline: Positive
+    deadline: Positive | dict[str, Any]
     load: Count = 2
+    schedule: Literal["full", "work-list"] = "full"
+    sums: Literal["shard", "share", "whole"] = "shard"
+    early_end: Annotated[bool, Field(strict=True)] = True
     decoder: str = "optimal-unbiased"
 
 
@@ -133,6 +137,10 @@ def check_config(raw: Mapping[str, Any]) -> ExperimentConfig:
             continue
         if strategy.decoder not in DECODERS:
             raise ConfigError(f"{where}.decoder must be one of {', '.join(DECODERS)}; got {strategy.decoder!r}")
+        try:
+            build_deadline(strategy.deadline)
+        except ValueError as error:
+            raise ConfigError(f"{where}.{error}") from None
         try:
             n_blocks = number_of_blocks(config.n_clients, strategy.load)
         except ValueError as error:

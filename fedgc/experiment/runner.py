@@ -12,6 +12,7 @@ from flwr.serverapp import Grid, ServerApp
 from flwr.serverapp.strategy import FedAvg, Strategy
 
 from fedgc.clients import gradient_coded
+from fedgc.deadline import build_deadline
 from fedgc.errors import ExperimentError
 from fedgc.experiment.audit import observed_residual_error, remember_round
 from fedgc.experiment.config import ExperimentConfig, FedAvgConfig, StrategyConfig
@@ -144,8 +145,11 @@ def _build_strategy(
     strategy = GradientCoding(
         fedavg,
         num_shards=config.task.shards,
-        deadline=choice.deadline,
+        deadline=build_deadline(choice.deadline),
         load=choice.load,
+        schedule=choice.schedule,
+        sums=choice.sums,
+        early_end=choice.early_end,
         decoder=choice.decoder,
         shard_examples=task.shard_examples,
         seed=seed,

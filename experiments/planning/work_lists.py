@@ -1,0 +1,83 @@
+"""Do work lists cost nothing, and what do they gain? One holder per shard against several, in the virtual-time runtime.
+
+One holder means shares by speed and partial work, the best that can be done without redundancy. Each number of holders
+takes the deadline that suits it best, and each choice its best step; with and without memory of the last updates.
+
+    .venv/bin/python experiments/planning/work_lists.py --out results/work_lists.csv [--preset uneven]
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import logging
+from pathlib import Path
+
+import numpy as np
+from check_plan import Digits, run_choice
+
+from fedgc.deadline import cover_time
+from fedgc.fleets import build_fleet, presets
+from fedgc.planning import Choice
+
+HOLDERS = (1, 2, 3, 5)
+#: Deadlines, relative to the one by which the fleet can do every shard once.
+SHARES = (0.6, 0.8, 1.0, 1.25, 1.6)
+
+
+def work_list_choice(holders: int, deadline: float) -> Choice:
+    """Return the choice of work lists with so many holders."""
+    return Choice(holders, "work-list", "work-lists", "optimal-unbiased", deadline, deadline, 0.0, 0.0, 1.0, 0)
+
+
+def main() -> None:
+    """Race numbers of holders on fleets and print the ratio to one holder."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--preset", action="append")
+    parser.add_argument("--clients", type=int, default=20)
+    parser.add_argument("--shards", type=int, default=80)
+    parser.add_argument("--rounds", type=int, default=300)
+    parser.add_argument("--seeds", type=int, default=2)
+    parser.add_argument("--out", type=Path)
+    args = parser.parse_args()
+    logging.getLogger("flwr").setLevel(logging.ERROR)
+    task = Digits(args.shards)
+    target = task.loss_of_descent(100)
+    rows = []
+    for preset in args.preset or presets():
+        for memory in (False, True):
+            best: dict[int, list[float]] = {holders: [] for holders in HOLDERS}
+            for seed in range(1, args.seeds + 1):
+                fleet = build_fleet({"preset": preset, "clients": args.clients}, seed=seed)
+                cover = cover_time(fleet, args.shards)
+                for holders in HOLDERS:
+                    times = []
+                    for share in SHARES:
+                        history = run_choice(fleet, work_list_choice(holders, share * cover), args.shards, args.rounds)
+                        coverage = np.array([report.coverage for report in history])
+                        seconds = np.mean([report.seconds for report in history])
+                        times.append(task.rounds_to(coverage, target, 600, memory=memory) * float(seconds))
+                    best[holders].append(min(times))
+            for holders in HOLDERS:
+                ratios = np.array(best[1]) / np.array(best[holders])
+                rows.append(
+                    {
+                        "preset": preset,
+                        "memory": memory,
+                        "holders": holders,
+                        "time_to_target": float(np.mean(best[holders])),
+                        "times_as_soon_as_one": float(ratios.mean()),
+                        "lowest": float(ratios.min()),
+                    }
+                )
+                print({key: round(value, 3) if isinstance(value, float) else value for key, value in rows[-1].items()})
+    if args.out is not None:
+        args.out.parent.mkdir(parents=True, exist_ok=True)
+        with args.out.open("w", newline="", encoding="utf-8") as file:
+            writer = csv.DictWriter(file, list(rows[0]), lineterminator="\n")
+            writer.writeheader()
+            writer.writerows(rows)
+
+
+if __name__ == "__main__":
+    main()

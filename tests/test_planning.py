@@ -1,0 +1,315 @@
+"""Plans of small fleets: the rule of the recommendation, limits of clients, verdicts and the picture."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from fedgc.assignment import AssignmentConstraints, InfeasibleAssignmentError, residual_error
+from fedgc.deadline import RoundForecast, cover_time, time_to_target
+from fedgc.errors import ConfigError
+from fedgc.fleets import Fleet, build_fleet
+from fedgc.planning import Choice, FleetPlan, constraints_of, plan_fleet, recommended_assignment
+from fedgc.planning.choice import recommend
+from fedgc.planning.figure import check_plot_path, draw_plan
+from fedgc.planning.planner import default_deadlines
+from tests.assignment_cases import check_valid
+
+N_SHARDS = 10
+
+
+def fleet_of(n_clients: int = 5, **settings: Any) -> Fleet:
+    return build_fleet({"model": "log-normal", "clients": n_clients, "sigma": 0.2, **settings}, seed=1)
+
+
+def plan_of(fleet: Fleet, **options: Any) -> FleetPlan:
+    return plan_fleet(fleet, **{"n_shards": N_SHARDS, "redundancies": (1, 2), "deadlines": [3.0, 5.0], **options})
+
+
+UNRELIABLE, RELIABLE = fleet_of(dropout=0.3, spread=0.3), fleet_of(dropout=0.01)
+
+
+@pytest.fixture(scope="module")
+def unreliable() -> FleetPlan:
+    return plan_of(UNRELIABLE)
+
+
+@pytest.fixture(scope="module")
+def reliable() -> FleetPlan:
+    return plan_of(RELIABLE)
+
+
+def choice(time: float, redundancy: int = 1, moved: int = 0, schedule: str = "work-list") -> Choice:
+    return Choice(redundancy, schedule, "work-lists", "optimal-unbiased", 4.0, 4.0, 5.0, 0.1, time, moved)
+
+
+def test_the_soonest_choice_is_recommended_where_nothing_is_close() -> None:
+    plan = recommend([choice(1.0), choice(0.8, 2, 9), choice(0.9, 3, 9), choice(1.5)])
+    assert plan.recommended == choice(0.8, 2, 9)
+    assert [c.relative_time_to_target for c in plan.choices] == [0.8, 0.9, 1.0, 1.5]
+
+
+def test_of_draws_the_one_of_least_redundancy_then_of_least_data_moved() -> None:
+    draws = [choice(0.800, 3, 5), choice(0.807, 2, 9), choice(0.805, 2, 7), choice(0.801, 2, 8), choice(0.809, 2, 6)]
+    assert recommend([choice(1.0), *draws]).recommended == draws[2]  # 0.809 is more than 1 % off
+    assert recommend([choice(1.0), *draws[:2]]).recommended == draws[1]
+
+
+def test_then_a_work_list_then_the_soonest() -> None:
+    ties = [choice(1.0, schedule="full"), choice(1.008), choice(1.004), choice(1.0, moved=1)]
+    assert recommend(ties).recommended == ties[2]
+
+
+@pytest.mark.parametrize(("time", "redundancy"), [(0.985, 1), (0.979, 2)])
+def test_redundancy_has_to_save_two_per_cent(time: float, redundancy: int) -> None:
+    assert recommend([choice(1.0), choice(time, 2)]).recommended.redundancy == redundancy
+
+
+def test_no_choice_no_plan() -> None:
+    with pytest.raises(ValueError, match="choices must hold at least one"):
+        recommend([])
+
+
+def test_verdicts() -> None:
+    assert recommend([choice(1.0), choice(0.8, 2)]).verdict == (
+        "redundancy pays: 2 holders per shard reach the target 1.25 times as soon as one"
+    )
+    assert recommend([choice(1.0), choice(1.5, 2), choice(2.0, 3)]).verdict == (
+        "redundancy does not pay: the best of it, 2 holders per shard, takes 50.0% longer"
+    )
+    assert recommend([choice(1.0), choice(0.985, 3)]).verdict == (
+        "redundancy does not pay: the best of it, 3 holders per shard, saves 1.5%"
+    )
+    assert recommend([choice(1.0)]).verdict == "redundancy was not tried, or cannot be decoded"
+    assert recommend([choice(1.0, 3), choice(1.2, 2)]).verdict == (
+        "one holder per shard was not tried, or cannot be decoded: of the others, 3 are recommended"
+    )
+
+
+@pytest.mark.parametrize("name", ["unreliable", "reliable"])
+def test_the_recommended_choice_follows_the_rule(name: str, request: pytest.FixtureRequest) -> None:
+    plan: FleetPlan = request.getfixturevalue(name)
+    times = [c.relative_time_to_target for c in plan.choices]
+    alone = [c for c in plan.choices if c.redundancy == 1]
+    assert times == sorted(times)
+    assert min(c.relative_time_to_target for c in alone) == 1.0
+    pays = times[0] < 0.98
+    among = [c for c in plan.choices if pays or c.redundancy == 1]
+    close = [c for c in among if c.relative_time_to_target <= 1.01 * among[0].relative_time_to_target]
+    best = plan.recommended
+    assert best in close
+    assert best.redundancy == min(c.redundancy for c in close)
+    assert best.shards_moved == min(c.shards_moved for c in close if c.redundancy == best.redundancy)
+    assert plan.verdict.startswith("redundancy pays" if pays else "redundancy does not pay")
+    assert pays == (name == "unreliable")
+
+
+def test_relative_times_are_those_of_the_forecasts(unreliable: FleetPlan) -> None:
+    def seconds(c: Choice, sensitivity: float) -> float:
+        return time_to_target(RoundForecast(c.round_time, c.arrivals, c.residual_error), sensitivity)
+
+    for plan, sensitivity in ((unreliable, 1.0), (plan_of(UNRELIABLE, noise_sensitivity=0.2), 0.2)):
+        least = min(seconds(c, sensitivity) for c in plan.choices if c.redundancy == 1)
+        for c in plan.choices:
+            assert c.relative_time_to_target == pytest.approx(seconds(c, sensitivity) / least)
+            assert 0 < c.round_time <= c.deadline in (3.0, 5.0)
+            assert 0 < c.arrivals <= UNRELIABLE.n_clients
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_work_lists_of_more_holders_are_never_worse(seed: int) -> None:
+    rng = np.random.default_rng([3, seed])
+    n_clients = int(rng.integers(4, 7))
+    fleet = fleet_of(
+        n_clients, median=rng.uniform(0.5, 2.0, n_clients).tolist(), dropout=rng.uniform(0, 0.5, n_clients).tolist()
+    )
+    deadlines = [6.0, 9.0]
+    plan = plan_of(fleet, n_shards=8, redundancies=(1, 2, 3), deadlines=deadlines, schemes=False)
+    for deadline in deadlines:
+        error = {
+            c.redundancy: c.residual_error
+            for c in plan.choices
+            if c.schedule == "work-list" and c.deadline == deadline
+        }
+        assert sorted(error) == [1, 2, 3]
+        # Up to the 1e-9 to which the decoder is calibrated.
+        assert error[2] <= error[1] * (1 + 1e-9)
+        assert error[3] <= error[1] * (1 + 1e-9)
+
+
+def test_the_plans_assignment_is_the_one_that_was_forecast(unreliable: FleetPlan) -> None:
+    for c in unreliable.choices:
+        found = recommended_assignment(UNRELIABLE, c, N_SHARDS)
+        if c.code not in ("work-lists", "fractional-repetition"):
+            assert found is None
+            continue
+        assert found is not None
+        assert found.schedule == c.schedule
+        # A copy is moved if its client's equal part of the shards, two in order, does not hold it.
+        moved = sum(
+            shard // 2 != client for client in range(UNRELIABLE.n_clients) for shard in found.shards_of(client)
+        )
+        assert c.shards_moved == moved
+        if c.schedule == "work-list":
+            reach = UNRELIABLE.reach(c.deadline, N_SHARDS)
+            assert c.residual_error == pytest.approx(residual_error(found, reach), rel=1e-9)
+            assert (found.block_of_client >= 0).all()
+
+
+def test_nothing_is_moved_where_all_are_alike_and_have_one_holder(reliable: FleetPlan) -> None:
+    moved = {c.code: c.shards_moved for c in reliable.choices if c.redundancy == 1}
+    assert moved["uncoded"] == 0
+    full = [c.shards_moved for c in reliable.choices if c.redundancy == 2 and c.code == "fractional-repetition"]
+    # Four of five clients in two pairs hold five shards each: 20 copies, of which their own parts are at most 8.
+    assert min(full) >= 12
+
+
+def test_codes_of_the_literature_count_the_holders_that_they_have() -> None:
+    """Between clients that are all alike, coefficients of scheme I and II vanish: the code has one holder per shard."""
+    alike, uneven = plan_of(RELIABLE), plan_of(UNRELIABLE)
+    assert {c.redundancy for c in alike.choices if c.code == "scheme-II"} == {1}
+    assert {c.redundancy for c in uneven.choices if c.code == "scheme-II"} == {2}
+    assert {c.redundancy for c in uneven.choices if c.code == "sgc"} == {2}
+
+
+def test_schemes_can_be_left_out() -> None:
+    codes = {c.code for c in plan_of(RELIABLE, schemes=False).choices}
+    assert codes == {"work-lists", "fractional-repetition"}
+
+
+def test_more_alike_updates_weigh_against_redundancy_less(unreliable: FleetPlan) -> None:
+    """With nearly the same update from every shard, what is missed costs more: errors are larger at every choice."""
+    alike = plan_of(UNRELIABLE, coherence=0.9)
+    errors = {(c.label, c.deadline): c.residual_error for c in unreliable.choices}
+    compared = [
+        c.residual_error - errors[c.label, c.deadline] for c in alike.choices if (c.label, c.deadline) in errors
+    ]
+    assert len(compared) > 5
+    assert any(abs(change) > 0.01 for change in compared)
+
+
+LIMITS: dict[str, dict[str, Any]] = {
+    "storage": {"storage": [6, 6, 5, 4, 4]},
+    "computation": {"computation": [5, 5, 5, 5, 3]},
+    "sites": {"site": [0, 0, 1, 1, -1]},
+    "all": {"storage": [7, 7, 7, 7, 7], "computation": [6, 6, 6, 6, 6], "site": [0, 0, 1, 1, 2]},
+}
+
+
+@pytest.mark.parametrize("limits", LIMITS.values(), ids=LIMITS)
+def test_limits_are_kept(limits: dict[str, Any]) -> None:
+    fleet = fleet_of(dropout=0.3, **limits)
+    constraints = constraints_of(fleet)
+    assert constraints is not None
+    plan = plan_of(fleet, constraints=constraints, deadlines=[4.0])
+    assert {c.code for c in plan.choices} == {"work-lists", "fractional-repetition"}
+    assert {c.redundancy for c in plan.choices} == {1, 2}
+    for c in plan.choices:
+        found = recommended_assignment(fleet, c, N_SHARDS, constraints)
+        assert found is not None
+        check_valid(
+            found, fleet.reach(4.0, N_SHARDS), holders=c.redundancy, schedule=c.schedule, constraints=constraints
+        )
+
+
+def test_a_fleet_without_limits_has_no_constraints() -> None:
+    assert constraints_of(RELIABLE) is None
+    some = constraints_of(fleet_of(site=[0, 0, -1, -1, -1]))
+    assert some is not None
+    assert some.storage is None
+    assert some.domain is not None
+    # Clients without a site are at sites of their own.
+    assert len(set(some.domain)) == 4
+
+
+@pytest.mark.parametrize(
+    ("limits", "name"),
+    [
+        ({"storage": [2, 2, 2, 2, 1]}, "storage"),
+        ({"computation": [2, 2, 2, 2, 1]}, "computation"),
+        ({"domain": ["a"] * 5}, "domain"),
+        ({"residency": {3: [0]}}, "residency"),
+    ],
+)
+def test_limits_that_cannot_be_kept_are_named(limits: dict[str, Any], name: str) -> None:
+    with pytest.raises(InfeasibleAssignmentError, match=f"^{name} must") as caught:
+        plan_of(RELIABLE, constraints=AssignmentConstraints(**limits), redundancies=(2,))
+    assert caught.value.constraints == (name,)
+
+
+BAD: dict[str, tuple[dict[str, Any], str]] = {
+    "coherence 1": ({"coherence": 1.0}, "coherence must lie in [0, 1); got 1.0"),
+    "coherence nan": ({"coherence": np.nan}, "coherence must lie in [0, 1); got nan"),
+    "shards": ({"n_shards": 0}, "shards must be an integer of at least 1; got 0"),
+    "redundancy 0": ({"redundancies": [1, 0]}, "redundancy must be an integer from 1 to clients = 5; got [0]"),
+    "redundancy 6": ({"redundancies": [6]}, "redundancy must be an integer from 1 to clients = 5; got [6]"),
+    "no redundancy": ({"redundancies": []}, "redundancy must be an integer from 1 to clients = 5; got none"),
+    "deadline 0": ({"deadlines": [0.0]}, "deadline must be a finite number above 0; got [0.0]"),
+    "deadline nan": ({"deadlines": [np.nan]}, "deadline must be a finite number above 0; got [nan]"),
+    "deadline inf": ({"deadlines": [np.inf]}, "deadline must be a finite number above 0; got [inf]"),
+    "no deadline": ({"deadlines": []}, "deadline must be a finite number above 0; got []"),
+    "sensitivity": ({"noise_sensitivity": -0.5}, "noise_sensitivity must be a finite number of at least 0; got -0.5"),
+    "sensitivity nan": (
+        {"noise_sensitivity": np.nan}, "noise_sensitivity must be a finite number of at least 0; got nan"
+    ),
+    "round": ({"server_round": -1}, "server_round must be an integer of at least 0; got -1"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("options", "message"), BAD.values(), ids=BAD)
+def test_arguments_out_of_range_are_refused(options: dict[str, Any], message: str) -> None:
+    with pytest.raises(ConfigError, match=f"^{re.escape(message)}$"):
+        plan_of(RELIABLE, **options)
+
+
+def test_a_deadline_by_which_nothing_is_done_is_refused() -> None:
+    steady = build_fleet({"model": "log-normal", "clients": 4, "sigma": 0.0}, seed=1)
+    with pytest.raises(ConfigError, match="deadline must be long enough for every shard to be done at times; got 0.5"):
+        plan_of(steady, deadlines=[0.5])
+    # A longer one beside it is enough.
+    assert {c.deadline for c in plan_of(steady, deadlines=[0.5, 6.0]).choices} == {6.0}
+
+
+def test_the_default_deadlines_start_where_every_shard_can_be_done() -> None:
+    grid = default_deadlines(UNRELIABLE, N_SHARDS)
+    assert len(grid) == 10
+    assert grid[0] == pytest.approx(cover_time(UNRELIABLE, N_SHARDS))
+    steps = np.diff(grid)
+    np.testing.assert_allclose(steps[1:] / steps[:-1], 1.25)
+    plan = plan_of(fleet_of(4, dropout=0.3), n_shards=8, deadlines=None)
+    assert len({c.deadline for c in plan.choices}) > 3
+
+
+def test_progress_is_told() -> None:
+    seen: list[tuple[int, int]] = []
+    plan_of(RELIABLE, redundancies=(1,), on_step=lambda done, total: seen.append((done, total)))
+    assert seen == [(0, 2), (1, 2), (2, 2)]
+
+
+@pytest.mark.parametrize(("name", "start"), [("p.png", b"\x89PNG"), ("p.svg", b"<?xml"), ("p.pdf", b"%PDF")])
+def test_the_picture_is_drawn(name: str, start: bytes, unreliable: FleetPlan, tmp_path: Path) -> None:
+    assignment = recommended_assignment(UNRELIABLE, unreliable.recommended, N_SHARDS)
+    assert assignment is not None
+    draw_plan(tmp_path / name, unreliable, assignment, "five $clients_{")
+    assert (tmp_path / name).read_bytes().startswith(start)
+
+
+def test_a_plan_without_blocks_is_drawn_too(unreliable: FleetPlan, tmp_path: Path) -> None:
+    uncoded = next(c for c in unreliable.choices if c.code == "uncoded")
+    draw_plan(tmp_path / "p.svg", replace(unreliable, recommended=uncoded), None, "uncoded")
+    assert (tmp_path / "p.svg").stat().st_size > 1000
+
+
+@pytest.mark.parametrize("name", ["p.txt", "p", "p.PNG.gz", "nowhere/p.png"])
+def test_bad_picture_paths_are_refused(name: str, unreliable: FleetPlan, tmp_path: Path) -> None:
+    message = "--plot must be a .png, .svg or .pdf file in a folder that exists; got"
+    with pytest.raises(ConfigError, match=message):
+        check_plot_path(tmp_path / name)
+    with pytest.raises(ConfigError, match=message):
+        draw_plan(tmp_path / name, unreliable, None, "")
+    assert list(tmp_path.iterdir()) == []
