@@ -175,9 +175,7 @@ def test_where_nothing_can_be_decoded_the_deadline_stays(sensitivity: float) -> 
     rule = AutomaticDeadline(initial=5.0, cover=False, noise_sensitivity=sensitivity)
     assert rule.choose(outlook(FLEET, lambda deadline: RoundForecast(deadline, 0.0, np.inf), last=8.0)) == 8.0
     # What can be decoded is found from there, with noise that costs nothing too.
-    found = rule.choose(
-        outlook(FLEET, lambda t: RoundForecast(t, 1.0, 0.1 if t >= 11.0 else np.inf), last=8.0)
-    )
+    found = rule.choose(outlook(FLEET, lambda t: RoundForecast(t, 1.0, 0.1 if t >= 11.0 else np.inf), last=8.0))
     assert 11.0 <= found <= 11.0 * 1.25
 
 

@@ -12,7 +12,14 @@ from scipy.integrate import quad
 
 from fedgc.arrivals import IndependentArrivals, ProgressArrivals
 from fedgc.codes import Code, CyclicRepetition, FractionalRepetition, StochasticGradientCode, Uncoded, WorkLists
-from fedgc.decoders import Decoder, FixedDecoder, InverseProbabilityDecoder, LeastSquaresDecoder, OptimalUnbiasedDecoder, SumDecoder
+from fedgc.decoders import (
+    Decoder,
+    FixedDecoder,
+    InverseProbabilityDecoder,
+    LeastSquaresDecoder,
+    OptimalUnbiasedDecoder,
+    SumDecoder,
+)
 from fedgc.fleets import LogNormalFleet
 from fedgc.forecast import arrivals_by_deadline, forecast_round, work_of
 from fedgc.gram import GramModel
@@ -56,9 +63,7 @@ def test_a_pair_of_steady_clients(p: float) -> None:
     assert forecast.round.round_time == pytest.approx(1.0 + p, abs=1e-9)
     assert forecast.round.arrivals == pytest.approx(2.0 - p)
     assert forecast.round.residual_error == pytest.approx(0.0, abs=1e-11)
-    late = forecast_round(
-        fleet, code, OptimalUnbiasedDecoder(), GramModel.uniform(1, 0.0), 3.2, early_end=False
-    )
+    late = forecast_round(fleet, code, OptimalUnbiasedDecoder(), GramModel.uniform(1, 0.0), 3.2, early_end=False)
     assert late.round.round_time == 3.2
     assert late.round.arrivals == forecast.round.arrivals
     assert late.round.residual_error == forecast.round.residual_error

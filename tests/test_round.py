@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from fedgc.deadline import FixedDeadline
 from fedgc.decoders import DECODERS, Decoder, OptimalUnbiasedDecoder
 from fedgc.reliability import ReliabilityPosterior
 from fedgc.round import CodedUpdate, Planning, RoundPlan, RoundState, finish_round, plan_round
@@ -116,3 +117,27 @@ def test_few_or_many_nodes_still_get_a_plan() -> None:
         plan_round(STATE, [], Planning(load=2, decoder=OptimalUnbiasedDecoder()))
     with pytest.raises(ValueError, match="node_ids must be at least one distinct id"):
         plan_round(STATE, [1, 1], Planning(load=2, decoder=OptimalUnbiasedDecoder()))
+
+
+def test_work_lists_stay_where_they_are_when_a_client_leaves_or_joins() -> None:
+    planning = Planning(load=2, decoder=OptimalUnbiasedDecoder(), schedule="work-list", deadline=FixedDeadline(10.0))
+    state = RoundState(np.ones(24), STATE.reliability)
+    nodes = (1, 2, 3, 4, 5, 6)
+    first = plan_round(state, nodes, planning)
+    after = RoundState(np.ones(24), STATE.reliability, plan=first)
+
+    def holdings(plan: RoundPlan) -> set[tuple[int, int]]:
+        assert plan.assignment is not None
+        return {
+            (plan.everyone[client], int(s))
+            for client in range(len(plan.everyone))
+            for s in plan.assignment.shards_of(client)
+        }
+
+    fewer = plan_round(after, nodes[:5], planning)
+    assert {shard for _, shard in holdings(fewer)} == set(range(24))
+    kept = {(node, shard) for node, shard in holdings(first) if node != 6}
+    anew = plan_round(RoundState(np.ones(24), STATE.reliability), nodes[:5], planning)
+    assert len(holdings(fewer) - kept) < len(holdings(anew) - kept)
+    more = plan_round(RoundState(np.ones(24), STATE.reliability, plan=fewer), (*nodes[:5], 7), planning)
+    assert 7 in more.node_ids

@@ -15,6 +15,7 @@ from pathlib import Path
 
 import numpy as np
 from check_plan import Digits, run_choice
+from fedgc.strategies import RoundReport
 
 from fedgc.deadline import cover_time
 from fedgc.fleets import build_fleet, presets
@@ -30,6 +31,13 @@ def work_list_choice(holders: int, deadline: float) -> Choice:
     return Choice(holders, "work-list", "work-lists", "optimal-unbiased", deadline, deadline, 0.0, 0.0, 1.0, 0)
 
 
+def time_to_target(task: Digits, run: list[RoundReport], target: float, memory: bool) -> float:
+    """Return the seconds until the target, with the best step."""
+    coverage = np.array([report.coverage for report in run])
+    seconds = float(np.mean([report.seconds for report in run]))
+    return task.rounds_to(coverage, target, 600, memory=memory) * seconds
+
+
 def main() -> None:
     """Race numbers of holders on fleets and print the ratio to one holder."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -43,34 +51,34 @@ def main() -> None:
     logging.getLogger("flwr").setLevel(logging.ERROR)
     task = Digits(args.shards)
     target = task.loss_of_descent(100)
-    rows = []
+    rows: list[dict[str, object]] = []
     for preset in args.preset or presets():
-        for memory in (False, True):
-            best: dict[int, list[float]] = {holders: [] for holders in HOLDERS}
-            for seed in range(1, args.seeds + 1):
-                fleet = build_fleet({"preset": preset, "clients": args.clients}, seed=seed)
-                cover = cover_time(fleet, args.shards)
-                for holders in HOLDERS:
-                    times = []
-                    for share in SHARES:
-                        history = run_choice(fleet, work_list_choice(holders, share * cover), args.shards, args.rounds)
-                        coverage = np.array([report.coverage for report in history])
-                        seconds = np.mean([report.seconds for report in history])
-                        times.append(task.rounds_to(coverage, target, 600, memory=memory) * float(seconds))
-                    best[holders].append(min(times))
+        best: dict[tuple[bool, int], list[float]] = {
+            (memory, holders): [] for memory in (False, True) for holders in HOLDERS
+        }
+        for seed in range(1, args.seeds + 1):
+            fleet = build_fleet({"preset": preset, "clients": args.clients}, seed=seed)
+            cover = cover_time(fleet, args.shards)
             for holders in HOLDERS:
-                ratios = np.array(best[1]) / np.array(best[holders])
-                rows.append(
-                    {
-                        "preset": preset,
-                        "memory": memory,
-                        "holders": holders,
-                        "time_to_target": float(np.mean(best[holders])),
-                        "times_as_soon_as_one": float(ratios.mean()),
-                        "lowest": float(ratios.min()),
-                    }
-                )
-                print({key: round(value, 3) if isinstance(value, float) else value for key, value in rows[-1].items()})
+                runs = [
+                    run_choice(fleet, work_list_choice(holders, share * cover), args.shards, args.rounds)
+                    for share in SHARES
+                ]
+                for memory in (False, True):
+                    best[memory, holders].append(min(time_to_target(task, run, target, memory) for run in runs))
+        for (memory, holders), times in best.items():
+            ratios = np.array(best[memory, 1]) / np.array(times)
+            rows.append(
+                {
+                    "preset": preset,
+                    "memory": memory,
+                    "holders": holders,
+                    "time_to_target": float(np.mean(times)),
+                    "times_as_soon_as_one": float(ratios.mean()),
+                    "lowest": float(ratios.min()),
+                }
+            )
+            print(rows[-1], flush=True)
     if args.out is not None:
         args.out.parent.mkdir(parents=True, exist_ok=True)
         with args.out.open("w", newline="", encoding="utf-8") as file:

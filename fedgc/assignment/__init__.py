@@ -8,6 +8,7 @@ and :func:`reassign` adapts an assignment during a run. The simple choices are :
 from fedgc.assignment.backups import longest_list, missed_prob, own_share, residual_error, with_backups
 from fedgc.assignment.balance import balanced_members, fractional_repetition_blocks, number_of_blocks
 from fedgc.assignment.constraints import AssignmentConstraints, InfeasibleAssignmentError
+from fedgc.assignment.membership import for_clients
 from fedgc.assignment.milp import solve_exactly
 from fedgc.assignment.optimise import assign
 from fedgc.assignment.reassign import reassign
@@ -21,6 +22,7 @@ __all__ = [
     "InfeasibleAssignmentError",
     "assign",
     "balanced_members",
+    "for_clients",
     "fractional_repetition_blocks",
     "longest_list",
     "missed_prob",

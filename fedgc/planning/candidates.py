@@ -172,7 +172,8 @@ def _assignment(
 ) -> Assignment:
     reach = fleet.reach(deadline, longest_list(n_shards, fleet.n_clients, holders), server_round=server_round)
     found = assign(reach, n_shards, holders=holders, schedule=schedule, constraints=constraints, rng=0)
-    return found if constraints is not None else with_backups(found, reach)
+    # With one holder there are no backups: they would be redundancy, in what redundancy is compared with.
+    return found if constraints is not None or holders == 1 else with_backups(found, reach)
 
 
 def _schemes(fleet: Fleet, deadline: float, n_shards: int, holders: int, server_round: int) -> Iterator[Candidate]:

@@ -7,13 +7,26 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from fedgc.assignment import Assignment, assign, longest_list, own_share, residual_error, with_backups
+from fedgc.assignment import (
+    Assignment,
+    InfeasibleAssignmentError,
+    assign,
+    for_clients,
+    longest_list,
+    own_share,
+    reassign,
+    residual_error,
+    with_backups,
+)
 from fedgc.deadline import Outlook, RoundForecast, Timing
 from fedgc.forecast import arrivals_by_deadline, forecast_round
 from fedgc.round.planning import Planning, time_to_reconsider
 from fedgc.round.sizes import shard_gram
 from fedgc.round.state import RoundPlan, RoundState
 from fedgc.round.timing import LearntTiming
+
+#: Rounds over which moving a shard has to pay.
+_ROUNDS_LEFT = 100
 
 
 def plan_work_lists(state: RoundState, nodes: tuple[int, ...], copies: int, planning: Planning) -> RoundPlan:
@@ -36,7 +49,7 @@ def plan_work_lists(state: RoundState, nodes: tuple[int, ...], copies: int, plan
         found = assign(reach, n_shards, holders=copies, schedule="work-list", constraints=planning.constraints, rng=0)
         return found if planning.constraints is not None else with_backups(found, reach)
 
-    assignment = last.assignment if last is not None else None
+    assignment = last.assignment if last is not None else _carried_over(state, nodes, copies, planning, timing)
     if assignment is None or assignment.schedule != "work-list":
         assignment = new_assignment(deadline)
     elif time_to_reconsider(state.rounds):
@@ -59,6 +72,41 @@ def plan_work_lists(state: RoundState, nodes: tuple[int, ...], copies: int, plan
     calibrated = planning.decoder.calibrate(code, arrivals, gram)
     chosen = tuple(nodes[client] for client in active)
     return RoundPlan(chosen, code, away[active], arrivals, gram, calibrated, deadline, assignment, nodes)
+
+
+def _carried_over(
+    state: RoundState, nodes: tuple[int, ...], copies: int, planning: Planning, timing: Timing
+) -> Assignment | None:
+    """Return the last assignment for changed nodes: shards of those who left go to others, the rest mostly stay.
+
+    A shard is taken to be fetched as fast as it is computed, by all clients at once. With constraints, which are stated
+    for given nodes, everything is assigned anew.
+    """
+    old = state.plan
+    if old is None or old.assignment is None or old.deadline is None or planning.constraints is not None:
+        return None
+    everyone = sorted({*old.everyone, *nodes})
+    if old.assignment.schedule != "work-list" or not set(old.everyone) & set(nodes):
+        return None
+    place = {node: client for client, node in enumerate(old.everyone)}
+    n_shards, here = old.assignment.n_shards, np.isin(everyone, nodes)
+    longest = longest_list(n_shards, len(nodes), copies)
+    reach = np.zeros((len(everyone), longest + 1))
+    reach[:, 0] = 1.0
+    reach[here] = timing.reach(old.deadline, longest)
+    try:
+        changed = reassign(
+            for_clients(old.assignment, [place.get(node, -1) for node in everyone]),
+            reach,
+            holders=(1, copies + 1),
+            round_seconds=old.deadline,
+            rounds_left=_ROUNDS_LEFT,
+            seconds_per_shard=old.deadline / n_shards,
+            alive=here,
+        )
+    except InfeasibleAssignmentError:
+        return None
+    return with_backups(for_clients(changed, np.flatnonzero(here)), reach[here])
 
 
 @dataclass(frozen=True, eq=False)
