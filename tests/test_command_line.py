@@ -397,7 +397,9 @@ BAD_FLEETS: dict[str, tuple[str, str]] = {
     ),
     "not a number": (FLEET_FILE + "median = nan", "median must not be NaN; got nan"),
     "negative time": (FLEET_FILE + "median = -2.0", "median must lie in [0, inf); got -2"),
-    "negative time of a client": (FLEET_FILE + "[[client]]\nid = 1\nmedian = -2.0", "client table 1: median must lie in [0, inf); got -2"),
+    "negative time of a client": (
+        FLEET_FILE + "[[client]]\nid = 1\nmedian = -2.0", "client table 1: median must lie in [0, inf); got -2"
+    ),
     "not a number for a client": (FLEET_FILE + "[[client]]\nid = 1\noverhead = nan", "client table 1: overhead must "),
     "too little storage": (FLEET_FILE + "storage = 1", "storage must hold at least "),
 }  # fmt: skip

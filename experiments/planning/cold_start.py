@@ -1,13 +1,12 @@
 """What learning the straggle probabilities during the run costs in rounds, against knowing them.
 
-Logistic regression on digits by gradient descent, on the presets paper, lambda and phones, with 50 shards on 25 pairs of
-clients. Four rules see the same arrivals, drawn from the fleet itself: the optimal decoder with the stationary straggle
-probabilities (known), with those given all earlier outcomes (conditional), with estimates from a cold start
-(estimated), and adding up what came as if nobody straggled (ignoring). Reported are the rounds to the loss that gradient
-descent without stragglers has after 100 rounds, as a ratio to known, and the bias E[v] - 1 of the weights in force, by
-quadrature and therefore exact. About four minutes on one core:
-
-    OMP_NUM_THREADS=1 .venv/bin/python experiments/planning/cold_start.py --out results/cold_start.csv
+Logistic regression on digits by gradient descent, on the presets paper, lambda and phones, with 50 shards on 25 pairs
+of clients. Four rules see the same arrivals, drawn from the fleet itself: the optimal decoder with the stationary
+straggle probabilities (known), with those given all earlier outcomes (conditional, where they differ), with estimates
+from a cold start (estimated), and adding up what came as if nobody straggled (ignoring). Reported are the rounds to the
+loss that gradient descent without stragglers has after 100 rounds, as a ratio to known, and the bias E[v] - 1 of the
+weights in force, by quadrature and therefore exact. Four minutes on one core:
+`OMP_NUM_THREADS=1 .venv/bin/python experiments/planning/cold_start.py --out results/cold_start.csv`
 """
 
 from __future__ import annotations
@@ -38,6 +37,8 @@ N_CLIENTS, N_SHARDS, LOAD = 50, 50, 2
 #: Deadline in seconds, or the share of the clients' rounds that shall miss it.
 FLEETS = {"paper": {"deadline": 1.5}, "lambda": {"missed": 0.22}, "phones": {"missed": 0.3}}
 METHODS = ("known", "conditional", "estimated", "ignoring")
+#: Fleets without memory, where the conditional probabilities are the known ones.
+MEMORYLESS = ("paper",)
 STEPS = tuple(0.2 * 2.0**k for k in range(8))
 TARGET_ROUND, LONGEST = 100, 200
 #: Steps are chosen on seeds that the comparison does not see.
@@ -63,7 +64,7 @@ class Task:
         return cls(x, labels[order].astype(np.intp), np.arange(labels.size) * N_SHARDS // labels.size)
 
     def gram(self) -> GramModel:
-        """The Gram model with the coherence of the shards' gradients at the start."""
+        """Return the Gram model with the coherence of the shards' gradients at the start."""
         gap = np.full((self.labels.size, 10), 0.1)
         gap[np.arange(self.labels.size), self.labels] -= 1.0
         shards = [self.shard == j for j in range(N_SHARDS)]
@@ -92,7 +93,7 @@ class Task:
 
 @cache
 def deadline_of(name: str) -> float:
-    """The deadline in seconds, the same for every seed: that of a large fleet."""
+    """Return the deadline in seconds, the same for every seed: that of a large fleet."""
     if "deadline" in FLEETS[name]:
         return FLEETS[name]["deadline"]
     large = build_fleet({"preset": name, "clients": 4000}, seed=0)
@@ -224,6 +225,7 @@ def ratio_and_error(values: Vector, base: Vector) -> tuple[float, float]:
 def compare(name: str, *, mixed: bool, seeds: range) -> list[dict[str, object]]:
     """Return one row per method."""
     task = Task.digits(mixed=mixed)
+    methods = [method for method in METHODS if method != "conditional" or name not in MEMORYLESS]
     gram, grid = task.gram(), np.array(STEPS)
     descent = np.array(list(task.losses(np.ones((TARGET_ROUND + 1, grid.size, N_SHARDS)), grid)))
     goals, rises = descent[-1], (np.diff(descent, axis=0) > 0.0).any(axis=0)
@@ -241,21 +243,21 @@ def compare(name: str, *, mixed: bool, seeds: range) -> list[dict[str, object]]:
     common = int(np.argmin(sum(run(seed, known_only, np.full(grid.size, np.inf))[1] for seed in TUNING_SEEDS)))
     # The largest step at which plain gradient descent never makes the loss rise.
     steady = int(np.flatnonzero(~rises).max())
-    near = [(method, k) for method in METHODS for k in range(max(common - 1, 0), min(common + 2, grid.size))]
+    near = [(method, k) for method in methods for k in range(max(common - 1, 0), min(common + 2, grid.size))]
     tuned = sum(run(seed, near, np.full(len(near), goals[common]))[0] for seed in TUNING_SEEDS)
-    own = {method: min((tuned[i], k) for i, (m, k) in enumerate(near) if m == method)[1] for method in METHODS}
+    own = {method: min((tuned[i], k) for i, (m, k) in enumerate(near) if m == method)[1] for method in methods}
 
-    pairs = [(method, k) for method in METHODS for k in sorted({common, own[method]})]
-    even = [(method, steady) for method in METHODS]
+    pairs = [(method, k) for method in methods for k in sorted({common, own[method]})]
+    even = [(method, steady) for method in methods]
     goal = np.array([goals[common]] * len(pairs) + [goals[steady]] * len(even))
     reached = np.array([run(seed, pairs + even, goal)[0] for seed in seeds])
     settings = {
-        "": {method: pairs.index((method, common)) for method in METHODS},
-        "own_": {method: pairs.index((method, own[method])) for method in METHODS},
-        "steady_": {method: len(pairs) + even.index((method, steady)) for method in METHODS},
+        "": {method: pairs.index((method, common)) for method in methods},
+        "own_": {method: pairs.index((method, own[method])) for method in methods},
+        "steady_": {method: len(pairs) + even.index((method, steady)) for method in methods},
     }
     rows = []
-    for method in METHODS:
+    for method in methods:
         row: dict[str, object] = {"fleet": name, "shards": "mixed" if mixed else "sorted", "method": method}
         row |= {"deadline": deadline_of(name), "seeds": len(seeds), "coherence": coherence(gram)}
         for kind, column in settings.items():
@@ -285,7 +287,8 @@ def show(row: dict[str, object]) -> str:
     """Return the line of the printed table."""
     numbers = [
         *(
-            f"{row[f'{kind}step']:4.1f} {row[f'{kind}rounds']:6.1f} {row[f'{kind}ratio']:.3f} +- {row[f'{kind}ratio_se']:.3f}"
+            f"{row[f'{kind}step']:4.1f} {row[f'{kind}rounds']:6.1f} {row[f'{kind}ratio']:.3f} +- "
+            f"{row[f'{kind}ratio_se']:.3f}"
             for kind in ("", "own_", "steady_")
         ),
         *(
@@ -304,15 +307,14 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=16)
     parser.add_argument("--fleets", nargs="+", choices=list(FLEETS), default=list(FLEETS))
     given = parser.parse_args()
-    header = (
-        "tuned step, rounds, ratio to known | each its best step | steady step | |E v - 1|, E v - 1 | given history"
-    )
+    header = "tuned step, rounds, ratio | each its best step | steady step | |E v - 1|, E v - 1 | given history"
     print(f"{'fleet':7s}{'shards':7s}{'method':12s}{header}", flush=True)
     rows = []
     for name in given.fleets:
         for mixed in (False, True):
-            rows += compare(name, mixed=mixed, seeds=range(given.seeds))
-            print("\n".join(map(show, rows[-len(METHODS) :])), flush=True)
+            found = compare(name, mixed=mixed, seeds=range(given.seeds))
+            print("\n".join(map(show, found)), flush=True)
+            rows += found
     given.out.parent.mkdir(parents=True, exist_ok=True)
     with given.out.open("w", newline="") as file:
         writer = csv.DictWriter(file, list(rows[0]))

@@ -11,6 +11,7 @@ from fedgc.codes import Code, WorkLists
 from fedgc.completion_times import TimeObservation
 from fedgc.encoding import Arrays, Update, add_scaled, squared_norm, zero_update
 from fedgc.gram import CoherenceEstimate
+from fedgc.round.planning import time_to_reconsider
 from fedgc.round.sizes import known_or_mean, unit_sizes
 from fedgc.round.state import CodedUpdate, RoundOutcome, RoundPlan, RoundState
 
@@ -63,12 +64,16 @@ def finish_round(
             for row, total in replies[client].sums.items():
                 add_scaled(update, decoding.decoding_weights[row] / total_examples, total)
 
+    times, new_times = state.completion_times, (*state.new_times, *_times(plan, replies, waited))
+    if time_to_reconsider(state.rounds + 1):
+        times, new_times = times.update(new_times), ()
     new_state = RoundState(
         shard_examples=shard_examples,
         reliability=state.reliability.update(_outcomes(state, plan, replies, waited)) if learn else state.reliability,
         coherence=_observe_coherence(state.coherence, plan, replies, shard_examples, arrays),
         plan=plan,
-        completion_times=state.completion_times.update(_times(plan, replies, waited)),
+        completion_times=times,
+        new_times=new_times,
         rounds=state.rounds + 1,
     )
     model_error = plan.gram.residual_error(decoding.coverage)

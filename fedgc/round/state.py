@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from fedgc.arrivals import ArrivalModel
 from fedgc.assignment import Assignment
 from fedgc.codes import Code
-from fedgc.completion_times import CompletionTimes
+from fedgc.completion_times import CompletionTimes, TimeObservation
 from fedgc.decoders import CalibratedDecoder, Decoding
 from fedgc.encoding import Update
 from fedgc.gram import CoherenceEstimate, GramModel
@@ -34,6 +34,8 @@ class RoundState:
         The last plan, whose blocks are kept while they serve.
     completion_times : CompletionTimes
         How long clients took.
+    new_times : tuple of TimeObservation
+        What has been seen since the completion times were last fitted, oldest first.
     rounds : int
         Number of rounds so far.
     """
@@ -43,6 +45,7 @@ class RoundState:
     coherence: CoherenceEstimate = field(default_factory=CoherenceEstimate)
     plan: RoundPlan | None = None
     completion_times: CompletionTimes = field(default_factory=CompletionTimes)
+    new_times: tuple[TimeObservation, ...] = ()
     rounds: int = 0
 
 
