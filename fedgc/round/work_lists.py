@@ -47,8 +47,8 @@ def plan_work_lists(state: RoundState, nodes: tuple[int, ...], copies: int, plan
     def new_assignment(seconds: float) -> Assignment:
         reach = timing.reach(seconds, longest)
         found = assign(reach, n_shards, holders=copies, schedule="work-list", constraints=planning.constraints, rng=0)
-        # Without redundancy a client that is left out has to stay out, or there would be some; but a run that learns must
-        # go on asking everyone.
+        # Without redundancy a client that is left out has to stay out, or there would be some; but a run that learns
+        # must go on asking everyone.
         alone = copies == 1 and planning.timing is not None
         return found if alone or planning.constraints is not None else with_backups(found, reach)
 
