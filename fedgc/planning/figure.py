@@ -40,6 +40,7 @@ def draw_plan(path: Path, plan: FleetPlan, assignment: Assignment | None, title:
         If the path cannot be written.
     """
     from matplotlib.figure import Figure  # noqa: PLC0415  (matplotlib takes a second to import)
+    from matplotlib.ticker import MaxNLocator  # noqa: PLC0415
 
     check_plot_path(path)
     figure = Figure(figsize=(11.0, 4.8), dpi=150, layout="constrained")
@@ -71,7 +72,7 @@ def draw_plan(path: Path, plan: FleetPlan, assignment: Assignment | None, title:
     left.tick_params(axis="x", which="both", labelsize=8)
     left.grid(alpha=0.25, linewidth=0.6)
     left.spines[["top", "right"]].set_visible(False)
-    left.legend(fontsize=7.5, frameon=False)
+    figure.legend(loc="outside lower left", ncols=6, fontsize=7.5, frameon=False)
     left.set_title(title, fontsize=10, loc="left")
     if assignment is None:
         right.text(0.5, 0.5, f"{best.code}: every client\nhas equally many shards", ha="center", va="center")
@@ -84,7 +85,9 @@ def draw_plan(path: Path, plan: FleetPlan, assignment: Assignment | None, title:
         right.yaxis.get_major_locator().set_params(integer=True)
         right.set_title("recommended assignment", fontsize=10, loc="left")
         what = "place on the client's list" if assignment.schedule == "work-list" else "shards that the client computes"
-        figure.colorbar(image, ax=right, label=what, format="{x:.0f}")
+        bar = figure.colorbar(image, ax=right, label=what)
+        bar.locator = MaxNLocator(integer=True)
+        bar.update_ticks()
     figure.savefig(path)
 
 
