@@ -11,7 +11,6 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from fedgc.assignment import number_of_blocks
-from fedgc.deadline import build_deadline
 from fedgc.decoders import DECODERS
 from fedgc.errors import ConfigError
 from fedgc.fleets import build_fleet
@@ -46,11 +45,13 @@ class FedAvgConfig(_Section):
 
 
 class GradientCodingConfig(_Section):
-    """fedgc's GradientCoding around FedAvg; `deadline` is seconds, or a table as in fedgc.deadline.build_deadline."""
+    """fedgc's GradientCoding around FedAvg; with a rule for the deadline, `deadline` is that of the first round."""
 
     kind: Literal["gradient-coding"]
     label: Name
-    deadline: Positive | dict[str, Any]
+    deadline: Positive
+    deadline_rule: Literal["fixed", "quantile", "auto"] = "fixed"
+    deadline_share: Annotated[float, Field(gt=0, lt=1, allow_inf_nan=False, strict=True)] = 0.8
     load: Count = 2
     schedule: Literal["full", "work-list"] = "full"
     sums: Literal["shard", "share", "whole"] = "shard"
@@ -137,10 +138,6 @@ def check_config(raw: Mapping[str, Any]) -> ExperimentConfig:
             continue
         if strategy.decoder not in DECODERS:
             raise ConfigError(f"{where}.decoder must be one of {', '.join(DECODERS)}; got {strategy.decoder!r}")
-        try:
-            build_deadline(strategy.deadline)
-        except ValueError as error:
-            raise ConfigError(f"{where}.{error}") from None
         try:
             n_blocks = number_of_blocks(config.n_clients, strategy.load)
         except ValueError as error:

@@ -12,10 +12,10 @@ from flwr.serverapp import Grid, ServerApp
 from flwr.serverapp.strategy import FedAvg, Strategy
 
 from fedgc.clients import gradient_coded
-from fedgc.deadline import build_deadline
+from fedgc.deadline import DeadlineRule, build_deadline
 from fedgc.errors import ExperimentError
 from fedgc.experiment.audit import observed_residual_error, remember_round
-from fedgc.experiment.config import ExperimentConfig, FedAvgConfig, StrategyConfig
+from fedgc.experiment.config import ExperimentConfig, FedAvgConfig, GradientCodingConfig, StrategyConfig
 from fedgc.fleets import build_fleet
 from fedgc.simulation import VirtualGrid, run_virtual
 from fedgc.strategies import GradientCoding
@@ -145,7 +145,7 @@ def _build_strategy(
     strategy = GradientCoding(
         fedavg,
         num_shards=config.task.shards,
-        deadline=build_deadline(choice.deadline),
+        deadline=_deadline_rule(choice),
         load=choice.load,
         schedule=choice.schedule,
         sums=choice.sums,
@@ -155,6 +155,13 @@ def _build_strategy(
         seed=seed,
     )
     return strategy, WAIT_FOR_EVERYONE
+
+
+def _deadline_rule(choice: GradientCodingConfig) -> DeadlineRule:
+    if choice.deadline_rule == "fixed":
+        return build_deadline(choice.deadline)
+    options = {"share": choice.deadline_share} if choice.deadline_rule == "quantile" else {}
+    return build_deadline({"rule": choice.deadline_rule, "initial": choice.deadline, **options})
 
 
 def _count(grid: VirtualGrid, server_round: int) -> tuple[int, int]:
