@@ -69,14 +69,14 @@ def test_runs_in_flowers_simulation_runtime(flower_environment: dict[str, str]) 
     command = [
         *("flwr", "run", str(APP), "--stream"),
         *("--federation-config", "num-supernodes=4 client-resources-num-cpus=1 init-args-num-cpus=4"),
-        *("--run-config", "num-server-rounds=4 num-clients=4 num-shards=8 deadline=3.0"),
+        *("--run-config", "num-server-rounds=4 num-clients=4 num-shards=8 deadline=3.0 first-deadline=60.0"),
     ]
     done = subprocess.run(command, capture_output=True, text=True, timeout=300, env=flower_environment, check=False)
     output = done.stdout + done.stderr
     assert done.returncode == 0, output
     rounds = re.findall(r"^round (\d+): (\d) of 4 clients came, test accuracy (0\.\d+)", output, re.MULTILINE)
     assert [int(number) for number, _, _ in rounds] == [1, 2, 3, 4], output
-    # The first round waits for the runtime, until one client of either block is there.
-    assert int(rounds[0][1]) >= 2, output
+    # The first round waits for the runtime, so whoever answers at all is in it; the phones of this seed straggle later.
+    assert int(rounds[0][1]) >= 3, output
     assert any(int(came) < 4 for _, came, _ in rounds[1:]), output
     assert float(rounds[-1][2]) > float(rounds[0][2]), output

@@ -22,6 +22,8 @@ def main(grid: Grid, context: Context) -> None:
         load=int(config["load"]),
         decoder=str(config["decoder"]),
         deadline=float(config["deadline"]),
+        # Phones that would be late sleep until the deadline here, and keep a process of the simulation busy meanwhile.
+        early_end=False,
         first_deadline=float(config["first-deadline"]),
         shard_examples=task.shard_examples,
         seed=int(config["seed"]),
