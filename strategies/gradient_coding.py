@@ -278,6 +278,9 @@ class GradientCoding(Strategy):
             for message in self.strategy.configure_train(server_round, arrays, config, grid)
         }
         self._open = None
+        if self._grid is not None:
+            # What an earlier round collected must not be taken for this one's, should another loop drive it.
+            self._grid.collected = None
         if not inner:
             return []
         plan = plan_round(self.state, list(inner), self.planning)

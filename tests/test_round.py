@@ -141,3 +141,14 @@ def test_work_lists_stay_where_they_are_when_a_client_leaves_or_joins() -> None:
     assert len(holdings(fewer) - kept) < len(holdings(anew) - kept)
     more = plan_round(RoundState(np.ones(24), STATE.reliability, plan=fewer), (*nodes[:5], 7), planning)
     assert 7 in more.node_ids
+
+
+def test_silence_until_an_early_end_says_only_that_the_list_was_not_finished() -> None:
+    planning = Planning(load=2, decoder=OptimalUnbiasedDecoder(), schedule="work-list", deadline=FixedDeadline(10.0))
+    state = RoundState(np.ones(6), STATE.reliability)
+    plan = plan_round(state, NODES, planning)
+    for waited, asked in ((4.0, [plan.code.shards_of(client).size for client in range(5)]), (10.0, [1] * 5)):
+        after, _ = finish_round(state, plan, {}, arrays=ARRAYS, waited=waited)
+        history = after.completion_times.history
+        assert history is not None
+        assert np.nanmax(history.shards[history.rows(plan.node_ids)], axis=1).tolist() == asked

@@ -93,6 +93,7 @@ def _outcomes(
     if waited is None or plan.deadline is None or waited >= plan.deadline:
         return outcomes
     if not state.completion_times.priors:
+        # Only the first rounds come before any time is known; what little they say of silent clients is left out.
         return {node: came for node, came in outcomes.items() if came}
     silent = np.array([client for client in range(len(plan.node_ids)) if client not in replies], dtype=np.intp)
     if silent.size == 0:
@@ -112,11 +113,14 @@ def _outcomes(
 def _times(plan: RoundPlan, replies: Mapping[int, CodedUpdate], waited: float | None) -> list[TimeObservation]:
     """Return what the round has shown of its clients' completion times."""
     partial = isinstance(plan.code, WorkLists)
+    # On a work list a client replies at the deadline, however little it has done, or before it once all is done:
+    # silence until the deadline says that not even the first shard was, until an early end only that not all were.
+    whole = not partial or (waited is not None and plan.deadline is not None and waited < plan.deadline)
     seen = []
     for client, node in enumerate(plan.node_ids):
         reply = replies.get(client)
         if reply is None:
-            work = 1 if partial else plan.code.shards_of(client).size
+            work = plan.code.shards_of(client).size if whole else 1
             if waited is not None and waited > 0.0:
                 seen.append(TimeObservation(node, work, waited, censored=True))
         elif reply.seconds is not None and reply.seconds > 0.0:
