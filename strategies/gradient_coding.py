@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
 from typing import cast
 
 import numpy as np
 from fedgc.strategies.deadline_grid import DeadlineGrid
-from fedgc.strategies.replies import read_reply
+from fedgc.strategies.open_round import OpenRound
+from fedgc.strategies.report import RoundReport
 from fedgc.strategies.tasks import ClientTask
 from flwr.app import Array, ArrayRecord, ConfigRecord, Message, MetricRecord, RecordDict
 from flwr.serverapp import Grid
@@ -19,72 +19,15 @@ from flwr.serverapp.strategy.strategy_utils import aggregate_metricrecords
 from fedgc.assignment import AssignmentConstraints
 from fedgc.deadline import DeadlineRule, FixedDeadline, Timing
 from fedgc.decoders import DECODERS, Decoder
-from fedgc.encoding import Arrays, all_finite, apply_update
-from fedgc.errors import ReplyRejectedError
+from fedgc.encoding import all_finite, apply_update
 from fedgc.gram import CoherenceEstimate
-from fedgc.protocol import DEADLINE, NUM_EXAMPLES, RECORD, RUN_SEED, SERVER_ROUND, SHARD_IDS
+from fedgc.protocol import DEADLINE, NUM_EXAMPLES, RECORD, RUN_SEED, SERVER_ROUND
 from fedgc.reliability import ReliabilityPosterior
-from fedgc.round import CodedUpdate, Planning, RoundOutcome, RoundPlan, RoundState, finish_round, plan_round
+from fedgc.round import CodedUpdate, Planning, RoundOutcome, RoundState, finish_round, plan_round
 from fedgc.validation import check_integer, check_positive, check_vector, one_of
 
 # A child of Flower's logger, so that its lines appear where the user looks for Flower's.
 logger = logging.getLogger("flwr.fedgc")
-
-
-@dataclass(frozen=True, eq=False)
-class RoundReport:
-    """What happened in one round.
-
-    Attributes
-    ----------
-    server_round : int
-        Round number, from 1.
-    n_clients : int
-        Nodes that were asked.
-    n_arrived : int
-        Nodes whose coded update was used.
-    deadline : float
-        Seconds that the round might last.
-    seconds : float or None
-        Seconds that it did last, if known.
-    straggle_prob : ndarray, shape (n_clients,)
-        Probability to send nothing that the decoder assumed, in order of the node ids.
-    coverage : ndarray, shape (n_shards,)
-        How often each shard's update counts in the decoded one.
-    predicted_residual_error : float or None
-        Expected before the round: E|decoded - full|^2 / |full|^2; None if the decoder has no closed form for it.
-    model_residual_error : float
-        The same for the arrivals that came about, under the Gram model.
-    rejected : dict of int to str
-        Reason for each reply that was left out, by node id.
-    """
-
-    server_round: int
-    n_clients: int
-    n_arrived: int
-    deadline: float
-    seconds: float | None
-    straggle_prob: np.ndarray[tuple[int, ...], np.dtype[np.float64]]
-    coverage: np.ndarray[tuple[int, ...], np.dtype[np.float64]]
-    predicted_residual_error: float | None
-    model_residual_error: float
-    rejected: dict[int, str]
-
-
-@dataclass(frozen=True, eq=False)
-class _OpenRound:
-    """A round between its sending and its decoding: a silent client is the plan minus the replies."""
-
-    plan: RoundPlan
-    tasks: list[ClientTask]
-    arrays: ArrayRecord
-    messages: list[Message]
-    deadline: float
-
-    def client_of(self, reply: Message) -> int | None:
-        """Return the client that a reply is from, None if it is to no message of this round."""
-        ids = {message.metadata.message_id: client for client, message in enumerate(self.messages)}
-        return ids.get(reply.metadata.reply_to_message_id)
 
 
 class GradientCoding(Strategy):
@@ -222,7 +165,7 @@ class GradientCoding(Strategy):
         )
         self.history: list[RoundReport] = []
         self._given_sizes = sizes
-        self._open: _OpenRound | None = None
+        self._open: OpenRound | None = None
         self._grid: DeadlineGrid | None = None
 
     @property
@@ -292,7 +235,7 @@ class GradientCoding(Strategy):
             self._address(inner[node_id], task, server_round, deadline)
             for node_id, task in zip(plan.node_ids, tasks, strict=True)
         ]
-        self._open = _OpenRound(plan, tasks, arrays, messages, deadline)
+        self._open = OpenRound(plan, tasks, arrays, messages, deadline, self._given_sizes)
         return list(messages)
 
     def _address(self, source: Message, task: ClientTask, server_round: int, deadline: float) -> Message:
@@ -322,8 +265,8 @@ class GradientCoding(Strategy):
         if self._open is None:
             return self.strategy.aggregate_train(server_round, replies)
         current, self._open = self._open, None
-        arrays = {name: array.numpy() for name, array in current.arrays.items()}
-        accepted, rejected = self._read(current, replies, arrays)
+        arrays = current.values
+        accepted, rejected = current.read(replies, self._seconds())
         for node_id, reason in rejected.items():
             logger.warning("round %d: node %d is left out: %s", server_round, node_id, reason)
 
@@ -350,31 +293,6 @@ class GradientCoding(Strategy):
         decoded = Message(content, reply_to=current.messages[0])
         return self.strategy.aggregate_train(server_round, [decoded])
 
-    def _read(
-        self, current: _OpenRound, replies: Iterable[Message], arrays: Arrays
-    ) -> tuple[dict[int, tuple[CodedUpdate, MetricRecord]], dict[int, str]]:
-        """Return what each client sent, by client index, and why other replies are left out, by node id."""
-        accepted: dict[int, tuple[CodedUpdate, MetricRecord]] = {}
-        rejected: dict[int, str] = {}
-        seconds = self._seconds()
-        for reply in replies:
-            client = current.client_of(reply)
-            # An error reply of the network itself comes from the SuperLink's id, so the message tells who is meant.
-            node_id = reply.metadata.src_node_id if client is None else current.plan.node_ids[client]
-            try:
-                if client is None or client in accepted:
-                    raise ReplyRejectedError("not a first reply to a message of this round")
-                accepted[client] = read_reply(
-                    reply,
-                    arrays,
-                    current.tasks[client],
-                    self._given_sizes,
-                    seconds.get(reply.metadata.reply_to_message_id),
-                )
-            except ReplyRejectedError as reason:
-                rejected[node_id] = str(reason)
-        return accepted, rejected
-
     def configure_evaluate(
         self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
     ) -> Iterable[Message]:
@@ -399,20 +317,7 @@ class GradientCoding(Strategy):
 
     def _settled(self, replies: Sequence[Message]) -> bool:
         """Return whether the replies so far settle the round, so that waiting longer buys nothing."""
-        current = self._open
-        if current is None or not self.early_end or not current.plan.decoder.ends_early:
-            return False
-        arrived = np.zeros(current.plan.decoder.code.n_rows, dtype=np.bool_)
-        for reply in replies:
-            client = current.client_of(reply)
-            if client is None or reply.has_error():
-                continue
-            # Only what a reply says of itself is looked at here; a bad one costs a round that ends too early.
-            done = reply.content.config_records.get(RECORD, ConfigRecord()).get(SHARD_IDS)
-            task = current.tasks[client]
-            if isinstance(done, list) and len(done) <= task.shards.size:
-                arrived[[row for row, _ in task.rows_after(len(done))]] = True
-        return current.plan.decoder.settled(arrived)
+        return self.early_end and self._open is not None and self._open.settled(replies)
 
     def _waited(self) -> float | None:
         """Return the seconds that the round lasted, None if another grid than this strategy's own was used."""
@@ -431,7 +336,7 @@ class GradientCoding(Strategy):
     def _report(
         self,
         server_round: int,
-        current: _OpenRound,
+        current: OpenRound,
         updates: dict[int, CodedUpdate],
         outcome: RoundOutcome,
         rejected: dict[int, str],

@@ -452,3 +452,17 @@ def test_flags_are_arrays_too() -> None:
     server.main()(main)
     run_virtual(server, app, steady())
     assert strategy.history[0].n_arrived == 6
+
+
+def test_a_bad_reply_does_not_end_a_round_before_the_good_copy_comes() -> None:
+    """Client 0 answers first and with NaN; its partner in the block takes a fifth longer."""
+
+    def spoil(reply: Message, partition: int) -> Message | None:
+        return set_array("bias", np.array([np.nan], dtype=np.float32))(reply) if partition == 0 else None
+
+    fleet = steady(clients=2, median=[1.0, 1.2])
+    strategy = coding(load=2, deadline=50.0)
+    _, run = train(strategy, fleet, app=shard_app(spoil))
+    assert run.seconds == pytest.approx(6 * 1.2)
+    assert strategy.history[0].n_arrived == 1
+    assert len(strategy.history[0].rejected) == 1
