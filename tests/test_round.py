@@ -5,8 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from fedgc.deadline import FixedDeadline
+from fedgc.deadline import FixedDeadline, QuantileDeadline
 from fedgc.decoders import DECODERS, Decoder, OptimalUnbiasedDecoder
+from fedgc.fleets import build_fleet
 from fedgc.reliability import ReliabilityPosterior
 from fedgc.round import CodedUpdate, Planning, RoundPlan, RoundState, finish_round, plan_round
 from tests.enumeration import arrival_sets
@@ -152,3 +153,15 @@ def test_silence_until_an_early_end_says_only_that_the_list_was_not_finished() -
         history = after.completion_times.history
         assert history is not None
         assert np.nanmax(history.shards[history.rows(plan.node_ids)], axis=1).tolist() == asked
+
+
+@pytest.mark.parametrize("schedule", ["full", "work-list"])
+def test_a_known_fleet_still_gets_the_deadline_that_its_rule_chooses(schedule: str) -> None:
+    fleet = build_fleet({"model": "log-normal", "clients": 5, "sigma": 0.2}, seed=1)
+    rule = QuantileDeadline(0.8, initial=60.0)
+    planning = Planning(
+        load=2, decoder=OptimalUnbiasedDecoder(), schedule=schedule, deadline=rule, timing=fleet, reassignment_gain=1.0
+    )
+    plan = plan_round(RoundState(np.ones(10)), NODES, planning)
+    assert plan.deadline is not None
+    assert plan.deadline < 40.0

@@ -174,6 +174,15 @@ def check(preset: str, args: argparse.Namespace, task: Digits, target: float) ->
     return rows
 
 
+def write_table(path: Path, rows: list[dict[str, Any]]) -> None:
+    """Write rows of equal keys as CSV."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, list(rows[0]), lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(rows)
+
+
 def main() -> None:
     """Check the presets and write a table."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -190,11 +199,7 @@ def main() -> None:
     target = task.loss_of_descent(100)
     rows = [row for preset in args.preset or presets() for row in check(preset, args, task, target)]
     if args.out is not None:
-        args.out.parent.mkdir(parents=True, exist_ok=True)
-        with args.out.open("w", newline="", encoding="utf-8") as file:
-            writer = csv.DictWriter(file, list(rows[0]), lineterminator="\n")
-            writer.writeheader()
-            writer.writerows(rows)
+        write_table(args.out, rows)
 
 
 if __name__ == "__main__":

@@ -9,12 +9,11 @@ takes the deadline that suits it best, and each choice its best step; with and w
 from __future__ import annotations
 
 import argparse
-import csv
 import logging
 from pathlib import Path
 
 import numpy as np
-from check_plan import Digits, run_choice
+from check_plan import Digits, run_choice, write_table
 from fedgc.strategies import RoundReport
 
 from fedgc.deadline import cover_time
@@ -80,11 +79,7 @@ def main() -> None:
             )
             print(rows[-1], flush=True)
     if args.out is not None:
-        args.out.parent.mkdir(parents=True, exist_ok=True)
-        with args.out.open("w", newline="", encoding="utf-8") as file:
-            writer = csv.DictWriter(file, list(rows[0]), lineterminator="\n")
-            writer.writeheader()
-            writer.writerows(rows)
+        write_table(args.out, rows)
 
 
 if __name__ == "__main__":

@@ -61,17 +61,25 @@ def _plan_known(
     """Return the plan for clients whose completion times are known."""
     if planning.deadline is None:
         raise ValueError("deadline must be given if the timing is; got None")
-    deadline, n_shards = planning.deadline.initial, state.shard_examples.size
+    n_shards = state.shard_examples.size
     last = state.plan if state.plan is not None and state.plan.everyone == nodes else None
     assignment = last.assignment if last is not None else None
+    deadline = planning.deadline.initial if last is None or last.deadline is None else last.deadline
     if assignment is None:
         reach = timing.reach(deadline, longest_list(n_shards, len(nodes), copies))
         assignment = assign(reach, n_shards, holders=copies, schedule="full", constraints=planning.constraints, rng=0)
     code, active = assignment.code()
     work = np.zeros(len(nodes))
     work[active] = work_of(code)
+    gram = shard_gram(state.coherence, state.shard_examples, code)
+
+    def ahead(seconds: float) -> RoundForecast:
+        return forecast_round(timing, code, planning.decoder, gram, seconds, clients=active).round
+
+    if last is None or time_to_reconsider(state.rounds):
+        deadline = planning.deadline.choose(Outlook(timing, work.astype(np.intp), n_shards, deadline, ahead))
     prob = np.clip(timing.straggle_prob(deadline, work)[active], 0.0, 1.0 - 1e-12)
-    gram, arrivals = shard_gram(state.coherence, state.shard_examples, code), IndependentArrivals(prob)
+    arrivals = IndependentArrivals(prob)
     calibrated = planning.decoder.calibrate(code, arrivals, gram)
     chosen = tuple(nodes[client] for client in active)
     return RoundPlan(chosen, code, prob, arrivals, gram, calibrated, deadline, assignment, nodes)
