@@ -322,3 +322,12 @@ def test_bad_picture_paths_are_refused(name: str, unreliable: FleetPlan, tmp_pat
     with pytest.raises(ConfigError, match=message):
         draw_plan(tmp_path / name, unreliable, None, "")
     assert list(tmp_path.iterdir()) == []
+
+
+def test_numbers_of_holders_that_the_limits_do_not_allow_are_left_out() -> None:
+    fleet = build_fleet({"model": "log-normal", "clients": 4, "dropout": 0.3}, seed=1)
+    two_sites = AssignmentConstraints(domain=[0, 0, 1, 1])
+    plan = plan_fleet(fleet, n_shards=8, redundancies=(1, 2, 3), deadlines=[4.0], constraints=two_sites)
+    assert {choice.redundancy for choice in plan.choices} == {1, 2}
+    with pytest.raises(InfeasibleAssignmentError, match="domain"):
+        plan_fleet(fleet, n_shards=8, redundancies=(3,), deadlines=[4.0], constraints=two_sites)

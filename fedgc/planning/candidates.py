@@ -12,7 +12,7 @@ from fedgc.assignment import Assignment, AssignmentConstraints, assign, longest_
 from fedgc.codes import Code
 from fedgc.decoders import DECODERS, Decoder, OptimalUnbiasedDecoder
 from fedgc.fleets import Fleet
-from fedgc.planning.choice import Choice
+from fedgc.planning.choice import BLOCK_CODES, Choice
 from fedgc.schemes import SCHEMES
 
 #: Blocks with more states are calibrated on random ones: a plan compares choices to a per cent, not to 1e-10.
@@ -122,7 +122,7 @@ def candidates(
             names = ("optimal-unbiased",) if schedule == "work-list" else _BLOCK_DECODERS
             for name in names:
                 decoder = OptimalUnbiasedDecoder(most_states=_MOST_STATES) if name == names[0] else DECODERS[name]()
-                label = "work-lists" if schedule == "work-list" else "fractional-repetition"
+                label = BLOCK_CODES[schedule == "full"]
                 yield Candidate(holders, schedule, label, name, code, decoder, active, 1.0, held, fleet.n_clients)
         if schemes and constraints is None:
             yield from _schemes(fleet, deadline, n_shards, holders, server_round)
@@ -147,7 +147,7 @@ def recommended_assignment(
     server_round: int = 0,
 ) -> Assignment | None:
     """Return the blocks and work lists of a choice, None for a code that is not made from blocks."""
-    if choice.code not in ("work-lists", "fractional-repetition"):
+    if choice.code not in BLOCK_CODES:
         return None
     return _assignment(
         fleet,

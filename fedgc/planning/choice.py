@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+#: Codes whose blocks the plan forms itself; the others are the literature's.
+BLOCK_CODES = ("work-lists", "fractional-repetition")
 #: Predictions closer than this are a draw, which the simpler choice wins: less redundancy, less data moved.
 DRAW = 0.01
 #: Redundancy that is predicted to save less than this is said not to pay.

@@ -8,7 +8,7 @@ import numpy as np
 
 from fedgc.assignment import Assignment
 from fedgc.errors import ConfigError
-from fedgc.planning.choice import Choice, FleetPlan
+from fedgc.planning.choice import BLOCK_CODES, Choice, FleetPlan
 
 #: One colour per number of holders, distinguishable without red and green.
 _COLOURS = ("#4c78a8", "#f58518", "#54a24b", "#b279a2", "#9d755d", "#72b7b2", "#e45756")
@@ -95,8 +95,7 @@ def _best_by_deadline(plan: FleetPlan, redundancy: int, schedule: str) -> list[C
     best: dict[float, Choice] = {}
     for choice in plan.choices:
         # The literature's codes go on to deadlines that are not tried with blocks, and would bend the line.
-        own = choice.code in ("work-lists", "fractional-repetition")
-        if own and choice.redundancy == redundancy and choice.schedule == schedule:
+        if choice.code in BLOCK_CODES and choice.redundancy == redundancy and choice.schedule == schedule:
             best.setdefault(choice.deadline, choice)
     return [best[deadline] for deadline in sorted(best)]
 

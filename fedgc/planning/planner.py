@@ -7,14 +7,14 @@ from collections.abc import Callable, Sequence
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from fedgc.assignment import AssignmentConstraints
+from fedgc.assignment import AssignmentConstraints, InfeasibleAssignmentError
 from fedgc.deadline import cover_time, time_to_target
 from fedgc.errors import ConfigError
 from fedgc.fleets import Fleet
 from fedgc.forecast import forecast_round
 from fedgc.gram import GramModel
 from fedgc.planning.candidates import Candidate, candidates
-from fedgc.planning.choice import Choice, FleetPlan, recommend
+from fedgc.planning.choice import BLOCK_CODES, Choice, FleetPlan, recommend
 
 #: Deadlines of the default grid, and the growth from one to the next.
 _GRID, _GROWTH = 10, 1.25
@@ -65,7 +65,7 @@ def plan_fleet(
     ConfigError
         If an argument is out of range, or nothing can be decoded.
     InfeasibleAssignmentError
-        If the constraints cannot be met.
+        If the constraints cannot be met with any of the numbers of holders; others are left out.
 
     Examples
     --------
@@ -91,20 +91,27 @@ def plan_fleet(
         raise ConfigError(f"deadline must be a finite number above 0; got {grid}")
     found: list[tuple[Candidate, float, Choice]] = []
     timing = _AtRound(fleet, server_round)
+    infeasible: dict[int, InfeasibleAssignmentError] = {}
     for done, deadline in enumerate(sorted(grid)):
         on_step(done, len(grid))
-        for candidate in candidates(
-            fleet,
-            deadline,
-            n_shards=n_shards,
-            redundancies=redundancies,
-            constraints=constraints,
-            schemes=schemes,
-            server_round=server_round,
-            skip=_past_their_best(found) if deadlines is None else (),
-        ):
-            found += _forecast(timing, candidate, deadline, coherence, noise_sensitivity)
+        for holders in redundancies:
+            try:
+                for candidate in candidates(
+                    fleet,
+                    deadline,
+                    n_shards=n_shards,
+                    redundancies=[holders],
+                    constraints=constraints,
+                    schemes=schemes,
+                    server_round=server_round,
+                    skip=_past_their_best(found) if deadlines is None else (),
+                ):
+                    found += _forecast(timing, candidate, deadline, coherence, noise_sensitivity)
+            except InfeasibleAssignmentError as error:
+                infeasible[holders] = error
     on_step(len(grid), len(grid))
+    if infeasible and not found:
+        raise next(iter(infeasible.values()))
     if not found:
         raise ConfigError(
             f"deadline must be long enough for every shard to be done at times; got {', '.join(f'{d:g}' for d in grid)}"
@@ -134,7 +141,7 @@ def _past_their_best(found: Sequence[tuple[Candidate, float, Choice]]) -> set[tu
     best: dict[tuple[int, str], float] = {}
     last: dict[tuple[int, str], float] = {}
     for candidate, time, choice in found:
-        if candidate.unit == 1.0:
+        if candidate.name in BLOCK_CODES:
             key = choice.redundancy, choice.schedule
             best[key] = min(best.get(key, np.inf), time)
             last[key] = choice.round_time
