@@ -17,6 +17,7 @@ from flwr.serverapp.strategy import FedAvg, Result, Strategy
 from flwr.serverapp.strategy.strategy_utils import aggregate_metricrecords
 
 from fedgc.assignment import AssignmentConstraints
+from fedgc.control_variates import UpdateMemory
 from fedgc.deadline import DeadlineRule, FixedDeadline, Timing
 from fedgc.decoders import DECODERS, Decoder
 from fedgc.encoding import all_finite, apply_update
@@ -61,6 +62,10 @@ class GradientCoding(Strategy):
     decoder : str or Decoder
         "optimal-unbiased" (least residual error among the unbiased rules) or "fixed" (weights settled before the
         round), or a decoder object.
+    memory : bool
+        Whether the server remembers each block's or shard's last update and decodes only what has changed since, so
+        that stragglers cost less and less as training converges; it takes a float64 copy of the model for each block
+        of the full schedule, and for each shard that is recovered by itself.
     shard_examples : sequence of int, optional
         Number of examples of each shard; a reply that says otherwise is left out. If not given, sizes are learnt from
         the replies, and a shard not seen yet counts as an average one.
@@ -116,6 +121,7 @@ class GradientCoding(Strategy):
         sums: str = "shard",
         early_end: bool = True,
         decoder: str | Decoder = "optimal-unbiased",
+        memory: bool = False,
         shard_examples: Sequence[int] | None = None,
         reliability: ReliabilityPosterior | None = None,
         reassignment_gain: float = 0.2,
@@ -161,7 +167,10 @@ class GradientCoding(Strategy):
             if not sizes.any() or (sizes != np.rint(sizes)).any():
                 raise ValueError(f"shard_examples must be integers, not all 0; got {list(shard_examples)}")
         self.state = RoundState(
-            sizes, reliability or ReliabilityPosterior(), coherence if coherence is not None else CoherenceEstimate()
+            sizes,
+            reliability or ReliabilityPosterior(),
+            coherence if coherence is not None else CoherenceEstimate(),
+            memory=UpdateMemory.empty(self.num_shards) if memory else None,
         )
         self.history: list[RoundReport] = []
         self._given_sizes = sizes
@@ -182,7 +191,8 @@ class GradientCoding(Strategy):
         logger.info("\t├──> Gradient coding settings:")
         logger.info("\t│\t├── Shards: %d, each held by %d clients", self.num_shards, self.planning.load)
         logger.info("\t│\t├── Schedule: %s", self.planning.schedule)
-        logger.info("\t│\t├── Decoder: %s", self.decoder.name)
+        decoded = ", of changes since the last update" if self.state.memory is not None else ""
+        logger.info("\t│\t├── Decoder: %s%s", self.decoder.name, decoded)
         rule = "" if isinstance(self.deadline, FixedDeadline) else f"{self.deadline.name}, at first "
         first = self.first_deadline or self.deadline.initial
         logger.info("\t│\t└── Deadline: %s%g s (first round: %g s)", rule, self.deadline.initial, first)

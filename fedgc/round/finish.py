@@ -6,14 +6,19 @@ from collections.abc import Mapping
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy import sparse
 
 from fedgc.codes import Code, WorkLists
 from fedgc.completion_times import TimeObservation
-from fedgc.encoding import Arrays, Update, add_scaled, squared_norm, zero_update
+from fedgc.control_variates import UpdateMemory, units_of
+from fedgc.encoding import Arrays, Update, add_scaled, difference, scaled, squared_norm, zero_update
 from fedgc.gram import CoherenceEstimate
 from fedgc.round.planning import time_to_reconsider
 from fedgc.round.sizes import known_or_mean, unit_sizes
 from fedgc.round.state import CodedUpdate, RoundOutcome, RoundPlan, RoundState
+
+#: Number of examples of an empty shard where sizes divide what a unit had.
+_LEAST_SIZE = 1e-9
 
 
 def finish_round(
@@ -56,13 +61,19 @@ def finish_round(
         arrived[list(reply.sums)] = True
     decoding = plan.decoder.decode(arrived)
 
+    sizes = known_or_mean(shard_examples)
+    memory = None
+    if state.memory is not None:
+        memory = state.memory.for_units(units_of(plan.decoder.code), np.maximum(sizes, _LEAST_SIZE))
+    sums = {row: total for client in sorted(replies) for row, total in replies[client].sums.items()}
     update: Update | None = None
-    total_examples = float(known_or_mean(shard_examples).sum())
+    # A round in which nothing arrives is passed over with a memory too: to take its word for everything, perhaps for
+    # many rounds on end, would follow directions that are long out of date.
     if any(reply.shard_examples.any() for reply in replies.values()):
-        update = zero_update(arrays)
-        for client in sorted(replies):
-            for row, total in replies[client].sums.items():
-                add_scaled(update, decoding.decoding_weights[row] / total_examples, total)
+        update = zero_update(arrays) if memory is None else memory.rest(decoding.coverage, arrays)
+        for row, total in sums.items():
+            add_scaled(update, float(decoding.decoding_weights[row]), total)
+        update = scaled(update, 1.0 / float(sizes.sum()))
 
     times, new_times = state.completion_times, (*state.new_times, *_times(plan, replies, waited))
     if time_to_reconsider(state.rounds + 1):
@@ -70,11 +81,12 @@ def finish_round(
     new_state = RoundState(
         shard_examples=shard_examples,
         reliability=state.reliability.update(_outcomes(state, plan, replies, waited)) if learn else state.reliability,
-        coherence=_observe_coherence(state.coherence, plan, replies, shard_examples, arrays),
+        coherence=_observe_coherence(state.coherence, plan, sums, shard_examples, arrays=arrays, memory=memory),
         plan=plan,
         completion_times=times,
         new_times=new_times,
         rounds=state.rounds + 1,
+        memory=None if memory is None else memory.refresh(*_received(plan.decoder.code, sums), plan.gram.incoherent),
     )
     model_error = plan.gram.residual_error(decoding.coverage)
     return new_state, RoundOutcome(update, decoding, plan.decoder.residual_error, model_error)
@@ -139,14 +151,24 @@ def _time_of(node: int, reply: CodedUpdate, *, complete: bool) -> TimeObservatio
     return TimeObservation(node, done, fixed + reply.work_seconds, fixed_seconds=fixed, complete=complete)
 
 
+def _received(code: Code, sums: Mapping[int, Update]) -> tuple[sparse.csr_array[np.float64], list[Update]]:
+    """Return the rows of the encoding matrix that came, and what they brought."""
+    return code.sparse_matrix[list(sums)], list(sums.values())
+
+
 def _observe_coherence(
     coherence: CoherenceEstimate,
     plan: RoundPlan,
-    replies: Mapping[int, CodedUpdate],
+    sums: Mapping[int, Update],
     shard_examples: NDArray[np.float64],
+    *,
     arrays: Arrays,
+    memory: UpdateMemory | None,
 ) -> CoherenceEstimate:
-    """Return the estimate after the round's sums that share no shard, one copy of each."""
+    """Return the estimate after the round's sums that share no shard, one copy of each.
+
+    With a memory it is their changes that count, since these are what is decoded.
+    """
     code = plan.decoder.code
     size = unit_sizes(shard_examples, code)
     unit = float(known_or_mean(shard_examples).sum()) / size.size
@@ -155,17 +177,17 @@ def _observe_coherence(
     seen = np.zeros(code.n_shards, dtype=np.bool_)
     total = zero_update(arrays)
     energies = []
-    for client in sorted(replies):
-        for row, sum_ in replies[client].sums.items():
-            shards, coefficients = _row(code, row)
-            # A decoder may have chosen coefficients that differ within a block; such a sum is not the block's update.
-            if seen[shards].any() or np.ptp(coefficients) != 0.0:
-                continue
-            seen[shards] = True
-            examples = float(np.maximum(known_or_mean(shard_examples)[shards], 1e-9 * unit).sum())
-            scale = 1.0 / (examples * coefficients[0])
-            energies.append(scale**2 * squared_norm(sum_))
-            add_scaled(total, scale, sum_)
+    for row, sum_ in sums.items():
+        shards, coefficients = _row(code, row)
+        # A decoder may have chosen coefficients that differ within a block; such a sum is not the block's update.
+        if seen[shards].any() or np.ptp(coefficients) != 0.0:
+            continue
+        seen[shards] = True
+        examples = float(np.maximum(known_or_mean(shard_examples)[shards], 1e-9 * unit).sum())
+        scale = 1.0 / (examples * coefficients[0])
+        change = sum_ if memory is None else difference(sum_, memory.sum_of(shards, coefficients, arrays))
+        energies.append(scale**2 * squared_norm(change))
+        add_scaled(total, scale, change)
     return coherence.update(energies, squared_norm(total)) if energies else coherence
 
 

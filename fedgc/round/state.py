@@ -12,6 +12,7 @@ from fedgc.arrivals import ArrivalModel
 from fedgc.assignment import Assignment
 from fedgc.codes import Code
 from fedgc.completion_times import CompletionTimes, TimeObservation
+from fedgc.control_variates import UpdateMemory
 from fedgc.decoders import CalibratedDecoder, Decoding
 from fedgc.encoding import Update
 from fedgc.gram import CoherenceEstimate, GramModel
@@ -38,6 +39,8 @@ class RoundState:
         What has been seen since the completion times were last fitted, oldest first.
     rounds : int
         Number of rounds so far.
+    memory : UpdateMemory or None
+        What each part of the data last contributed, if differences from it are to be decoded.
     """
 
     shard_examples: NDArray[np.float64]
@@ -47,6 +50,7 @@ class RoundState:
     completion_times: CompletionTimes = field(default_factory=CompletionTimes)
     new_times: tuple[TimeObservation, ...] = ()
     rounds: int = 0
+    memory: UpdateMemory | None = None
 
 
 @dataclass(frozen=True, eq=False)
