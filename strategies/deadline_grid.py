@@ -38,6 +38,10 @@ class DeadlineGrid(Grid):
     ----------
     collected : Collected or None
         What came in the last training round, and when.
+    earlier : set of str
+        Ids of messages of past rounds whose replies are still of interest.
+    late : list of (Message, float)
+        Replies to these, with the instants at which they were found.
     """
 
     def __init__(
@@ -48,6 +52,12 @@ class DeadlineGrid(Grid):
         self._enough = enough
         self.clock = clock_of(grid)
         self.collected: Collected | None = None
+        self.earlier: set[str] = set()
+        self.late: list[tuple[Message, float]] = []
+
+    def listen_for(self, message_ids: Iterable[str]) -> None:
+        """From now on keep replies to these messages of past rounds, and forget what was heard before."""
+        self.earlier, self.late = set(message_ids), []
 
     def set_run(self, run: Run) -> None:
         """Set the run of the wrapped grid."""
@@ -87,9 +97,14 @@ class DeadlineGrid(Grid):
         """
         batch = list(messages)
         if any(message.metadata.message_type.split(".")[0] == "train" for message in batch):
-            self.collected = collect_replies(
-                self._grid, batch, timeout=self._train_timeout(), clock=self.clock, enough=self._enough
-            )
+            self.collected = self._collect(batch, self._train_timeout(), self._enough)
             return self.collected.replies
-        limit = float("inf") if timeout is None else timeout
-        return collect_replies(self._grid, batch, timeout=limit, clock=self.clock).replies
+        return self._collect(batch, float("inf") if timeout is None else timeout, lambda replies: False).replies
+
+    def _collect(self, batch: list[Message], timeout: float, enough: Callable[[Sequence[Message]], bool]) -> Collected:
+        collected = collect_replies(
+            self._grid, batch, timeout=timeout, clock=self.clock, enough=enough, earlier=self.earlier
+        )
+        self.earlier -= {reply.metadata.reply_to_message_id for reply, _ in collected.late}
+        self.late += collected.late
+        return collected

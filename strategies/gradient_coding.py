@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable, Sequence
-from typing import cast
+from collections.abc import Callable, Collection, Iterable, Sequence
 
 import numpy as np
 from fedgc.strategies.deadline_grid import DeadlineGrid
+from fedgc.strategies.metrics import mean_metrics
 from fedgc.strategies.open_round import OpenRound
+from fedgc.strategies.past_round import PastRound
 from fedgc.strategies.report import RoundReport
 from fedgc.strategies.tasks import ClientTask
 from flwr.app import Array, ArrayRecord, ConfigRecord, Message, MetricRecord, RecordDict
 from flwr.serverapp import Grid
 from flwr.serverapp.strategy import FedAvg, Result, Strategy
-from flwr.serverapp.strategy.strategy_utils import aggregate_metricrecords
 
 from fedgc.assignment import AssignmentConstraints
 from fedgc.control_variates import UpdateMemory
@@ -22,9 +22,9 @@ from fedgc.deadline import DeadlineRule, FixedDeadline, Timing
 from fedgc.decoders import DECODERS, Decoder
 from fedgc.encoding import all_finite, apply_update
 from fedgc.gram import CoherenceEstimate
-from fedgc.protocol import DEADLINE, NUM_EXAMPLES, RECORD, RUN_SEED, SERVER_ROUND
+from fedgc.protocol import DEADLINE, NUM_EXAMPLES, RUN_SEED, SERVER_ROUND
 from fedgc.reliability import ReliabilityPosterior
-from fedgc.round import CodedUpdate, Planning, RoundOutcome, RoundState, finish_round, plan_round
+from fedgc.round import LateReplies, Planning, RoundState, finish_round, plan_round
 from fedgc.validation import check_integer, check_positive, check_vector, one_of
 
 # A child of Flower's logger, so that its lines appear where the user looks for Flower's.
@@ -175,6 +175,7 @@ class GradientCoding(Strategy):
         self.history: list[RoundReport] = []
         self._given_sizes = sizes
         self._open: OpenRound | None = None
+        self._past: PastRound | None = None
         self._grid: DeadlineGrid | None = None
 
     @property
@@ -241,32 +242,13 @@ class GradientCoding(Strategy):
         if server_round == 1 and self.first_deadline is not None:
             deadline = self.first_deadline
         tasks = [ClientTask.of(plan.decoder.code, client) for client in range(len(plan.node_ids))]
+        told = {SERVER_ROUND: server_round, RUN_SEED: self.seed, DEADLINE: deadline}
         messages = [
-            self._address(inner[node_id], task, server_round, deadline)
+            task.message(inner[node_id], told, self.configrecord_key)
             for node_id, task in zip(plan.node_ids, tasks, strict=True)
         ]
         self._open = OpenRound(plan, tasks, arrays, messages, deadline, self._given_sizes)
         return list(messages)
-
-    def _address(self, source: Message, task: ClientTask, server_round: int, deadline: float) -> Message:
-        """Return the inner strategy's message with the client's assignment added."""
-        content = RecordDict(dict(source.content))
-        for name, record in source.content.config_records.items():
-            # Flower's strategies put one config into all messages: copy it before any change can reach the others.
-            content[name] = ConfigRecord(dict(record))
-        content.config_records.setdefault(self.configrecord_key, ConfigRecord())[SERVER_ROUND] = server_round
-        assignment = task.record()
-        assignment[RUN_SEED], assignment[DEADLINE] = self.seed, deadline
-        content[RECORD] = assignment
-        return Message(
-            content,
-            dst_node_id=source.metadata.dst_node_id,
-            message_type=source.metadata.message_type,
-            # A slow node must not work off a queue of rounds that are over, so messages that it has not picked up
-            # expire. The time to live counts from here, the deadline from when all are sent: twice covers the sending.
-            ttl=2.0 * deadline,
-            group_id=str(server_round),
-        )
 
     def aggregate_train(
         self, server_round: int, replies: Iterable[Message]
@@ -281,12 +263,22 @@ class GradientCoding(Strategy):
             logger.warning("round %d: node %d is left out: %s", server_round, node_id, reason)
 
         updates = {client: update for client, (update, _) in accepted.items()}
+        late, pending = self._listen(server_round, current)
         # Who makes another deadline than the usual says nothing about who makes the usual one.
         learn = current.deadline == current.plan.deadline
         self.state, outcome = finish_round(
-            self.state, current.plan, updates, arrays=arrays, learn=learn, waited=self._waited()
+            self.state,
+            current.plan,
+            updates,
+            arrays=arrays,
+            learn=learn,
+            waited=self._waited(),
+            pending=pending,
+            late=late,
         )
-        self._report(server_round, current, updates, outcome, rejected)
+        report = RoundReport.of(server_round, current, self._waited(), outcome, rejected)
+        self.history.append(report)
+        logger.info("%s", report)
         if outcome.update is None:
             logger.warning("round %d: nothing arrived by the deadline, the model stays as it is", server_round)
             return None, None
@@ -297,7 +289,7 @@ class GradientCoding(Strategy):
         content = RecordDict(
             {
                 self.arrayrecord_key: ArrayRecord({name: Array(value) for name, value in new_arrays.items()}),
-                "metrics": self._mean_metrics([metrics for _, metrics in accepted.values()]),
+                "metrics": mean_metrics([metrics for _, metrics in accepted.values()], self._weighted_by),
             }
         )
         decoded = Message(content, reply_to=current.messages[0])
@@ -313,21 +305,28 @@ class GradientCoding(Strategy):
         """Leave evaluation to the inner strategy."""
         return self.strategy.aggregate_evaluate(server_round, replies)
 
-    def _mean_metrics(self, records: list[MetricRecord]) -> MetricRecord:
-        """Return the replies' metrics averaged by examples; only those that every reply has, as a plain number."""
-        records = [record for record in records if cast(int, record[NUM_EXAMPLES]) > 0]
-        common = set.intersection(*(set(record) for record in records))
-        scalars = [k for k in records[0] if k in common and not any(isinstance(record[k], list) for record in records)]
-        pruned = [RecordDict({"metrics": MetricRecord({key: record[key] for key in scalars})}) for record in records]
-        mean = aggregate_metricrecords(pruned, NUM_EXAMPLES)
-        # The inner strategy weighs its replies, of which it gets one, by a key of its own choice.
-        key = getattr(self.strategy, "weighted_by_key", NUM_EXAMPLES)
-        mean[key] = sum(cast(int, record[NUM_EXAMPLES]) for record in records)
-        return mean
-
     def _settled(self, replies: Sequence[Message]) -> bool:
         """Return whether the replies so far settle the round, so that waiting longer buys nothing."""
         return self.early_end and self._open is not None and self._open.settled(replies)
+
+    def _listen(self, server_round: int, current: OpenRound) -> tuple[LateReplies | None, Collection[int]]:
+        """Return what was heard of the round before, and the clients of this one that are listened to from now on."""
+        past, self._past = self._past, None
+        if self._grid is None or self._grid.collected is None:
+            return None, ()
+        late = None
+        if past is not None:
+            late, rejected = past.heard(self._grid.late, self._grid.clock.now())
+            for node_id, reason in rejected.items():
+                logger.debug("round %d: node %d has nothing late from before: %s", server_round, node_id, reason)
+        self._past = PastRound.of(current, self._grid.collected)
+        self._grid.listen_for(self._past.silent)
+        return late, self._past.silent.values()
+
+    @property
+    def _weighted_by(self) -> str:
+        """The metric by which the inner strategy weighs its replies, of which it gets one."""
+        return str(getattr(self.strategy, "weighted_by_key", NUM_EXAMPLES))
 
     def _waited(self) -> float | None:
         """Return the seconds that the round lasted, None if another grid than this strategy's own was used."""
@@ -342,34 +341,3 @@ class GradientCoding(Strategy):
             reply.metadata.reply_to_message_id: seconds
             for reply, seconds in zip(collected.replies, collected.seconds, strict=True)
         }
-
-    def _report(
-        self,
-        server_round: int,
-        current: OpenRound,
-        updates: dict[int, CodedUpdate],
-        outcome: RoundOutcome,
-        rejected: dict[int, str],
-    ) -> None:
-        plan = current.plan
-        report = RoundReport(
-            server_round=server_round,
-            n_clients=len(plan.node_ids),
-            n_arrived=sum(bool(update.sums) for update in updates.values()),
-            deadline=current.deadline,
-            seconds=self._waited(),
-            straggle_prob=plan.straggle_prob,
-            coverage=outcome.decoding.coverage,
-            predicted_residual_error=outcome.predicted_residual_error,
-            model_residual_error=outcome.model_residual_error,
-            rejected=rejected,
-        )
-        self.history.append(report)
-        logger.info(
-            "round %d: %d of %d clients came; residual error %.3g, %s expected",
-            server_round,
-            report.n_arrived,
-            report.n_clients,
-            report.model_residual_error,
-            "unknown" if report.predicted_residual_error is None else f"{report.predicted_residual_error:.3g}",
-        )

@@ -5,6 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+from fedgc.strategies.open_round import OpenRound
+
+from fedgc.round import RoundOutcome
 
 
 @dataclass(frozen=True, eq=False)
@@ -45,3 +48,35 @@ class RoundReport:
     predicted_residual_error: float | None
     model_residual_error: float
     rejected: dict[int, str]
+
+    @classmethod
+    def of(
+        cls,
+        server_round: int,
+        current: OpenRound,
+        seconds: float | None,
+        outcome: RoundOutcome,
+        rejected: dict[int, str],
+    ) -> RoundReport:
+        """Return the report of a round that has been decoded."""
+        plan = current.plan
+        return cls(
+            server_round=server_round,
+            n_clients=len(plan.node_ids),
+            n_arrived=outcome.n_arrived,
+            deadline=current.deadline,
+            seconds=seconds,
+            straggle_prob=plan.straggle_prob,
+            coverage=outcome.decoding.coverage,
+            predicted_residual_error=outcome.predicted_residual_error,
+            model_residual_error=outcome.model_residual_error,
+            rejected=rejected,
+        )
+
+    def __str__(self) -> str:
+        """Return one line for the log."""
+        expected = self.predicted_residual_error
+        return (
+            f"round {self.server_round}: {self.n_arrived} of {self.n_clients} clients came; residual error "
+            f"{self.model_residual_error:.3g}, {'unknown' if expected is None else f'{expected:.3g}'} expected"
+        )

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
-from flwr.app import ConfigRecord
+from flwr.app import ConfigRecord, Message, RecordDict
 from numpy.typing import NDArray
 
 from fedgc.codes import Code, WorkLists
-from fedgc.protocol import COEFFICIENTS, SEGMENTS, SHARD_IDS
+from fedgc.protocol import COEFFICIENTS, DEADLINE, RECORD, RUN_SEED, SEGMENTS, SERVER_ROUND, SHARD_IDS
 
 
 @dataclass(frozen=True, eq=False)
@@ -47,6 +48,36 @@ class ClientTask:
         else:
             record[COEFFICIENTS] = self.code.coefficients_of(self.client).tolist()
         return record
+
+    def message(self, source: Message, told: Mapping[str, int | float], configrecord_key: str) -> Message:
+        """Return the inner strategy's message with the client's part added.
+
+        Parameters
+        ----------
+        source : Message
+            What the inner strategy sends.
+        told : mapping
+            Round, seed and deadline, by their names in :mod:`fedgc.protocol`.
+        configrecord_key : str
+            Name of the record that takes the round's number.
+        """
+        content = RecordDict(dict(source.content))
+        for name, record in source.content.config_records.items():
+            # Flower's strategies put one config into all messages: copy it before any change can reach the others.
+            content[name] = ConfigRecord(dict(record))
+        content.config_records.setdefault(configrecord_key, ConfigRecord())[SERVER_ROUND] = told[SERVER_ROUND]
+        assignment = self.record()
+        assignment[RUN_SEED], assignment[DEADLINE] = told[RUN_SEED], told[DEADLINE]
+        content[RECORD] = assignment
+        return Message(
+            content,
+            dst_node_id=source.metadata.dst_node_id,
+            message_type=source.metadata.message_type,
+            # A slow node must not work off a queue of rounds that are over, so messages that it has not picked up
+            # expire. The time to live counts from here, the deadline from when all are sent: twice covers the sending.
+            ttl=2.0 * told[DEADLINE],
+            group_id=str(told[SERVER_ROUND]),
+        )
 
     def rows_after(self, done: int) -> list[tuple[int, int]]:
         """Return the rows of the encoding matrix that are sent after so many shards, with their numbers of shards."""

@@ -218,6 +218,23 @@ def test_a_round_ends_with_the_last_reply() -> None:
     assert (found.seconds, found.waited, found.pending) == ([1.0, 3.0], 3.0, set())
 
 
+def test_replies_to_earlier_messages_are_kept_apart_and_end_nothing() -> None:
+    post = Post([3.0, 1.0, 9.0, 2.0])
+    asked: list[int] = []
+
+    def enough(replies: Sequence[Any]) -> bool:
+        asked.append(len(replies))
+        return False
+
+    found = collect_replies(post, ["m0", "m2"], timeout=5.0, clock=post, enough=enough, earlier={"m1", "m3", "gone"})
+    assert [reply.metadata.reply_to_message_id for reply in found.replies] == ["m0"]
+    assert [(reply.metadata.reply_to_message_id, instant) for reply, instant in found.late] == [
+        ("m1", 101.0),
+        ("m3", 102.0),
+    ]
+    assert (found.started, found.waited, found.pending, asked) == (100.0, 5.0, {"m2"}, [1])
+
+
 def test_a_round_ends_when_there_is_enough() -> None:
     asked: list[int] = []
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -33,12 +33,18 @@ class Collected:
         Seconds from the sending to the end of the round.
     pending : set of str
         Ids of the messages without a reply.
+    started : float
+        Instant of the sending, by the clock.
+    late : list of (Message, float)
+        Replies to messages of earlier rounds and the instants at which they were found.
     """
 
     replies: list[Any]
     seconds: list[float]
     waited: float
     pending: set[str]
+    started: float
+    late: list[tuple[Any, float]]
 
 
 def collect_replies(
@@ -48,6 +54,7 @@ def collect_replies(
     timeout: float,
     clock: Clock,
     enough: Callable[[Sequence[Any]], bool] = lambda replies: False,
+    earlier: Collection[str] = (),
 ) -> Collected:
     """Send `messages` and return the replies that arrive within `timeout` seconds of the sending.
 
@@ -64,6 +71,8 @@ def collect_replies(
     enough : callable
         Asked, whenever replies have come, with all replies so far whether the round may end early. It ends in any case
         once all messages have been answered.
+    earlier : collection of str
+        Ids of messages of earlier rounds; replies to them are kept apart and end nothing.
 
     Notes
     -----
@@ -76,15 +85,22 @@ def collect_replies(
     start = clock.now()
     replies: list[Any] = []
     seconds: list[float] = []
+    late: list[tuple[Any, float]] = []
+    unheard = set(earlier)
     while pending:
         overdue = clock.now() >= start + timeout
-        found = list(grid.pull_messages(pending.copy()))
-        for reply in found:
-            pending.discard(reply.metadata.reply_to_message_id)
+        before = len(replies)
+        for reply in grid.pull_messages(pending | unheard):
+            message_id, now = reply.metadata.reply_to_message_id, clock.now()
+            if message_id in unheard:
+                unheard.discard(message_id)
+                late.append((reply, now))
+                continue
+            pending.discard(message_id)
             replies.append(reply)
-            seconds.append(clock.now() - start)
-        if overdue or (found and enough(replies)):
+            seconds.append(now - start)
+        if overdue or (len(replies) > before and enough(replies)):
             break
         if pending:
             clock.wait(start + timeout)
-    return Collected(replies, seconds, clock.now() - start, pending)
+    return Collected(replies, seconds, clock.now() - start, pending, start, late)

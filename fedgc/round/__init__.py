@@ -6,13 +6,14 @@ This package knows no Flower: :class:`fedgc.strategies.GradientCoding` unpacks r
 from fedgc.round.finish import finish_round
 from fedgc.round.plan import plan_round
 from fedgc.round.planning import SCHEDULES, SUMS, Planning
-from fedgc.round.state import CodedUpdate, RoundOutcome, RoundPlan, RoundState
+from fedgc.round.state import CodedUpdate, LateReplies, RoundOutcome, RoundPlan, RoundState
 from fedgc.round.timing import LearntTiming
 
 __all__ = [
     "SCHEDULES",
     "SUMS",
     "CodedUpdate",
+    "LateReplies",
     "LearntTiming",
     "Planning",
     "RoundOutcome",

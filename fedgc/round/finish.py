@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import sparse
 
 from fedgc.codes import Code, WorkLists
 from fedgc.completion_times import TimeObservation
@@ -15,7 +14,7 @@ from fedgc.encoding import Arrays, Update, add_scaled, difference, scaled, squar
 from fedgc.gram import CoherenceEstimate
 from fedgc.round.planning import time_to_reconsider
 from fedgc.round.sizes import known_or_mean, unit_sizes
-from fedgc.round.state import CodedUpdate, RoundOutcome, RoundPlan, RoundState
+from fedgc.round.state import CodedUpdate, LateReplies, RoundOutcome, RoundPlan, RoundState
 
 #: Number of examples of an empty shard where sizes divide what a unit had.
 _LEAST_SIZE = 1e-9
@@ -29,6 +28,8 @@ def finish_round(
     arrays: Arrays,
     learn: bool = True,
     waited: float | None = None,
+    pending: Collection[int] = (),
+    late: LateReplies | None = None,
 ) -> tuple[RoundState, RoundOutcome]:
     """Decode the coded updates that came by the deadline and learn from who sent them.
 
@@ -46,6 +47,11 @@ def finish_round(
         Whether this round is evidence on reliability. A round with another deadline than usual is not.
     waited : float, optional
         Seconds from sending the messages to the end of the round; less than the deadline if it ended early.
+    pending : collection of int
+        Silent clients that will be listened to further: what their silence says of their times comes with a later
+        round, as `late`.
+    late : LateReplies, optional
+        What has been heard of the round before since it ended.
 
     Returns
     -------
@@ -75,7 +81,11 @@ def finish_round(
             add_scaled(update, float(decoding.decoding_weights[row]), total)
         update = scaled(update, 1.0 / float(sizes.sum()))
 
-    times, new_times = state.completion_times, (*state.new_times, *_times(plan, replies, waited))
+    silent = {} if waited is None else {c: waited for c in range(len(plan.node_ids)) if c not in {*replies, *pending}}
+    seen = _times(plan, replies, silent)
+    if late is not None:
+        seen = _times(late.plan, late.replies, late.silent) + seen
+    times, new_times = state.completion_times, (*state.new_times, *seen)
     if time_to_reconsider(state.rounds + 1):
         times, new_times = times.update(new_times), ()
     new_state = RoundState(
@@ -86,10 +96,11 @@ def finish_round(
         completion_times=times,
         new_times=new_times,
         rounds=state.rounds + 1,
-        memory=None if memory is None else memory.refresh(*_received(plan.decoder.code, sums), plan.gram.incoherent),
+        memory=None if memory is None else _remember(memory, plan, sums, sizes, late),
     )
     model_error = plan.gram.residual_error(decoding.coverage)
-    return new_state, RoundOutcome(update, decoding, plan.decoder.residual_error, model_error)
+    n_arrived = sum(bool(reply.sums) for reply in replies.values())
+    return new_state, RoundOutcome(update, decoding, plan.decoder.residual_error, model_error, n_arrived)
 
 
 def _outcomes(
@@ -122,21 +133,21 @@ def _outcomes(
     return outcomes | dict(zip(nodes, would.tolist(), strict=True))
 
 
-def _times(plan: RoundPlan, replies: Mapping[int, CodedUpdate], waited: float | None) -> list[TimeObservation]:
-    """Return what the round has shown of its clients' completion times."""
+def _times(plan: RoundPlan, replies: Mapping[int, CodedUpdate], silent: Mapping[int, float]) -> list[TimeObservation]:
+    """Return what replies, and silence for so many seconds, have shown of the clients' completion times."""
     partial = isinstance(plan.code, WorkLists)
-    # On a work list a client replies at the deadline, however little it has done, or before it once all is done:
-    # silence until the deadline says that not even the first shard was, until an early end only that not all were.
-    whole = not partial or (waited is not None and plan.deadline is not None and waited < plan.deadline)
     seen = []
     for client, node in enumerate(plan.node_ids):
-        reply = replies.get(client)
-        if reply is None:
-            work = plan.code.shards_of(client).size if whole else 1
-            if waited is not None and waited > 0.0:
-                seen.append(TimeObservation(node, work, waited, censored=True))
-        elif reply.seconds is not None and reply.seconds > 0.0:
+        reply, waited = replies.get(client), silent.get(client, 0.0)
+        if reply is not None and reply.seconds is not None and reply.seconds > 0.0:
             seen.append(_time_of(node, reply, complete=not partial))
+        elif reply is None and waited > 0.0:
+            # On a work list a client replies at the deadline, however little it has done, or before it once all is
+            # done: silence until the deadline says that not even the first shard was, until an early end only that
+            # not all were.
+            whole = not partial or (plan.deadline is not None and waited < plan.deadline)
+            work = plan.code.shards_of(client).size if whole else 1
+            seen.append(TimeObservation(node, work, waited, censored=True))
     return seen
 
 
@@ -151,9 +162,26 @@ def _time_of(node: int, reply: CodedUpdate, *, complete: bool) -> TimeObservatio
     return TimeObservation(node, done, fixed + reply.work_seconds, fixed_seconds=fixed, complete=complete)
 
 
-def _received(code: Code, sums: Mapping[int, Update]) -> tuple[sparse.csr_array[np.float64], list[Update]]:
-    """Return the rows of the encoding matrix that came, and what they brought."""
-    return code.sparse_matrix[list(sums)], list(sums.values())
+def _remember(
+    memory: UpdateMemory,
+    plan: RoundPlan,
+    sums: Mapping[int, Update],
+    sizes: NDArray[np.float64],
+    late: LateReplies | None,
+) -> UpdateMemory:
+    """Return the memory after a round, with what came late from the round before.
+
+    What came late enters after the decoding: who is late is busy, and what is remembered must not depend on who arrives
+    while it is decoded with. Of units that came in this round too the newer value stays.
+    """
+    units = memory.unit_of_shard
+    if late is not None:
+        code = late.plan.decoder.code
+        old = {row: total for client in sorted(late.replies) for row, total in late.replies[client].sums.items()}
+        memory = memory.for_units(units_of(code), np.maximum(sizes, _LEAST_SIZE))
+        memory = memory.refresh(code.sparse_matrix[list(old)], list(old.values()), late.plan.gram.incoherent)
+        memory = memory.for_units(units, np.maximum(sizes, _LEAST_SIZE))
+    return memory.refresh(plan.decoder.code.sparse_matrix[list(sums)], list(sums.values()), plan.gram.incoherent)
 
 
 def _observe_coherence(

@@ -117,6 +117,25 @@ class CodedUpdate:
 
 
 @dataclass(frozen=True, eq=False)
+class LateReplies:
+    """What came of an earlier round after its end: evidence on times, and a newer memory, but never decoded.
+
+    Attributes
+    ----------
+    plan : RoundPlan
+        The plan of that round.
+    replies : mapping of int to CodedUpdate
+        What clients that were silent at its end have sent since, by client index.
+    silent : mapping of int to float
+        The others, with the seconds for which they have been waited for since the sending.
+    """
+
+    plan: RoundPlan
+    replies: Mapping[int, CodedUpdate]
+    silent: Mapping[int, float]
+
+
+@dataclass(frozen=True, eq=False)
 class RoundOutcome:
     """The decoded round.
 
@@ -130,9 +149,12 @@ class RoundOutcome:
         What the plan expected before the round; None if the decoder has no closed form for it.
     model_residual_error : float
         ``(v - 1)' G (v - 1) / 1' G 1`` for the coverage v that came about, under the plan's Gram model.
+    n_arrived : int
+        Number of clients that brought something.
     """
 
     update: Update | None
     decoding: Decoding
     predicted_residual_error: float | None
     model_residual_error: float
+    n_arrived: int

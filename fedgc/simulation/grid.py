@@ -72,7 +72,8 @@ class VirtualGrid(Grid):
     backlog : bool
         What a node does with a message that comes while it still works on another. True: it finishes the first, as a
         deployed SuperNode does, so that a slow node is late in the following rounds too. False: the new message
-        replaces the old, so that every round starts afresh and is met by the same draws whatever the strategy.
+        replaces the old, which is answered with an error, so that every round starts afresh and is met by the same
+        draws whatever the strategy.
 
     Notes
     -----
@@ -103,7 +104,7 @@ class VirtualGrid(Grid):
         self._online = dict.fromkeys(sorted(contexts))
         self._replies: dict[str, Message] = {}
         self._answered: set[str] = set()
-        self._in_progress: dict[int, str] = {}
+        self._in_progress: dict[int, _Job] = {}
         self._free_at: dict[int, float] = {}
         self._streams: dict[tuple[int, int], int] = {}
         self._n_messages = 0
@@ -170,6 +171,10 @@ class VirtualGrid(Grid):
         # one ConfigRecord that all its messages share.
         job = _Job(_copy(message), client, server_round, stream)
         self._record("sent", job)
+        if not self._backlog:
+            if (old := self._in_progress.get(client)) is not None:
+                self._fail(old, "replaced", ErrorCode.MESSAGE_UNAVAILABLE, "replaced by a newer message")
+            self._in_progress[client] = job
 
         now = self.clock.now()
         begins = max(now, self._free_at.get(client, 0.0))  # later than now only with a backlog
@@ -186,7 +191,6 @@ class VirtualGrid(Grid):
                     self._free_at[client] = start + seconds
             else:
                 start = now
-                self._in_progress[client] = message_id
             if start + seconds <= expires:
                 self.clock.schedule(start + seconds, lambda: self._complete(job), priority=client)
         self.clock.schedule(expires, lambda: self._expire(job), priority=client)
@@ -202,8 +206,7 @@ class VirtualGrid(Grid):
 
     def _complete(self, job: _Job) -> None:
         key = job.message.metadata.message_id
-        if not self._backlog and self._in_progress.get(job.client) != key:
-            self._record("replaced", job)
+        if key in self._answered:  # replaced by a newer message
             return
         context = self._contexts[job.message.metadata.dst_node_id]
         instruction = _as_received(job.message)
@@ -247,6 +250,8 @@ class VirtualGrid(Grid):
         if key in self._answered:  # expired while the client slept
             return
         self._answered.add(key)
+        if self._in_progress.get(job.client) is job:
+            del self._in_progress[job.client]
         self._record(kind, job, str(reply.error.reason) if kind == "failed" else "")
         self._replies[key] = reply
 
