@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Collection, Iterable, Sequence
+from dataclasses import replace
 
 import numpy as np
 from fedgc.strategies.deadline_grid import DeadlineGrid
@@ -74,6 +75,9 @@ class GradientCoding(Strategy):
     reassignment_gain : float
         Blocks are formed anew, such that reliable clients back up unreliable ones, once that cuts the predicted
         residual error by more than this fraction; 1 never moves a shard while the same nodes take part.
+    fetch_seconds : float, optional
+        Seconds in which a client fetches a shard, for work lists: these then change only if moving the shards pays for
+        itself over the rounds that are left, in place of `reassignment_gain`.
     first_deadline : float, optional
         Deadline of the first round, if start-up takes long. Its arrivals say nothing about the usual deadline and do
         not enter the straggle probabilities.
@@ -125,6 +129,7 @@ class GradientCoding(Strategy):
         shard_examples: Sequence[int] | None = None,
         reliability: ReliabilityPosterior | None = None,
         reassignment_gain: float = 0.2,
+        fetch_seconds: float | None = None,
         first_deadline: float | None = None,
         timing: Timing | None = None,
         coherence: CoherenceEstimate | None = None,
@@ -153,6 +158,7 @@ class GradientCoding(Strategy):
             sums=sums,
             deadline=self.deadline,
             reassignment_gain=reassignment_gain,
+            fetch_seconds=fetch_seconds,
             timing=timing,
             constraints=constraints,
         )
@@ -210,6 +216,7 @@ class GradientCoding(Strategy):
         evaluate_fn: Callable[[int, ArrayRecord], MetricRecord | None] | None = None,
     ) -> Result:
         """Run Flower's training loop with this strategy's deadline for training; `timeout` limits evaluation only."""
+        self.planning = replace(self.planning, rounds=self.state.rounds + num_rounds)
         self._grid = DeadlineGrid(
             grid, lambda: self._open.deadline if self._open else self.deadline.initial, self._settled
         )

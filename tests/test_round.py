@@ -144,6 +144,34 @@ def test_work_lists_stay_where_they_are_when_a_client_leaves_or_joins() -> None:
     assert 7 in more.node_ids
 
 
+@pytest.mark.parametrize(("fetch_seconds", "rounds", "moves"), [(0.0, 500, True), (1e6, 500, False), (0.0, 3, False)])
+def test_shards_move_only_if_that_pays_over_the_rounds_left(fetch_seconds: float, rounds: int, moves: bool) -> None:
+    """A fleet whose fast clients are not those that the lists were made for."""
+    tables = [
+        {"model": "log-normal", "clients": 6, "sigma": 0.5, "median": median}
+        for median in ([1.0] * 3 + [2.0] * 3, [2.0] * 3 + [1.0] * 3)
+    ]
+    fleets = [build_fleet(table, seed=1) for table in tables]
+    plannings = [
+        Planning(
+            load=2,
+            decoder=OptimalUnbiasedDecoder(),
+            schedule="work-list",
+            deadline=FixedDeadline(12.0),
+            timing=fleet,
+            fetch_seconds=fetch_seconds,
+            rounds=rounds,
+        )
+        for fleet in fleets
+    ]
+    nodes = (1, 2, 3, 4, 5, 6)
+    first = plan_round(RoundState(np.ones(36)), nodes, plannings[0])
+    again = plan_round(RoundState(np.ones(36), plan=first, rounds=3), nodes, plannings[1])
+    assert first.assignment is not None
+    assert again.assignment is not None
+    assert (again.assignment.shards_moved(first.assignment) > 0) == moves
+
+
 def test_silence_until_an_early_end_says_only_that_the_list_was_not_finished() -> None:
     planning = Planning(load=2, decoder=OptimalUnbiasedDecoder(), schedule="work-list", deadline=FixedDeadline(10.0))
     state = RoundState(np.ones(6), STATE.reliability)

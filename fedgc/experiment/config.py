@@ -57,6 +57,7 @@ class GradientCodingConfig(_Section):
     sums: Literal["shard", "share", "whole"] = "shard"
     early_end: Annotated[bool, Field(strict=True)] = True
     decoder: str = "optimal-unbiased"
+    memory: Annotated[bool, Field(strict=True)] = False
 
 
 StrategyConfig = Annotated[FedAvgConfig | GradientCodingConfig, Field(discriminator="kind")]

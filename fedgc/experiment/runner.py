@@ -150,6 +150,7 @@ def _build_strategy(
         schedule=choice.schedule,
         sums=choice.sums,
         early_end=choice.early_end,
+        memory=choice.memory,
         decoder=choice.decoder,
         shard_examples=task.shard_examples,
         seed=seed,

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from fedgc.assignment import AssignmentConstraints
 from fedgc.deadline import DeadlineRule, Timing
 from fedgc.decoders import Decoder
-from fedgc.validation import check_integer, one_of
+from fedgc.validation import check_integer, check_vector, one_of
 
 #: Deadlines and blocks are thought over after each of the first rounds, and then every so many rounds: what is known of
 #: the clients changes slowly by then, and thinking it over takes a second for large fleets.
@@ -41,6 +41,12 @@ class Planning:
         shards, unless new ones cut the predicted residual error by more than this fraction; 1 keeps them for ever.
     constraints : AssignmentConstraints, optional
         Limits of the clients, in ascending order of their node ids; for work lists.
+    fetch_seconds : float, optional
+        Seconds in which a client fetches one shard; all fetch at once. For work lists: shards then move only if that
+        pays for itself over the rounds that are left, in place of `reassignment_gain`. When nodes come and go and it is
+        not given, a shard is taken to be fetched as fast as it is computed.
+    rounds : int
+        Rounds that the run is planned to take.
     timing : Timing, optional
         What is known of the clients, in ascending order of their node ids, in place of what is learnt: a fleet, for
         simulations. Blocks of the full schedule then are sized by speed.
@@ -58,6 +64,8 @@ class Planning:
     deadline: DeadlineRule | None = None
     reassignment_gain: float = 0.2
     constraints: AssignmentConstraints | None = None
+    fetch_seconds: float | None = None
+    rounds: int = 100
     timing: Timing | None = None
 
     def __post_init__(self) -> None:
@@ -71,6 +79,9 @@ class Planning:
             raise ValueError(f"deadline must be a DeadlineRule; got {self.deadline!r}")
         if self.schedule == "work-list" and self.deadline is None:
             raise ValueError("deadline must be given for schedule 'work-list'; got None")
+        if self.fetch_seconds is not None:
+            check_vector("fetch_seconds", [self.fetch_seconds], length=1, low=0.0)
+        check_integer("rounds", self.rounds, low=0)
         gain = self.reassignment_gain
         if not isinstance(gain, (int, float)) or not 0.0 <= float(gain) <= 1.0:
             raise ValueError(f"reassignment_gain must lie in [0, 1]; got {gain!r}")

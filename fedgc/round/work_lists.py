@@ -25,9 +25,6 @@ from fedgc.round.sizes import shard_gram
 from fedgc.round.state import RoundPlan, RoundState
 from fedgc.round.timing import LearntTiming
 
-#: Rounds over which moving a shard has to pay.
-_ROUNDS_LEFT = 100
-
 
 def plan_work_lists(state: RoundState, nodes: tuple[int, ...], copies: int, planning: Planning) -> RoundPlan:
     """Return a plan of work lists, see :func:`fedgc.round.plan_round`."""
@@ -47,6 +44,9 @@ def plan_work_lists(state: RoundState, nodes: tuple[int, ...], copies: int, plan
     def new_assignment(seconds: float) -> Assignment:
         reach = timing.reach(seconds, longest)
         found = assign(reach, n_shards, holders=copies, schedule="work-list", constraints=planning.constraints, rng=0)
+        return with_everyone(found, reach)
+
+    def with_everyone(found: Assignment, reach: NDArray[np.float64]) -> Assignment:
         # Without redundancy a client that is left out has to stay out, or there would be some; but a run that learns
         # must go on asking everyone.
         alone = copies == 1 and planning.timing is not None
@@ -55,11 +55,16 @@ def plan_work_lists(state: RoundState, nodes: tuple[int, ...], copies: int, plan
     assignment = last.assignment if last is not None else _carried_over(state, nodes, copies, planning, timing)
     if assignment is None or assignment.schedule != "work-list":
         assignment = new_assignment(deadline)
-    elif time_to_reconsider(state.rounds):
+    elif time_to_reconsider(state.rounds) and planning.fetch_seconds is None:
         better = new_assignment(deadline)
         now = residual_error(assignment, timing.reach(deadline, longest))
         if better.residual_error < (1.0 - planning.reassignment_gain) * now:
             assignment = better
+    elif time_to_reconsider(state.rounds):
+        reach = timing.reach(deadline, longest)
+        rounds_left = max(planning.rounds - state.rounds, 0)
+        moved = _moved(assignment, reach, planning, holders=copies, deadline=deadline, rounds_left=rounds_left)
+        assignment = with_everyone(moved, reach)
     code, active = assignment.code(segments=planning.sums)
     gram = shard_gram(state.coherence, state.shard_examples, code)
 
@@ -82,8 +87,7 @@ def _carried_over(
 ) -> Assignment | None:
     """Return the last assignment for changed nodes: shards of those who left go to others, the rest mostly stay.
 
-    A shard is taken to be fetched as fast as it is computed, by all clients at once. With constraints, which are stated
-    for given nodes, everything is assigned anew.
+    With constraints, which are stated for given nodes, everything is assigned anew.
     """
     old = state.plan
     if old is None or old.assignment is None or old.deadline is None or planning.constraints is not None:
@@ -97,19 +101,44 @@ def _carried_over(
     reach = np.zeros((len(everyone), longest + 1))
     reach[:, 0] = 1.0
     reach[here] = timing.reach(old.deadline, longest)
+    former = for_clients(old.assignment, [place.get(node, -1) for node in everyone])
     try:
-        changed = reassign(
-            for_clients(old.assignment, [place.get(node, -1) for node in everyone]),
+        changed = _moved(
+            former,
             reach,
+            planning,
             holders=(1, copies + 1),
-            round_seconds=old.deadline,
-            rounds_left=_ROUNDS_LEFT,
-            seconds_per_shard=old.deadline / n_shards,
+            deadline=old.deadline,
+            rounds_left=max(planning.rounds - state.rounds, 0),
             alive=here,
         )
     except InfeasibleAssignmentError:
         return None
     return with_backups(for_clients(changed, np.flatnonzero(here)), reach[here])
+
+
+def _moved(
+    assignment: Assignment,
+    reach: NDArray[np.float64],
+    planning: Planning,
+    *,
+    holders: int | tuple[int, int],
+    deadline: float,
+    rounds_left: int,
+    alive: NDArray[np.bool_] | None = None,
+) -> Assignment:
+    """Return the assignment with those shards moved for which it pays; all clients fetch at once."""
+    fetch = planning.fetch_seconds
+    return reassign(
+        assignment,
+        reach,
+        holders=holders,
+        round_seconds=deadline,
+        rounds_left=rounds_left,
+        seconds_per_shard=deadline / assignment.n_shards if fetch is None else fetch / reach.shape[0],
+        alive=alive,
+        constraints=planning.constraints,
+    )
 
 
 @dataclass(frozen=True, eq=False)
