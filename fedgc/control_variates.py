@@ -13,6 +13,9 @@ from scipy.sparse.csgraph import connected_components
 from fedgc.codes import Code
 from fedgc.encoding import Arrays, Update, add_scaled, zero_update
 
+#: Rows of an encoding matrix.
+Rows = sparse.csr_array[np.float64] | NDArray[np.float64]
+
 #: Rounding of a projection, where coefficients are about one.
 _ROUNDING = 1e-12
 
@@ -88,10 +91,10 @@ class UpdateMemory:
                 add_scaled(moved.setdefault(int(new), zero_update(known)), float(part), known)
         return UpdateMemory(unit_of_shard, moved)
 
-    def of_units(self, matrix: ArrayLike) -> sparse.csr_array[np.float64]:
+    def of_units(self, matrix: Rows) -> sparse.csr_array[np.float64]:
         """Return rows over shards, which weigh all shards of a unit alike, as rows over units, (n_rows, n_units)."""
         first = np.unique(self.unit_of_shard, return_index=True)[1]
-        return sparse.csr_array(sparse.csc_array(matrix)[:, first])
+        return sparse.csr_array(sparse.csr_array(matrix)[:, first])
 
     def sum_of(self, shards: NDArray[np.intp], coefficients: NDArray[np.float64], arrays: Arrays) -> Update:
         """Return ``(A H)_i``, what a row of the encoding matrix would bring if nothing had changed."""
@@ -120,12 +123,12 @@ class UpdateMemory:
                 add_scaled(total, 1.0 - float(of_unit[unit]), update)
         return total
 
-    def refresh(self, rows: ArrayLike, sums: Sequence[Arrays], energy: ArrayLike | None = None) -> UpdateMemory:
+    def refresh(self, rows: Rows, sums: Sequence[Arrays], energy: ArrayLike | None = None) -> UpdateMemory:
         """Return the memory after sums have come: the smallest change that agrees with them.
 
         Parameters
         ----------
-        rows : array_like or sparse array, shape (n_rows, n_shards)
+        rows : sparse array or ndarray, shape (n_rows, n_shards)
             The rows of the encoding matrix that came; a row weighs all shards of a unit alike.
         sums : list of (mapping of str to ndarray)
             What came, a sum per row. Rows that repeat each other count with their mean.
@@ -146,7 +149,9 @@ class UpdateMemory:
         if alone.all():
             for unit in np.unique(matrix.indices).tolist():
                 own = np.flatnonzero(matrix.indices == unit)
-                updates[unit] = _combined(matrix.data[own] / np.sum(matrix.data[own] ** 2), [sums[row] for row in own])
+                updates[unit] = _combined(
+                    matrix.data[own] / np.sum(matrix.data[own] ** 2), [sums[row] for row in own.tolist()]
+                )
             return UpdateMemory(self.unit_of_shard, updates)
         weight = np.bincount(self.unit_of_shard, None if energy is None else np.asarray(energy, dtype=np.float64))
         _, part_of = connected_components(matrix @ matrix.T, directed=False)
@@ -161,7 +166,7 @@ class UpdateMemory:
             keep = np.eye(units.size) - gain @ a
             keep[np.abs(keep) < _ROUNDING] = 0.0
             known = [place for place, unit in enumerate(units.tolist()) if unit in self.updates]
-            parts = [sums[row] for row in own] + [self.updates[int(units[place])] for place in known]
+            parts = [sums[row] for row in own.tolist()] + [self.updates[int(units[place])] for place in known]
             for place, unit in enumerate(units.tolist()):
                 updates[unit] = _combined(np.concatenate([gain[place], keep[place, known]]), parts)
         return UpdateMemory(self.unit_of_shard, updates)

@@ -9,7 +9,7 @@ from fedgc.strategies.open_round import OpenRound
 from flwr.app import Message
 
 from fedgc.deadline import Collected
-from fedgc.round import LateReplies
+from fedgc.round import CodedUpdate, LateReplies
 
 
 @dataclass(frozen=True, eq=False)
@@ -56,7 +56,8 @@ class PastRound:
         listened = {
             client: min(now - start, self.round.messages[client].metadata.ttl) for client in self.silent.values()
         }
-        replies, rejected = {}, {}
+        replies: dict[int, CodedUpdate] = {}
+        rejected: dict[int, str] = {}
         for message, instant in late:
             client = self.silent.get(message.metadata.reply_to_message_id)
             if client is None:
