@@ -21,6 +21,7 @@ from fedgc.decoders import (
     StreamingSum,
     SumDecoder,
 )
+from fedgc.decoders.optimal_base import predicted_residual_error
 from fedgc.errors import NoUnbiasedDecoderError
 from fedgc.gram import GramModel
 from tests.enumeration import exact_moments, joint_sets
@@ -287,3 +288,42 @@ def test_shards_recovered_singly_are_decoded_without_elimination_and_just_as_exa
         assert OptimalUnbiasedDecoder().calibrate(small, chances, energies).residual_error == pytest.approx(
             least, rel=1e-6
         )
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_incoherent_shards_are_exact_however_many_states_they_have(seed: int) -> None:
+    """Nothing needs to be listed or drawn: a shard's weight is one over its probability to arrive, rare as it may be."""
+    rng = np.random.default_rng([23, seed])
+    lists, chances = [rng.permutation(9) for _ in range(5)], [rng.dirichlet(np.full(10, 0.3)) for _ in range(5)]
+    code = WorkLists([[[int(shard)] for shard in order] for order in lists], 9)
+    arrivals = ProgressArrivals(code, chances)
+    gram = GramModel(rng.uniform(0.2, 2, 9), np.zeros(9))
+    calibrated = OptimalUnbiasedDecoder(most_states=10).calibrate(code, arrivals, gram)
+    assert calibrated.status is CalibrationStatus.EXACT
+    missed = np.ones(9)
+    for order, chance in zip(lists, chances, strict=True):
+        missed[order] *= np.cumsum(chance)[:-1]
+    error = float(gram.incoherent @ (missed / (1.0 - missed))) / gram.incoherent.sum()
+    assert calibrated.residual_error == pytest.approx(error, rel=1e-12)
+    everything = np.ones(code.n_rows, dtype=bool)
+    np.testing.assert_allclose(calibrated.decode(everything).coverage, 1.0 / (1.0 - missed), rtol=1e-12)
+
+
+def test_a_shard_too_rare_to_be_drawn_is_still_weighed() -> None:
+    """One in a hundred thousand rounds brings shard 5; no draw shows it, and its probability is known all the same."""
+    orders = [[0, 1, 2, 3, 4, 5], [4, 3, 2, 1, 0, 5]]
+    code = WorkLists([[[shard] for shard in order] for order in orders], 6)
+    chance = np.array([0.3, 0.1, 0.1, 0.1, 0.2, 0.2 - 5e-6, 5e-6])
+    arrivals = ProgressArrivals(code, [chance, chance])
+    gram = GramModel(np.ones(6), np.full(6, 0.05))
+    exact = OptimalUnbiasedDecoder().calibrate(code, arrivals, gram)
+    drawn = OptimalUnbiasedDecoder(most_states=2, draws=4000).calibrate(code, arrivals, gram)
+    assert exact.status is CalibrationStatus.EXACT
+    assert drawn.status is CalibrationStatus.ESTIMATED
+    assert drawn.residual_error == pytest.approx(exact.residual_error, rel=0.02)
+
+
+def test_what_cannot_be_solved_for_is_not_said_to_be_without_error() -> None:
+    gram = GramModel([1.0, 2.0], [0.0, 0.5])
+    assert predicted_residual_error(gram, np.zeros(2), np.inf) == (np.inf, np.inf)
+    assert predicted_residual_error(gram, np.zeros(2), 1e-16)[0] == 0.0

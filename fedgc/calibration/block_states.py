@@ -10,23 +10,16 @@ from scipy import sparse
 from scipy.sparse.csgraph import connected_components
 
 from fedgc.arrivals import ArrivalModel
+from fedgc.calibration.listing import Outcomes, list_single_states, list_states, marginal_probabilities
 from fedgc.calibration.projection import row_space
 from fedgc.codes import Code
 from fedgc.errors import NoUnbiasedDecoderError
 from fedgc.gram import GramModel
 
 Array = NDArray[np.float64]
-#: The outcomes of a part and their probabilities.
-Outcomes = tuple[NDArray[np.bool_], Array]
 
 #: Up to this many states a block's states are all listed; beyond they are drawn.
 MOST_STATES = 2**16
-
-#: Combinations of outcomes that are merged at once, per state that is allowed in the end.
-_MERGED_AT_ONCE = 8
-
-#: Sets of so many super-shards fit into an integer.
-_BITS = 62
 
 #: States rarer than this, relative to anything arriving at all, are left out: the numbers would underflow.
 _RAREST = 1e-40
@@ -63,6 +56,9 @@ class Block:
         Reduced basis of the directions that some state reaches; the identity unless some are never reached.
     pivots : ndarray of int, shape (rank,)
         Its pivot super-shards.
+    marginal : (ndarray, ndarray) of shapes (m,), or None
+        If `single`, the probabilities that each super-shard arrives and that it does not: exact even where the states
+        are drawn.
     """
 
     super_shard: NDArray[np.intp]
@@ -78,6 +74,7 @@ class Block:
     coherent: Array
     basis: Array
     pivots: NDArray[np.intp]
+    marginal: tuple[Array, Array] | None = None
 
     @property
     def shape(self) -> tuple[int, int, int, int]:
@@ -137,7 +134,7 @@ def find_blocks(
             raise NoUnbiasedDecoderError(f"every shard must be held by a client; got none for shard {int(shards[0])}")
         members = [(parts[index].outcomes, parts[index].probability) for index in own_parts]
         rows = np.concatenate([parts[index].rows for index in own_parts])
-        blocks.append(_block(shards, rows, matrix[rows][:, shards].toarray(), members, gram, limits=limits, rng=rng))
+        blocks += _blocks(shards, rows, matrix[rows][:, shards].toarray(), members, gram, limits=limits, rng=rng)
     return blocks
 
 
@@ -147,73 +144,13 @@ def _grouped(label: NDArray[np.intp], n_labels: int) -> list[NDArray[np.intp]]:
     return np.split(order, ends[:-1])
 
 
-def _states(
-    parts: list[Outcomes], limits: tuple[int, int], rng: np.random.Generator
-) -> tuple[NDArray[np.bool_], Array, bool]:
-    """Return the possible combinations of the parts' outcomes, or random ones if there are too many."""
-    total = 1
-    for _, probability in parts:
-        total *= probability.size
-    most_states, draws = limits
-    if total > most_states:
-        return (*_drawn(parts, draws, rng), True)
-    number = np.arange(total)
-    columns, weight = [], np.ones(total)
-    for outcomes, probability in parts:
-        number, pick = np.divmod(number, probability.size)
-        columns.append(outcomes[pick])
-        weight *= probability[pick]
-    return np.concatenate(columns, axis=1), weight, False
-
-
-def _drawn(parts: list[Outcomes], draws: int, rng: np.random.Generator) -> tuple[NDArray[np.bool_], Array]:
-    picks = [rng.choice(p.size, size=draws, p=p / p.sum()) for _, p in parts]
-    states = np.concatenate([outcomes[pick] for (outcomes, _), pick in zip(parts, picks, strict=True)], axis=1)
-    return states, np.full(draws, 1.0 / draws)
-
-
-def _single_states(
-    parts: list[Outcomes], reach: list[NDArray[np.bool_]], limits: tuple[int, int], rng: np.random.Generator
-) -> tuple[NDArray[np.bool_], Array, bool]:
-    """Return the sets of super-shards that may arrive; `reach` tells which super-shard each of a part's rows is.
-
-    Many combinations of outcomes make the same set: they are merged part by part, so that the sets stay few where the
-    combinations would be millions.
-    """
-    most_states, draws = limits
-    m = reach[0].shape[1]
-    states, weight = np.zeros((1, m), dtype=np.bool_), np.ones(1)
-    for (outcomes, probability), rows in zip(parts, reach, strict=True):
-        sets = outcomes @ rows
-        if states.shape[0] * sets.shape[0] > _MERGED_AT_ONCE * most_states:
-            break
-        union = (states[:, None, :] | sets[None, :, :]).reshape(-1, m)
-        states, weight = _merged(union, np.outer(weight, probability).ravel())
-    else:
-        if states.shape[0] <= most_states:
-            return states, weight, False
-    drawn, share = _drawn(parts, draws, rng)
-    return (*_merged(drawn @ np.concatenate(reach), share), True)
-
-
-def _merged(states: NDArray[np.bool_], weight: Array) -> tuple[NDArray[np.bool_], Array]:
-    m = states.shape[1]
-    if m <= _BITS:  # an integer sorts many times faster than a string of bytes
-        key = states @ (np.int64(1) << np.arange(m, dtype=np.int64))
-    else:
-        packed = np.ascontiguousarray(np.packbits(states, axis=1))
-        key = packed.view(np.dtype((np.void, packed.shape[1]))).ravel()
-    _, first, inverse = np.unique(key, return_index=True, return_inverse=True)
-    return states[first], np.bincount(inverse.ravel(), weight, first.size).astype(np.float64)
-
-
 def _super_shards(coefficients: Array, possible: NDArray[np.bool_]) -> tuple[Array, NDArray[np.intp]]:
     """Return the rows over super-shards, zero where they cannot arrive, and the super-shard of each shard."""
     merged, super_shard = np.unique(coefficients * possible[:, None], axis=1, return_inverse=True)
     return merged, super_shard.reshape(-1)
 
 
-def _block(
+def _blocks(
     shards: NDArray[np.intp],
     rows: NDArray[np.intp],
     coefficients: Array,
@@ -222,17 +159,26 @@ def _block(
     *,
     limits: tuple[int, int],
     rng: np.random.Generator,
-) -> Block:
+) -> list[Block]:
+    """Return one block, or one per super-shard where what arrives of one has no bearing on the others.
+
+    That is so if every row is one super-shard and nothing is coherent: a super-shard's weight is then one over its
+    probability to arrive, however its arrival depends on that of others, and their joint states need not be listed.
+    """
     parts = [(outcomes[probability > 0], probability[probability > 0]) for outcomes, probability in parts]
     possible = np.concatenate([outcomes.any(axis=0) for outcomes, _ in parts])
     merged, super_shard = _super_shards(coefficients, possible)
     single = bool(((merged[possible] != 0.0).sum(axis=1) == 1).all() and (merged[possible].max(axis=1) == 1.0).all())
+    marginal = None
     if single:
         ends = np.cumsum([outcomes.shape[1] for outcomes, _ in parts])
         reach = np.split(merged != 0.0, ends[:-1])
-        states, probability, drawn = _single_states(parts, reach, limits, rng)
+        marginal = marginal_probabilities(parts, reach)
+        if (gram.coherent[shards] == 0.0).all() and merged.any(axis=0).all() and (marginal[0] > _RAREST).all():
+            return _apart(shards, rows, merged, super_shard, marginal=marginal, gram=gram)
+        states, probability, drawn = list_single_states(parts, reach, limits, rng)
     else:
-        states, probability, drawn = _states(parts, limits, rng)
+        states, probability, drawn = list_states(parts, limits, rng)
     rare = probability < _RAREST * probability[np.any(states, axis=1)].sum()
     left_out = float(probability[rare].sum())
     states, probability = states[~rare], probability[~rare]
@@ -248,18 +194,54 @@ def _block(
         raise NoUnbiasedDecoderError(
             f"every shard must be recoverable from some arrivals; got none for shard {', '.join(map(str, lost[:5]))}"
         )
-    return Block(
-        super_shard=super_shard,
-        shards=shards,
-        rows=rows,
-        coefficients=merged,
-        single=single,
-        states=states,
-        probability=probability,
-        drawn=drawn,
-        left_out=left_out,
-        energy=energy,
-        coherent=np.bincount(super_shard, gram.coherent[shards], m).astype(np.float64),
-        basis=reduced[pivot],
-        pivots=np.flatnonzero(pivot),
-    )
+    return [
+        Block(
+            super_shard=super_shard,
+            shards=shards,
+            rows=rows,
+            coefficients=merged,
+            single=single,
+            states=states,
+            probability=probability,
+            drawn=drawn,
+            left_out=left_out,
+            energy=energy,
+            coherent=np.bincount(super_shard, gram.coherent[shards], m).astype(np.float64),
+            basis=reduced[pivot],
+            pivots=np.flatnonzero(pivot),
+            marginal=marginal,
+        )
+    ]
+
+
+def _apart(
+    shards: NDArray[np.intp],
+    rows: NDArray[np.intp],
+    merged: Array,
+    super_shard: NDArray[np.intp],
+    *,
+    marginal: tuple[Array, Array],
+    gram: GramModel,
+) -> list[Block]:
+    """Return a block of two states for every super-shard."""
+    blocks = []
+    for index, probability in enumerate(np.stack(marginal, axis=1)):
+        own, held = shards[super_shard == index], rows[merged[:, index] != 0.0]
+        blocks.append(
+            Block(
+                super_shard=np.zeros(own.size, dtype=np.intp),
+                shards=own,
+                rows=held,
+                coefficients=np.ones((held.size, 1)),
+                single=True,
+                states=np.array([[True], [False]]),
+                probability=probability,
+                drawn=False,
+                left_out=0.0,
+                energy=gram.incoherent[own].sum(keepdims=True),
+                coherent=np.zeros(1),
+                basis=np.ones((1, 1)),
+                pivots=np.zeros(1, dtype=np.intp),
+            )
+        )
+    return blocks

@@ -214,6 +214,10 @@ def _group(members: NDArray[np.intp], blocks: list[Block]) -> _Group:
         lost += np.einsum("ns,nsij->ni", probability[:, part], there.off)
         pieces.append((there.z, there.missed, there.x))
     z, missed, x = (np.concatenate(piece, axis=1) for piece in zip(*pieces, strict=True))
+    for place, block in enumerate(blocks):
+        if block.drawn and block.marginal is not None:
+            # What is known exactly is not left to the draws, which may miss a rarely done shard altogether.
+            mean_onto[place, range(m), range(m)], lost[place] = block.marginal
     at_pivots = np.take_along_axis(mean_onto, pivots[:, :, None], axis=1)
     return _Group(
         members=members,

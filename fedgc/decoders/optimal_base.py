@@ -58,6 +58,8 @@ def predicted_residual_error(gram: GramModel, excess: Vector, rounding: float) -
 
     A bias of beta moves it by ``t' G beta / 1' G 1``, since ``G E[Q]`` is symmetric.
     """
+    if not np.isfinite(rounding):
+        return np.inf, np.inf
     ones = np.ones(excess.size)
     whole = gram.inner(ones, ones)
     target = 1.0 + excess
