@@ -292,7 +292,7 @@ def test_shards_recovered_singly_are_decoded_without_elimination_and_just_as_exa
 
 @pytest.mark.parametrize("seed", range(3))
 def test_incoherent_shards_are_exact_however_many_states_they_have(seed: int) -> None:
-    """Nothing needs to be listed or drawn: a shard's weight is one over its probability to arrive, rare as it may be."""
+    """Nothing is listed or drawn: a shard's weight is one over its probability to arrive, rare as it may be."""
     rng = np.random.default_rng([23, seed])
     lists, chances = [rng.permutation(9) for _ in range(5)], [rng.dirichlet(np.full(10, 0.3)) for _ in range(5)]
     code = WorkLists([[[int(shard)] for shard in order] for order in lists], 9)
