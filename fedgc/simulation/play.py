@@ -1,0 +1,242 @@
+"""Play rounds without messages: the draws of the runtime, its deadlines and its decoding, and nothing else."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fedgc.codes import Code, WorkLists
+from fedgc.decoders import CalibratedDecoder
+from fedgc.fleets import Fleet
+from fedgc.validation import check_indices, check_integer, check_positive
+
+Vector = NDArray[np.float64]
+
+#: As in :mod:`fedgc.simulation.work`: rounding of a product of two times must not cost the last shard.
+_ROUNDING = 1e-9
+
+
+@dataclass(frozen=True, eq=False)
+class PlayedRounds:
+    """What came of each round.
+
+    Attributes
+    ----------
+    coverage : ndarray, shape (n_rounds, n_shards)
+        How often each shard's update counts in the decoded one.
+    seconds : ndarray, shape (n_rounds,)
+        Seconds from sending to decoding.
+    arrived : ndarray of bool, shape (n_rounds, n_rows)
+        The coded updates that came, by row of the encoding matrix.
+    end : float
+        Virtual seconds at which the last round ended.
+    """
+
+    coverage: Vector
+    seconds: Vector
+    arrived: NDArray[np.bool_]
+    end: float
+
+
+class RoundDraws:
+    """The draws of all clients of a fleet, round by round, for one run after another.
+
+    Parameters
+    ----------
+    fleet : Fleet
+        The clients.
+
+    Notes
+    -----
+    Draws are keyed by client and round, so every run on a fleet meets the same ones. They are kept, unless clients come
+    and go in virtual time: then they depend on the instant at which the round begins.
+    """
+
+    def __init__(self, fleet: Fleet) -> None:
+        self.fleet = fleet
+        own = fleet.parameters
+        in_site = (own["site"] >= 0) & (own["outage_fraction"] > 0)
+        self._in_time = bool(np.isfinite(own["session_on"]).any() or in_site.any())
+        self._kept: dict[int, Vector] = {}
+
+    def of_round(self, server_round: int, now: float) -> Vector:
+        """Return fixed seconds, seconds per shard and seconds until leaving of each client, (3, n_clients)."""
+        drawn = self._kept.get(server_round)
+        if drawn is None:
+            fleet = self.fleet
+            drawn = np.array([fleet.draw(client, server_round, now=now) for client in range(fleet.n_clients)]).T
+            if not self._in_time:
+                self._kept[server_round] = drawn
+        return drawn
+
+
+class _Replies(NamedTuple):
+    """What the clients of a round would send if it lasted for ever.
+
+    `instant` is when each client's answer comes, or the network's word that it has gone; `answered` tells which. `done`
+    is how many shards of its list are in it, or how many whole updates: one.
+    """
+
+    instant: Vector
+    answered: NDArray[np.bool_]
+    done: NDArray[np.intp]
+
+
+def play_rounds(
+    draws: RoundDraws,
+    decoder: CalibratedDecoder,
+    deadline: float,
+    n_rounds: int,
+    *,
+    clients: NDArray[np.intp] | None = None,
+    unit: float = 1.0,
+    early_end: bool = True,
+    first_round: int = 1,
+    start: float = 0.0,
+) -> PlayedRounds:
+    """Play rounds of one plan on a fleet, as the virtual-time runtime would with the same plan in every round.
+
+    Parameters
+    ----------
+    draws : RoundDraws
+        The fleet's draws, to be shared by the runs that are compared.
+    decoder : CalibratedDecoder
+        The decoder, ready for the plan's code. Work lists count as far as they are done, whole updates if all is done.
+    deadline : float
+        Seconds from sending to decoding.
+    n_rounds : int
+        Number of rounds.
+    clients : ndarray of int, shape (code.n_clients,), optional
+        Which of the fleet's clients the code's are; by default all, in order. Others are not asked.
+    unit : float
+        Shards that one column of the code stands for, for codes without work lists.
+    early_end : bool
+        Whether a round ends before its deadline once the decoder is settled.
+    first_round : int
+        Number of the first round, which keys the draws.
+    start : float
+        Virtual seconds at which it begins; sessions and outages depend on it.
+
+    Raises
+    ------
+    ValueError
+        If a number is out of range, or `clients` does not fit the code.
+
+    Notes
+    -----
+    A round ends when the decoder is settled, when every client has answered or is known to have gone, or at the
+    deadline; the next one begins at that instant. What was unfinished is dropped, as on a grid without a backlog. That
+    the rounds are those of :class:`fedgc.strategies.GradientCoding` on :func:`fedgc.simulation.run_virtual`, to the
+    last digits, is asserted in tests/test_plan_check.py; this takes a hundredth of the time. The plan is not made
+    anew when clients leave for good: they are asked on in vain.
+
+    Whether a decoder is settled is asked of few sets of arrivals only, since with more arrivals it stays settled.
+
+    Examples
+    --------
+    >>> from fedgc.codes import FractionalRepetition
+    >>> from fedgc.decoders import OptimalUnbiasedDecoder
+    >>> from fedgc.fleets import LogNormalFleet
+    >>> from fedgc.gram import GramModel
+    >>> fleet = LogNormalFleet(3, seed=1, sigma=0.0, median=[1.0, 2.0, 9.0])
+    >>> code = FractionalRepetition([0, 1, 0], [0, 1])
+    >>> decoder = OptimalUnbiasedDecoder().calibrate(code, [0.0, 0.0, 0.5], GramModel.uniform(2, 0.0))
+    >>> played = play_rounds(RoundDraws(fleet), decoder, 3.0, 2)
+    >>> played.seconds.tolist(), played.coverage.tolist(), played.end
+    ([2.0, 2.0], [[1.0, 1.0], [1.0, 1.0]], 4.0)
+    """
+    fleet, code = draws.fleet, decoder.code
+    check_positive("deadline", deadline)
+    check_positive("unit", unit)
+    check_integer("n_rounds", n_rounds, low=1)
+    check_integer("first_round", first_round, low=0)
+    asked = np.arange(code.n_clients) if clients is None else check_indices("clients", clients)
+    if asked.shape != (code.n_clients,) or asked.min() < 0 or asked.max() >= fleet.n_clients:
+        raise ValueError(
+            f"clients must be {code.n_clients} indices from 0 to {fleet.n_clients - 1}; got {asked.tolist()}"
+        )
+    if isinstance(code, WorkLists) and unit != 1.0:
+        raise ValueError(f"unit must be 1 for work lists; got {unit}")
+    sent = _rows_after(code)
+    work = np.array([code.shards_of(client).size for client in range(code.n_clients)], dtype=np.float64) * unit
+    idle_seconds = fleet.parameters["overhead"][asked]
+    arrived = np.zeros((n_rounds, code.n_rows), dtype=np.bool_)
+    coverage, seconds = np.zeros((n_rounds, code.n_shards)), np.zeros(n_rounds)
+    decoded: dict[bytes, Vector] = {}
+    now = float(start)
+    for number in range(n_rounds):
+        fixed, per_shard, leaves_after = draws.of_round(first_round + number, now)[:, asked]
+        # A message without work, to a client whose coefficients are all zero, takes the overhead only.
+        fixed = np.where(work > 0.0, fixed, idle_seconds)
+        limit = deadline if isinstance(code, WorkLists) else None
+        replies = _replies(fixed, per_shard, leaves_after, work, limit, now=now, loss_detection=fleet.loss_detection)
+        came, end = _until_end(replies, decoder, sent, now + deadline, early_end)
+        key = np.packbits(came).tobytes()
+        if key not in decoded:
+            decoded[key] = decoder.decode(came).coverage
+        arrived[number], coverage[number], seconds[number] = came, decoded[key], end - now
+        now = end
+    return PlayedRounds(coverage, seconds, arrived, now)
+
+
+def _replies(
+    fixed: Vector,
+    per_shard: Vector,
+    leaves_after: Vector,
+    work: Vector,
+    limit: float | None,
+    *,
+    now: float,
+    loss_detection: float,
+) -> _Replies:
+    """Return when each client replies and with how much; `limit` is the deadline if work lists are partly done.
+
+    See :func:`fedgc.simulation.work.answer_time`, whose arithmetic this is, for all clients at once.
+    """
+    seconds, done = fixed + work * per_shard, np.ones_like(work)
+    if limit is not None:
+        late = seconds > limit
+        spare = np.maximum(0.0, limit - fixed)
+        with np.errstate(divide="ignore", invalid="ignore"):
+            possible = np.where(per_shard > 0.0, np.floor(spare / per_shard + _ROUNDING), 0.0)
+        done = np.where(late, np.minimum(work, possible), work)
+        seconds = np.where(late, np.maximum(limit, fixed), seconds)
+    answered = (leaves_after > 0.0) & (seconds <= leaves_after) & np.isfinite(seconds)
+    return _Replies(now + np.where(answered, seconds, loss_detection), answered, done.astype(np.intp))
+
+
+def _until_end(
+    replies: _Replies, decoder: CalibratedDecoder, sent: list[list[NDArray[np.intp]]], until: float, early_end: bool
+) -> tuple[NDArray[np.bool_], float]:
+    """Return the rows that have come when the round ends, and the instant of its end."""
+
+    def rows_by(instant: float) -> NDArray[np.bool_]:
+        came = np.zeros(decoder.code.n_rows, dtype=np.bool_)
+        here = np.flatnonzero(replies.answered & (replies.instant <= instant))
+        if here.size:
+            came[np.concatenate([sent[client][replies.done[client]] for client in here])] = True
+        return came
+
+    instants = np.unique(replies.instant[replies.instant <= until])
+    end = float(instants[-1]) if (replies.instant <= until).all() else until
+    came = rows_by(until)
+    if not (early_end and decoder.ends_early and instants.size and decoder.settled(came)):
+        return came, end
+    low, high = 0, instants.size - 1
+    while low < high:
+        middle = (low + high) // 2
+        low, high = (low, middle) if decoder.settled(rows_by(float(instants[middle]))) else (middle + 1, high)
+    return rows_by(float(instants[low])), float(instants[low])
+
+
+def _rows_after(code: Code) -> list[list[NDArray[np.intp]]]:
+    """Return the rows that each client sends with so many shards of its list done, or whole updates."""
+    if not isinstance(code, WorkLists):
+        return [[np.zeros(0, dtype=np.intp), np.array([client])] for client in range(code.n_clients)]
+    return [
+        [code.rows_of(client)[outcome] for outcome in code.progress_outcomes(client)]
+        for client in range(code.n_clients)
+    ]
