@@ -152,19 +152,30 @@ def _all_may_arrive(code: Code, may_come: NDArray[np.bool_]) -> bool:
 def _settled_by(
     timing: Timing, decoder: CalibratedDecoder, clients: NDArray[np.intp], asked: NDArray[np.intp], instant: float
 ) -> float:
-    """Return the probability that the round may end by this instant."""
+    """Return the probability that the round may end by this instant: settled, or everyone has answered or is gone.
+
+    The network reports a client that does not answer after ``loss_detection`` seconds, if the timing knows of any. With
+    c that a client has done its work and g that it is reported gone, a round of independent blocks that is not settled
+    has everyone's answer with probability ``prod (c + g) - prod over blocks of (prod (c + g) - prod g)``.
+    """
     done = 1.0 - timing.straggle_prob(instant, asked)[clients]
+    gone = np.zeros_like(done)
+    if instant >= getattr(timing, "loss_detection", np.inf):
+        gone = np.minimum(timing.straggle_prob(np.inf, asked)[clients], 1.0 - done)
     code = decoder.code
     if not decoder.ends_early:
-        return float(np.prod(done))
+        return float(np.prod(done + gone))
     block = _blocks_of_clients(code)
     if block is None:
-        draws = np.random.default_rng(0).random((_DRAWS, code.n_clients)) < done
-        return float(np.mean([decoder.settled(arrived) for arrived in draws]))
+        draws = np.random.default_rng(0).random((_DRAWS, code.n_clients))
+        settled = [decoder.settled(draw < done) or bool((draw < done + gone).all()) for draw in draws]
+        return float(np.mean(settled))
     n_blocks = int(block.max()) + 1
-    missing = np.ones(n_blocks)
+    missing, absent, answered = np.ones(n_blocks), np.ones(n_blocks), np.ones(n_blocks)
     np.multiply.at(missing, block, 1.0 - done)
-    return float(np.prod(1.0 - missing))
+    np.multiply.at(absent, block, gone)
+    np.multiply.at(answered, block, done + gone)
+    return float(np.prod(1.0 - missing) + np.prod(answered) - np.prod(answered - absent))
 
 
 def _blocks_of_clients(code: Code) -> NDArray[np.intp] | None:

@@ -182,6 +182,7 @@ class _AtRound:
 
     def __init__(self, fleet: Fleet, server_round: int) -> None:
         self._fleet, self._round = fleet, server_round
+        self.loss_detection = fleet.loss_detection
 
     def reach(self, deadline: float, max_shards: int) -> NDArray[np.float64]:
         return self._fleet.reach(deadline, max_shards, server_round=self._round)
@@ -198,6 +199,7 @@ class _InUnits:
 
     def __init__(self, timing: _AtRound, unit: float) -> None:
         self._timing, self._unit = timing, unit
+        self.loss_detection = timing.loss_detection
 
     def reach(self, deadline: float, max_shards: int) -> NDArray[np.float64]:
         if self._unit == 1.0:
