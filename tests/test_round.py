@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
 from fedgc.deadline import FixedDeadline, QuantileDeadline
 from fedgc.decoders import DECODERS, Decoder, OptimalUnbiasedDecoder
 from fedgc.fleets import build_fleet
+from fedgc.planning import constraints_of
 from fedgc.reliability import ReliabilityPosterior
 from fedgc.round import CodedUpdate, Planning, RoundPlan, RoundState, finish_round, plan_round
 from tests.enumeration import arrival_sets
@@ -193,3 +196,33 @@ def test_a_known_fleet_still_gets_the_deadline_that_its_rule_chooses(schedule: s
     plan = plan_round(RoundState(np.ones(10)), NODES, planning)
     assert plan.deadline is not None
     assert plan.deadline < 40.0
+
+
+@pytest.mark.parametrize("schedule", ["full", "work-list"])
+def test_what_is_known_of_a_fleet_stays_with_its_clients_when_some_leave(schedule: str) -> None:
+    fleet = build_fleet(
+        {"model": "log-normal", "clients": 5, "sigma": 0.2, "dropout": [0.5, 0.0, 0.0, 0.0, 0.1], "storage": 9}, seed=1
+    )
+    planning = Planning(
+        load=2,
+        decoder=OptimalUnbiasedDecoder(),
+        schedule=schedule,
+        deadline=FixedDeadline(9.0),
+        timing=fleet,
+        constraints=constraints_of(fleet),
+        nodes=tuple(sorted(NODES)),
+    )
+    state = RoundState(np.ones(10))
+    everyone = plan_round(state, NODES, planning)
+    left = tuple(node for node in sorted(NODES) if node != 5)
+    fewer = plan_round(replace(state, plan=everyone), left, planning)
+    assert set(fewer.node_ids) <= set(left)
+    # The second client, by node id, has left: the one that is often absent is still the first.
+    lengths = np.array([fewer.code.shards_of(client).size for client in range(len(fewer.node_ids))])
+    asked = np.zeros(5)
+    asked[[sorted(NODES).index(node) for node in fewer.node_ids]] = lengths
+    known = fleet.straggle_prob(9.0, asked)[[sorted(NODES).index(node) for node in fewer.node_ids]]
+    if schedule == "full":
+        np.testing.assert_allclose(fewer.straggle_prob, np.maximum(known, 0.0), atol=1e-9)
+    stranger = plan_round(replace(state, plan=everyone), (*left, 99), planning)
+    assert 99 in stranger.node_ids

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from fedgc.gram import KnownCoherence
 from fedgc.round.blocks import plan_blocks
-from fedgc.round.planning import Planning
+from fedgc.round.planning import Planning, planning_for
 from fedgc.round.state import RoundPlan, RoundState
 from fedgc.round.work_lists import plan_work_lists
 
@@ -38,4 +38,4 @@ def plan_round(state: RoundState, node_ids: Sequence[int], planning: Planning) -
         return state.plan
     copies = max(min(planning.load, len(nodes)), -(-len(nodes) // state.shard_examples.size))
     make = plan_work_lists if planning.schedule == "work-list" else plan_blocks
-    return make(state, nodes, copies, planning)
+    return make(state, nodes, copies, planning_for(planning, nodes))

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+
+import numpy as np
 
 from fedgc.assignment import AssignmentConstraints
 from fedgc.deadline import DeadlineRule, Timing
 from fedgc.decoders import Decoder
+from fedgc.round.timing import SomeClients
 from fedgc.validation import check_integer, check_vector, one_of
 
 #: Deadlines and blocks are thought over after each of the first rounds, and then every so many rounds: what is known of
@@ -47,6 +50,9 @@ class Planning:
         not given, a shard is taken to be fetched as fast as it is computed.
     rounds : int
         Rounds that the run is planned to take.
+    nodes : tuple of int, optional
+        The node ids, ascending, that `timing` and `constraints` are about; by default those of each round. Nodes may
+        then leave; if one takes part that is not among them, times are learnt and limits are not known.
     timing : Timing, optional
         What is known of the clients, in ascending order of their node ids, in place of what is learnt: a fleet, for
         simulations. Blocks of the full schedule then are sized by speed.
@@ -66,6 +72,7 @@ class Planning:
     constraints: AssignmentConstraints | None = None
     fetch_seconds: float | None = None
     rounds: int = 100
+    nodes: tuple[int, ...] | None = None
     timing: Timing | None = None
 
     def __post_init__(self) -> None:
@@ -85,6 +92,22 @@ class Planning:
         gain = self.reassignment_gain
         if not isinstance(gain, (int, float)) or not 0.0 <= float(gain) <= 1.0:
             raise ValueError(f"reassignment_gain must lie in [0, 1]; got {gain!r}")
+
+
+def planning_for(planning: Planning, nodes: tuple[int, ...]) -> Planning:
+    """Return how a round with these nodes is planned: what is known of all, cut down to those that are there."""
+    everyone = planning.nodes
+    if everyone is None or nodes == everyone:
+        return planning
+    place = {node: index for index, node in enumerate(everyone)}
+    if not all(node in place for node in nodes):
+        return replace(planning, timing=None, constraints=None)
+    here = np.array([place[node] for node in nodes], dtype=np.intp)
+    return replace(
+        planning,
+        timing=None if planning.timing is None else SomeClients(planning.timing, len(everyone), here),
+        constraints=None if planning.constraints is None else planning.constraints.for_clients(here),
+    )
 
 
 def time_to_reconsider(rounds: int) -> bool:

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from fedgc.completion_times import CompletionTimes
+from fedgc.deadline import Timing
 
 #: No progress is thought less likely than this: shards whose recovery was thought impossible could not be decoded, and
 #: one thought next to impossible would weigh next to everything.
@@ -71,6 +72,46 @@ class LearntTiming:
         else:
             within = _guess(work, self.guess, deadline)
         return np.asarray(1.0 - np.clip(present * within, _LEAST_REACH, 1.0 - 1e-9))
+
+
+@dataclass(frozen=True, eq=False)
+class SomeClients:
+    """What is known of some of the clients of a :class:`fedgc.deadline.Timing`, numbered by their place in `clients`.
+
+    Attributes
+    ----------
+    timing : Timing
+        What is known of all.
+    n_clients : int
+        Their number.
+    clients : ndarray of int
+        Those that it is asked about.
+    """
+
+    timing: Timing
+    n_clients: int
+    clients: NDArray[np.intp]
+
+    @property
+    def loss_detection(self) -> float:
+        """Seconds after which the network reports a client that has gone; infinite if not known."""
+        return float(getattr(self.timing, "loss_detection", np.inf))
+
+    def reach(self, deadline: float, max_shards: int) -> NDArray[np.float64]:
+        """Return the probability of each to have done at least k shards by then."""
+        return self.timing.reach(deadline, max_shards)[self.clients]
+
+    def partial_reach(self, deadline: float, lengths: ArrayLike) -> NDArray[np.float64]:
+        """Return the same for work lists of these lengths."""
+        asked = np.zeros(self.n_clients, dtype=np.intp)
+        asked[self.clients] = lengths
+        return self.timing.partial_reach(deadline, asked)[self.clients]
+
+    def straggle_prob(self, deadline: float, load: ArrayLike) -> NDArray[np.float64]:
+        """Return the probability of each not to have done its load by then."""
+        asked = np.zeros(self.n_clients)
+        asked[self.clients] = load
+        return self.timing.straggle_prob(deadline, asked)[self.clients]
 
 
 def _guess(done: NDArray[np.float64], seconds_per_shard: float, deadline: float) -> NDArray[np.float64]:

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import NDArray
 
 from fedgc.assignment import (
     Assignment,
@@ -23,7 +21,7 @@ from fedgc.forecast import arrivals_by_deadline, forecast_round
 from fedgc.round.planning import Planning, time_to_reconsider
 from fedgc.round.sizes import shard_gram
 from fedgc.round.state import RoundPlan, RoundState
-from fedgc.round.timing import LearntTiming
+from fedgc.round.timing import LearntTiming, SomeClients
 
 
 def plan_work_lists(state: RoundState, nodes: tuple[int, ...], copies: int, planning: Planning) -> RoundPlan:
@@ -73,7 +71,7 @@ def plan_work_lists(state: RoundState, nodes: tuple[int, ...], copies: int, plan
 
     if known and (last is None or time_to_reconsider(state.rounds)):
         share = np.array([own_share(assignment, int(client)) for client in active], dtype=np.intp)
-        own = _Subset(timing, len(nodes), active)
+        own = SomeClients(timing, len(nodes), active)
         deadline = planning.deadline.choose(Outlook(own, share, n_shards, deadline, ahead))
     lengths = np.array([shards.size for shards in assignment.lists], dtype=np.intp)
     arrivals = arrivals_by_deadline(code, timing.partial_reach(deadline, lengths)[active])
@@ -139,21 +137,3 @@ def _moved(
         alive=alive,
         constraints=planning.constraints,
     )
-
-
-@dataclass(frozen=True, eq=False)
-class _Subset:
-    timing: Timing
-    n_clients: int
-    clients: NDArray[np.intp]
-
-    def reach(self, deadline: float, max_shards: int) -> NDArray[np.float64]:
-        return self.timing.reach(deadline, max_shards)[self.clients]
-
-    def partial_reach(self, deadline: float, lengths: ArrayLike) -> NDArray[np.float64]:
-        return self.reach(deadline, int(np.max(np.asarray(lengths))))
-
-    def straggle_prob(self, deadline: float, load: ArrayLike) -> NDArray[np.float64]:
-        asked = np.zeros(self.n_clients)
-        asked[self.clients] = load
-        return self.timing.straggle_prob(deadline, asked)[self.clients]
