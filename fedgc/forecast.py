@@ -13,6 +13,7 @@ from fedgc.codes import Code, WorkLists
 from fedgc.deadline.base import RoundForecast, Timing
 from fedgc.decoders import CalibratedDecoder, Decoder
 from fedgc.errors import NoUnbiasedDecoderError
+from fedgc.forecast_presence import Presence, There, error_ratio, matters, weigh_by_rounds
 from fedgc.gram import GramModel
 
 Vector = NDArray[np.float64]
@@ -110,7 +111,9 @@ def forecast_round(
     -----
     A block is settled once one of its members has done all of it (its whole list, which is when it replies), so that a
     round of independent blocks is settled by t with probability ``prod_g (1 - prod_i (1 - reach_i(t)))``. With
-    F its distribution function, the mean round time is ``T - integral of F from 0 to T``.
+    F its distribution function, the mean round time is ``T - integral of F from 0 to T``. Where clients come and go in
+    virtual time (`timing` has a `presence`), this is said of rounds as they follow each other, not of a random instant:
+    rounds that end early are more frequent while more clients are there.
     """
     chosen = np.arange(code.n_clients) if clients is None else clients
     work = work_of(code)
@@ -136,8 +139,27 @@ def forecast_round(
     seconds = deadline
     if early_end:
         instants = deadline * (np.arange(_INSTANTS) + 0.5) / _INSTANTS
-        settled = [_settled_by(timing, calibrated, chosen, asked, instant) for instant in instants]
-        seconds = deadline * (1.0 - float(np.mean(settled)))
+        done = 1.0 - np.array([timing.straggle_prob(instant, asked)[chosen] for instant in instants])
+        never = timing.straggle_prob(np.inf, asked)[chosen]
+        reported = instants >= getattr(timing, "loss_detection", np.inf)
+        gone = np.where(reported[:, None], np.minimum(never, 1.0 - done), 0.0)
+        block = _blocks_of_clients(code)
+        seconds = deadline * (1.0 - float(np.mean(_over_by(calibrated, block, done, gone))))
+        presence: Presence | None = getattr(timing, "presence", None)
+        if presence is not None and matters(presence, chosen) and (block is not None or not calibrated.ends_early):
+            prob = presence.prob[chosen]
+
+            def mean_seconds(there: There) -> Vector:
+                done_there = np.minimum(done / prob, 1.0) * there[:, None, :]
+                lost = 1.0 - np.minimum((1.0 - never) / prob, 1.0) * there[:, None, :]
+                gone_there = np.where(reported[:, None], np.minimum(lost, 1.0 - done_there), 0.0)
+                over = _over_by(calibrated, block, done_there, gone_there)
+                return np.asarray(deadline * (1.0 - over.mean(axis=1)))
+
+            rounds = weigh_by_rounds(presence, chosen, mean_seconds)
+            seconds = rounds.seconds
+            error *= error_ratio(calibrated, gram, rounds, reach=reach, prob=prob)
+            arrivals = float((counted / prob) @ (rounds.weight @ rounds.there) / rounds.weight.size)
     return Forecast(RoundForecast(seconds, arrivals, error), calibrated)
 
 
@@ -149,33 +171,43 @@ def _all_may_arrive(code: Code, may_come: NDArray[np.bool_]) -> bool:
     return bool(covered.all())
 
 
-def _settled_by(
-    timing: Timing, decoder: CalibratedDecoder, clients: NDArray[np.intp], asked: NDArray[np.intp], instant: float
-) -> float:
-    """Return the probability that the round may end by this instant: settled, or everyone has answered or is gone.
+def _over_by(decoder: CalibratedDecoder, block: NDArray[np.intp] | None, done: Vector, gone: Vector) -> Vector:
+    """Return the probability that the round may end: it is settled, or everyone has answered or is reported gone.
 
-    The network reports a client that does not answer after ``loss_detection`` seconds, if the timing knows of any. With
-    c that a client has done its work and g that it is reported gone, a round of independent blocks that is not settled
-    has everyone's answer with probability ``prod (c + g) - prod over blocks of (prod (c + g) - prod g)``.
+    Parameters
+    ----------
+    decoder : CalibratedDecoder
+        The decoder.
+    block : ndarray of int, shape (n_clients,), or None
+        See :func:`_blocks_of_clients`.
+    done, gone : ndarray, shape (..., n_clients)
+        Probability that each client has done its work by then (c below), and that it is reported gone (g).
+
+    Notes
+    -----
+    The network reports a client that has gone after ``loss_detection`` seconds, if the timing knows of any. A round of
+    independent blocks that is not settled has everyone's answer with probability
+    ``prod (c + g) - prod over blocks of (prod (c + g) - prod g)``.
     """
-    done = 1.0 - timing.straggle_prob(instant, asked)[clients]
-    gone = np.zeros_like(done)
-    if instant >= getattr(timing, "loss_detection", np.inf):
-        gone = np.minimum(timing.straggle_prob(np.inf, asked)[clients], 1.0 - done)
-    code = decoder.code
     if not decoder.ends_early:
-        return float(np.prod(done + gone))
-    block = _blocks_of_clients(code)
+        return np.asarray(np.prod(done + gone, axis=-1))
     if block is None:
-        draws = np.random.default_rng(0).random((_DRAWS, code.n_clients))
-        settled = [decoder.settled(draw < done) or bool((draw < done + gone).all()) for draw in draws]
-        return float(np.mean(settled))
-    n_blocks = int(block.max()) + 1
-    missing, absent, answered = np.ones(n_blocks), np.ones(n_blocks), np.ones(n_blocks)
-    np.multiply.at(missing, block, 1.0 - done)
-    np.multiply.at(absent, block, gone)
-    np.multiply.at(answered, block, done + gone)
-    return float(np.prod(1.0 - missing) + np.prod(answered) - np.prod(answered - absent))
+        draws = np.random.default_rng(0).random((_DRAWS, done.shape[-1]))
+        flat_done, flat_gone = done.reshape(-1, done.shape[-1]), gone.reshape(-1, done.shape[-1])
+        over = [
+            np.mean([decoder.settled(draw < c) or bool((draw < c + g).all()) for draw in draws])
+            for c, g in zip(flat_done, flat_gone, strict=True)
+        ]
+        return np.array(over).reshape(done.shape[:-1])
+    order = np.argsort(block, kind="stable")
+    starts = np.flatnonzero(np.diff(block[order], prepend=-1))
+
+    def of_blocks(values: Vector) -> Vector:
+        return np.multiply.reduceat(values[..., order], starts, axis=-1)
+
+    missing, answered, absent = of_blocks(1.0 - done), of_blocks(done + gone), of_blocks(gone)
+    settled = np.prod(1.0 - missing, axis=-1)
+    return np.asarray(settled + np.prod(answered, axis=-1) - np.prod(answered - absent, axis=-1))
 
 
 def _blocks_of_clients(code: Code) -> NDArray[np.intp] | None:

@@ -20,9 +20,11 @@ from fedgc.decoders import (
     OptimalUnbiasedDecoder,
     SumDecoder,
 )
-from fedgc.fleets import LogNormalFleet
+from fedgc.fleets import LogNormalFleet, build_fleet
 from fedgc.forecast import arrivals_by_deadline, forecast_round, work_of
 from fedgc.gram import GramModel
+from fedgc.planning.planner import _AtRound
+from fedgc.simulation.play import RoundDraws, play_rounds
 from tests.enumeration import exact_moments
 
 #: Instants of the quadrature over the deadline: what happens on their boundaries is integrated exactly.
@@ -206,3 +208,56 @@ def test_a_code_may_be_for_some_of_the_clients() -> None:
         inside = forecast_round(NOISY, code, OptimalUnbiasedDecoder(), gram, 2.5, clients=chosen).round
         alone = forecast_round(some, code, OptimalUnbiasedDecoder(), gram, 2.5).round
         assert vars(inside) == pytest.approx(vars(alone))
+
+
+class HalfThere:
+    """The first client is there half of the time, the second always."""
+
+    prob, cycle = np.array([0.5, 1.0]), 10.0
+
+    def at(self, instants: NDArray[np.float64]) -> NDArray[np.bool_]:
+        return np.column_stack([np.arange(instants.size) % 2 == 0, np.ones(instants.size, dtype=bool)])
+
+
+class WithPresence:
+    """A fleet's timing at random instants, with what is known of coming and going."""
+
+    presence = HalfThere()
+
+    def __init__(self, fleet: LogNormalFleet) -> None:
+        self.reach, self.partial_reach, self.straggle_prob = fleet.reach, fleet.partial_reach, fleet.straggle_prob
+
+
+def test_quick_rounds_are_more_frequent_while_more_clients_are_there() -> None:
+    """With the first there a round takes 2 s, else it lasts until 8 s: four of five rounds are of the first kind."""
+    timing = WithPresence(steady(1.0, 2.0, dropout=[0.5, 0.0]))
+    code = WorkLists([[[0]], [[1]]], 2)
+    found = forecast_round(timing, code, OptimalUnbiasedDecoder(), GramModel.uniform(2, 0.0), 8.0).round
+    assert found.round_time == pytest.approx(0.8 * 2.0 + 0.2 * 8.0, rel=1e-3)
+    assert found.arrivals == pytest.approx(1.8)
+    # The weight of two for shard 0 leaves an error of one whether it comes or not: 1 / 2 over both shards.
+    assert found.residual_error == pytest.approx(0.5, abs=1e-12)
+    late = forecast_round(timing, code, OptimalUnbiasedDecoder(), GramModel.uniform(2, 0.0), 8.0, early_end=False).round
+    assert (late.round_time, late.arrivals) == (8.0, pytest.approx(1.5))
+
+
+def test_rounds_among_sessions_are_those_that_are_played() -> None:
+    """Sessions of 300 s: forecasts of rounds against 25,000 s of them, z = 4 over 25 batches."""
+    table = {"clients": 6, "model": "log-normal", "median": [1.0, 0.6, 2.0, 1.5, 0.4, 1.0], "sigma": 0.3}
+    fleet = build_fleet({**table, "session_on": 300.0, "session_off": 200.0}, seed=3)
+    code, deadline = WorkLists([[[0], [1]], [[1], [0]], [[2]], [[2]], [[3], [4]], [[4], [3]]], 5), 9.0
+    gram = GramModel.uniform(5, 0.0)
+    found = forecast_round(_AtRound(fleet, 0), code, OptimalUnbiasedDecoder(), gram, deadline)
+    assert found.decoder is not None
+    plain = forecast_round(fleet, code, OptimalUnbiasedDecoder(), gram, deadline).round
+    played = play_rounds(RoundDraws(fleet), found.decoder, deadline, int(25_000 / found.round.round_time))
+
+    def mean_and_error(values: NDArray[np.float64]) -> tuple[float, float]:
+        means = [part.mean() for part in np.array_split(values, 25)]
+        return float(np.mean(values)), float(np.std(means, ddof=1) / 5.0)
+
+    seconds, spread = mean_and_error(played.seconds)
+    assert abs(seconds - found.round.round_time) < 4 * spread
+    assert abs(seconds - plain.round_time) > 4 * spread
+    error, spread = mean_and_error(((played.coverage - 1.0) ** 2).mean(axis=1))
+    assert abs(error - found.round.residual_error) < 4 * spread

@@ -37,8 +37,8 @@ _FINALISTS = 10
 _GIVEN_UP = 3.0
 #: Where absence or slowness persists, more rounds are played, up to so many times as many.
 _MOST_TIMES = 6.0
-#: Where clients come and go in virtual time, so many seconds are played: 67 sessions of the preset that has some.
-_LEAST_SECONDS = 60_000.0
+#: Where clients come and go in virtual time, so many seconds are played: 111 sessions of the preset that has some.
+_LEAST_SECONDS = 100_000.0
 
 
 def rounds_for(fleet: Fleet, choice: Choice, rounds: int) -> int:

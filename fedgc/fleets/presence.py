@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from fedgc.fleets.keys import Purpose, generator
 from fedgc.fleets.markov import PersistentStates
@@ -89,6 +90,53 @@ class Presence:
     def there_prob(self, server_round: int) -> Vector:
         """Return the probability to be neither absent in the round nor gone for good, (n_clients,)."""
         return np.where(server_round > self.last_round, 0.0, 1.0 - self._own["dropout"])
+
+
+class OtherRun:
+    """Who is there when, by session and site, in another run of a fleet: for forecasts, which must not know their own.
+
+    Parameters
+    ----------
+    seed : int
+        Seed of the fleet.
+    parameters : mapping of str to ndarray, shape (n_clients,)
+        The parameters of every client.
+
+    Attributes
+    ----------
+    prob : ndarray, shape (n_clients,)
+        Probability of each client to be there at a random instant.
+    cycle : float
+        Seconds from one coming to the next, the longest mean of a client or site; 0 if none comes and goes.
+
+    Examples
+    --------
+    >>> from fedgc.fleets.parameters import COMMON
+    >>> given = {name: np.full(2, spec.default) for name, spec in COMMON.items()}
+    >>> run = OtherRun(1, {**given, "session_on": np.array([10.0, np.inf]), "session_off": np.array([30.0, 0.0])})
+    >>> run.prob.tolist(), run.cycle, run.at(np.arange(4000.0)).mean(axis=0).round(1).tolist()
+    ([0.25, 1.0], 40.0, [0.2, 1.0])
+    """
+
+    def __init__(self, seed: int, parameters: Mapping[str, Vector]) -> None:
+        other = seed + 2**64
+        self._sessions, self._outages = client_sessions(other, parameters), site_outages(other, parameters)
+        self._in_sessions = np.flatnonzero(np.isfinite(parameters["session_on"]))
+        in_site = (parameters["site"] >= 0) & (parameters["outage_fraction"] > 0)
+        self._site = np.where(in_site, parameters["site"], -1.0).astype(np.int64)
+        self.prob: Vector = stay_prob(parameters)(np.zeros(in_site.size))
+        sessions = (parameters["session_on"] + parameters["session_off"])[self._in_sessions]
+        outages = (parameters["outage_seconds"] / np.maximum(parameters["outage_fraction"], 1e-300))[in_site]
+        self.cycle = float(np.concatenate([[0.0], sessions, outages]).max())
+
+    def at(self, instants: Vector) -> NDArray[np.bool_]:
+        """Return who is there at each instant, seconds since the start, (n_instants, n_clients)."""
+        there = np.ones((instants.size, self._site.size), dtype=np.bool_)
+        for client in self._in_sessions.tolist():
+            there[:, client] = self._sessions.is_on(client, instants)
+        for site in np.unique(self._site[self._site >= 0]).tolist():
+            there[:, self._site == site] &= self._outages.is_on(site, instants)[:, None]
+        return there
 
 
 def stay_prob(own: Mapping[str, Any]) -> Callable[[Vector], Vector]:

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
 from fedgc.fleets.keys import Purpose, generator
 from fedgc.fleets.parameters import Vector
@@ -73,6 +74,13 @@ class AlternatingProcess:
         passed = int(switches.searchsorted(now, side="right"))
         is_on = on_first if passed % 2 == 0 else not on_first
         return float(switches[passed]) - now if is_on else 0.0
+
+    def is_on(self, key: int, instants: Vector) -> NDArray[np.bool_]:
+        """Return whether the process is on at each instant, (n_instants,); instants in seconds since the start."""
+        on_first, switches = self._known.get(key) or self._draw(key, 30)
+        while switches[-1] <= instants.max():
+            on_first, switches = self._draw(key, 2 * switches.size)
+        return np.asarray((switches.searchsorted(instants, side="right") % 2 == 0) == on_first)
 
     def _draw(self, key: int, n_periods: int) -> tuple[bool, Vector]:
         draws = generator(self._seed, self._purpose, key).random(n_periods + EXTRA_DRAWS)

@@ -11,6 +11,7 @@ from fedgc.assignment import AssignmentConstraints, InfeasibleAssignmentError
 from fedgc.deadline import cover_time, time_to_target
 from fedgc.errors import ConfigError
 from fedgc.fleets import Fleet
+from fedgc.fleets.presence import OtherRun
 from fedgc.forecast import forecast_round
 from fedgc.gram import GramModel
 from fedgc.planning.candidates import Candidate, candidates
@@ -183,6 +184,7 @@ class _AtRound:
     def __init__(self, fleet: Fleet, server_round: int) -> None:
         self._fleet, self._round = fleet, server_round
         self.loss_detection = fleet.loss_detection
+        self.presence = OtherRun(fleet.seed, fleet.parameters)
 
     def reach(self, deadline: float, max_shards: int) -> NDArray[np.float64]:
         return self._fleet.reach(deadline, max_shards, server_round=self._round)
@@ -199,7 +201,7 @@ class _InUnits:
 
     def __init__(self, timing: _AtRound, unit: float) -> None:
         self._timing, self._unit = timing, unit
-        self.loss_detection = timing.loss_detection
+        self.loss_detection, self.presence = timing.loss_detection, timing.presence
 
     def reach(self, deadline: float, max_shards: int) -> NDArray[np.float64]:
         if self._unit == 1.0:

@@ -1,0 +1,132 @@
+"""Forecast where clients come and go: rounds that end early are more frequent while more clients are there.
+
+A forecast for a random instant is then not one for a random round: in a day, hours of quick rounds hold more of them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import NamedTuple, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fedgc.codes import Code, WorkLists
+from fedgc.decoders import CalibratedDecoder
+from fedgc.gram import GramModel
+
+Vector = NDArray[np.float64]
+There = NDArray[np.bool_]
+
+#: Random instants, and how many cycles of coming and going they are spread over.
+_INSTANTS, _CYCLES = 6000, 3000.0
+#: Instants at once, so that temporaries stay below some tens of megabytes.
+_AT_ONCE = 200
+#: Random rounds whose decoding is compared.
+_DRAWS = 1000
+#: In larger fleets a round is an average over so many clients that it is much like any other.
+_MOST_CLIENTS = 2000
+
+
+class Presence(Protocol):
+    """Who is there when, in a run like those to come."""
+
+    prob: Vector
+    cycle: float
+
+    def at(self, instants: Vector) -> There:
+        """Return who is there at each instant, (n_instants, n_clients)."""
+
+
+class Rounds(NamedTuple):
+    """Rounds as they come, one after another.
+
+    Attributes
+    ----------
+    seconds : float
+        Mean seconds of a round.
+    there : ndarray of bool, shape (n, n_clients)
+        Who is there at random instants.
+    weight : ndarray, shape (n,)
+        How many of the rounds begin like that, relative to the mean.
+    """
+
+    seconds: float
+    there: There
+    weight: Vector
+
+
+def matters(presence: Presence | None, clients: NDArray[np.intp]) -> bool:
+    """Return whether some of these clients come and go in virtual time."""
+    return presence is not None and clients.size <= _MOST_CLIENTS and bool((presence.prob[clients] < 1.0).any())
+
+
+def weigh_by_rounds(presence: Presence, clients: NDArray[np.intp], mean_seconds: Callable[[There], Vector]) -> Rounds:
+    """Find out how rounds begin.
+
+    Parameters
+    ----------
+    presence : Presence
+        Who is there when.
+    clients : ndarray of int, shape (n_clients,)
+        The clients that take part.
+    mean_seconds : callable
+        From who is there at the start of rounds, (n, n_clients), to their mean seconds tau, (n,).
+
+    Notes
+    -----
+    While who is there stays the same, rounds begin 1 / tau times per second: a state s that holds for a share pi of
+    the time is met by a share ``(pi / tau(s)) / E[1 / tau]`` of the rounds, whose mean length is ``1 / E[1 / tau]``.
+    That is exact for states that outlast many rounds, and an approximation where they change within a round or two.
+    """
+    instants = np.random.default_rng(0).random(_INSTANTS) * _CYCLES * presence.cycle
+    there = presence.at(instants)[:, clients]
+    seconds = np.concatenate([mean_seconds(part) for part in np.array_split(there, -(-_INSTANTS // _AT_ONCE))])
+    rate = 1.0 / np.maximum(seconds, 1e-12)
+    return Rounds(float(1.0 / rate.mean()), there, rate / rate.mean())
+
+
+def error_ratio(decoder: CalibratedDecoder, gram: GramModel, rounds: Rounds, *, reach: Vector, prob: Vector) -> float:
+    """Return the residual error of a random round over that at a random instant.
+
+    Parameters
+    ----------
+    decoder : CalibratedDecoder
+        The decoder.
+    gram : GramModel
+        Model of the shard updates.
+    rounds : Rounds
+        How rounds begin.
+    reach : ndarray, shape (n_clients, max_shards + 1)
+        Probability of each client to have done at least k shards by the deadline, at a random instant.
+    prob : ndarray, shape (n_clients,)
+        Probability of each to be there at a random instant.
+
+    Notes
+    -----
+    From random rounds, each of which counts for both means: what they have in common cancels out of the ratio.
+    """
+    code = decoder.code
+    luck = np.random.default_rng(0).random((_DRAWS, code.n_clients))
+    given_there = reach / np.maximum(prob, 1e-12)[:, None]
+    outcomes = [_rows_after(code, client) for client in range(code.n_clients)]
+    most = np.array([sent.shape[0] - 1 for _, sent in outcomes])
+    errors = np.zeros(_DRAWS)
+    for number, (own, u) in enumerate(zip(rounds.there[:_DRAWS], luck, strict=True)):
+        arrived = np.zeros(code.n_rows, dtype=np.bool_)
+        done = np.minimum((u[:, None] < given_there[:, 1:]).sum(axis=1) * own, most)
+        for client, (rows, sent) in enumerate(outcomes):
+            arrived[rows] = sent[done[client]]
+        errors[number] = gram.residual_error(decoder.decode(arrived).coverage)
+    weight, mean = rounds.weight[:_DRAWS], float(errors.mean())
+    return float(weight @ errors / weight.sum()) / mean if mean > 0.0 else 1.0
+
+
+def _rows_after(code: Code, client: int) -> tuple[NDArray[np.intp], NDArray[np.bool_]]:
+    """Return a client's rows, and which of them it sends after 0, 1, ... shards."""
+    if isinstance(code, WorkLists):
+        return code.rows_of(client), code.progress_outcomes(client)
+    work = code.shards_of(client).size
+    sent = np.zeros((work + 1, 1), dtype=np.bool_)
+    sent[work] = True
+    return np.array([client]), sent
