@@ -143,6 +143,20 @@ def test_large_fleets_meet_all_constraints(schedule: str, holders: int | tuple[i
         np.testing.assert_array_equal(found.list_shards, again.list_shards)
 
 
+@pytest.mark.parametrize("schedule", ["full", "work-list"])
+def test_the_search_ends_when_nothing_improves(schedule: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Clients that are all alike: whatever is offered is no better than pairs of equal size."""
+    kept: list[bool] = []
+    sweep = local_search._sweep
+    monkeypatch.setattr(local_search, "_sweep", lambda *given: kept.append(sweep(*given)) or kept[-1])
+    monkeypatch.setattr(local_search, "_WARMTH", 0.0)
+    reach = np.repeat([[1.0, 0.9, 0.8, 0.7, 0.5, 0.2, 0.1, 0.0]], 40, axis=0)
+    found = assign(reach, 80, holders=2, schedule=schedule)
+    assert not any(kept)
+    assert len(kept) == local_search._PATIENCE
+    assert {len(block.shards) for block in found.blocks} == {4}
+
+
 def test_the_search_beats_blocks_of_equal_size() -> None:
     """Balanced fractional repetition is one of the full schedule's assignments; choosing sizes as well gains."""
     rng = np.random.default_rng(5)

@@ -102,6 +102,24 @@ def test_the_last_holders_shards_move_once_each(schedule: str) -> None:
     check_valid(new, reach, holders=1, schedule=schedule)
 
 
+@pytest.mark.parametrize("schedule", ["full", "work-list"])
+def test_a_shard_that_cannot_arrive_does_not_hide_which_change_is_best(schedule: str) -> None:
+    """Every finite error saves infinitely much against a shard that never comes; they still differ from each other."""
+    old = assign(smooth_reach(30, 0), 60, holders=2, schedule=schedule)
+    reach = smooth_reach(30, 1)
+    # So few shards that a few single steps take them all away, which is one of the changes to choose from.
+    fewest = min(old.blocks, key=lambda block: len(block.shards))
+    reach[list(fewest.members), 1:] = 0.0
+    best = assign(reach, 60, holders=2, schedule=schedule)
+    free = reassign(old, reach, holders=2, **{**PRICES, "seconds_per_shard": 0.0})
+    assert free.residual_error <= best.residual_error * (1 + 1e-12)
+    dear = reassign(old, reach, holders=2, **DEAR)
+    assert dear.shards_moved(old) < best.shards_moved(old)
+    assert np.isfinite(dear.residual_error)
+    late = reassign(old, reach, holders=2, **{**PRICES, "rounds_left": 0})
+    assert late.shards_moved(old) == 0
+
+
 def test_a_short_block_is_filled_from_idle_clients_or_dissolved() -> None:
     reach = np.repeat(smooth_reach(1, 4), 7, axis=0)
     old = assign(reach, 12, holders=2, schedule="full")

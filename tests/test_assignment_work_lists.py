@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from fedgc.assignment import assign
 from fedgc.assignment.cost import missing_probability
+from fedgc.assignment.quick_lists import cost_by_speed
 from fedgc.assignment.work_list_order import best_lists, shares_by_speed, visiting_turns, work_list_cost
 from fedgc.codes import FractionalRepetition, WorkLists
 
@@ -42,6 +43,16 @@ def own_shares(case: Case) -> NDArray[np.intp]:
     reach, members, sizes, limits = case
     speed = np.append((1.0 - missing_probability(reach, limits))[:-1, 1:].sum(axis=1), 0.0)
     return shares_by_speed(sizes, speed[members], np.minimum(np.append(limits, 0)[members], sizes[:, None]))
+
+
+@given(blocks())
+def test_the_quick_cost_is_that_of_lists_by_speed_ahead_first(case: Case) -> None:
+    reach, members, sizes, limits = case
+    miss = missing_probability(reach, limits)
+    speed, limit = np.append((1.0 - miss[:-1, 1:]).sum(axis=1), 0.0), np.append(limits, 0)
+    turns = visiting_turns(own_shares(case), speed[members], members < limits.size)
+    slow = work_list_cost(miss, members, own_shares(case), turns)
+    np.testing.assert_allclose(cost_by_speed(miss, members, sizes, speed, limit), slow, rtol=1e-12)
 
 
 @given(blocks())

@@ -9,7 +9,8 @@ from numpy.typing import ArrayLike, NDArray
 
 from fedgc.assignment.constraints import AssignmentConstraints, residency_classes
 from fedgc.assignment.cost import check_reach, full_cost, missing_probability
-from fedgc.assignment.work_list_order import best_lists, shares_by_speed, visiting_turns, work_list_cost
+from fedgc.assignment.quick_lists import cost_by_speed
+from fedgc.assignment.work_list_order import best_lists
 from fedgc.validation import check_integer, one_of
 
 Ints = NDArray[np.intp]
@@ -99,9 +100,7 @@ class Instance:
             return full_cost(self.miss, members, sizes)
         if thorough:
             return best_lists(self.miss, members, sizes, self.speed, self.list_limit)[2]
-        own, most = self.speed[members], np.minimum(self.list_limit[members], sizes[:, None])
-        shares = shares_by_speed(sizes, own, most)
-        return work_list_cost(self.miss, members, shares, visiting_turns(shares, own, members < self.n_clients))
+        return cost_by_speed(self.miss, members, sizes, self.speed, self.list_limit)
 
     def relaxed(self, name: str) -> Instance:
         """Return the instance without one of its constraints."""

@@ -12,27 +12,39 @@ Ints = NDArray[np.intp]
 Floats = NDArray[np.float64]
 
 #: Bounds the time of a search: about the clients, and for work lists a quarter of the copies, over all sweeps.
-_BUDGET = 8_000_000
+_BUDGET = 10_000_000
+#: Bounds one sweep alike: small sweeps take hardly longer with many offers to each pair, which replace sweeps.
+_SWEEP_WORK = 3500
+_MOST_OFFERS = 50
+#: Sweeps within the budget: as many as make so many offers to each pair, between these numbers.
+_ENOUGH_OFFERS = 2500
+_LEAST_SWEEPS = 240
 _MOST_SWEEPS = 1000
-_SHIFT_EVERY = 8
-#: Of the median cost of a row: how much worse an offer may be at first, where there are sweeps enough to cool down.
-_WARMTH = 0.2
+#: Without heat, sweeps that change nothing before the search ends.
+_PATIENCE = 20
+_SHIFT_EVERY = 10
+#: Of the median cost of a row: how much worse an offer may be at first, and the part of the sweeps that have heat.
+_WARMTH, _COOLING = 0.15, 0.8
 
 
 def search_large(instance: Instance, starts: list[Rows], rng: np.random.Generator) -> Rows:
-    """Shift shards in every start, take the best, and improve it by sweeps within a fixed budget.
+    """Shift shards in every start, take the best, and improve it by sweeps until nothing improves, within a budget.
 
     Notes
     -----
-    A sweep pairs the rows at random and makes every pair an offer: two slots exchanged (a move where one is empty), or
-    all slots dealt anew (which may merge two rows, split one, or bring in an idle client), with the shards kept,
-    divided by speed or shifted by one. Offers that break no rule and lower the pair's cost are taken; pairs do not
-    interact, so all of them are judged at once. Where the budget allows many sweeps, the first ones also take slightly
-    worse offers, as in simulated annealing. Every few sweeps, shards go from the rows where one fewer saves the
-    most to those where one more costs the least.
+    A sweep pairs the rows at random and makes every pair some offers: two slots exchanged (a move where one is empty),
+    or all slots dealt anew (which may merge two rows, split one, or bring in an idle client), with the shards kept,
+    divided by speed, some of them shifted, or all put together. Of those that break no rule the one that lowers the
+    pair's cost most is taken; pairs do not interact, so all of them are judged at once. Where the budget allows the
+    sweeps that are wanted, the first ones also take slightly worse offers, as in simulated annealing. Every few of the
+    others, shards go from the rows where one fewer saves the most to those where one more costs the least.
     """
     copies = instance.n_shards * instance.most if instance.schedule == "work-list" else 0
-    sweeps = int(np.clip(_BUDGET // (instance.n_clients + copies // 4), 16, _MOST_SWEEPS))
+    work = instance.n_clients + copies // 4
+    # Legality and choice of an offer cost about as much as three clients' part in its price.
+    offers = int(np.clip(_SWEEP_WORK // (work + 3 * instance.n_clients), 1, _MOST_OFFERS))
+    wanted = min(max(_ENOUGH_OFFERS // offers, _LEAST_SWEEPS), _MOST_SWEEPS)
+    sweeps = min(wanted, max(_BUDGET // work, 16))
 
     def total(rows: Rows) -> float:
         return float(instance.cost(rows.members, rows.sizes, thorough=False).sum())
@@ -41,13 +53,19 @@ def search_large(instance: Instance, starts: list[Rows], rng: np.random.Generato
     rows = min((shift_shards(instance, rows, rounds=3) for rows in sorted(starts, key=total)[:2]), key=total)
     table = _Table(rows.members.copy(), rows.sizes.copy(), rows.residency_class)
     table.cost = instance.cost(table.members, table.sizes, thorough=False)
-    warmth = float(np.median(table.cost[table.sizes > 0])) * (_WARMTH if sweeps == _MOST_SWEEPS else 0.0)
+    warmth = float(np.median(table.cost[table.sizes > 0])) * (_WARMTH if sweeps == wanted else 0.0)
+    unchanged = 0
     for sweep in range(sweeps):
-        heat = warmth * max(0.0, 1.0 - sweep / (0.8 * sweeps)) ** 2
-        _sweep(instance, table, rng, heat)
-        if sweep % _SHIFT_EVERY == _SHIFT_EVERY - 1:
-            table.sizes = shift_shards(instance, table.rows(), rounds=1, coarse=False).sizes
-            table.cost = instance.cost(table.members, table.sizes, thorough=False)
+        heat = warmth * max(0.0, 1.0 - sweep / (_COOLING * sweeps)) ** 2
+        changed = _sweep(instance, table, offers, heat, rng)
+        # A shift is a descent: among sweeps with heat it would only undo what they are for.
+        if heat == 0.0 and sweep % _SHIFT_EVERY == _SHIFT_EVERY - 1:
+            sizes = shift_shards(instance, table.rows(), rounds=1, coarse=False).sizes
+            changed |= bool((sizes != table.sizes).any())
+            table.sizes, table.cost = sizes, instance.cost(table.members, sizes, thorough=False)
+        unchanged = 0 if changed or heat > 0.0 else unchanged + 1
+        if unchanged == _PATIENCE:
+            break
     return min(rows, shift_shards(instance, table.rows(), rounds=4, coarse=False), key=total)
 
 
@@ -62,50 +80,85 @@ class _Table:
         return Rows(self.members, self.sizes, self.classes)
 
 
-def _sweep(instance: Instance, table: _Table, rng: np.random.Generator, heat: float) -> None:
-    """Make one offer to every pair of rows, and change the table where it is taken."""
-    members, sizes, classes, cost = table.members, table.sizes, table.classes, table.cost
-    n_rows, n_slots = members.shape
-    pairs = rng.permutation(n_rows)[: n_rows // 2 * 2].reshape(-1, 2)
-    if rng.random() < 0.25:
-        # Rows far apart in cost have the most to give each other.
-        pairs = np.argsort(cost, kind="stable")
-        pairs = np.stack([pairs[: n_rows // 2], pairs[::-1][: n_rows // 2]], axis=1)
-    both = members[pairs].reshape(-1, 2 * n_slots)
-    new = both.copy()
-    if rng.random() < 0.7:
-        one, two = rng.integers(n_slots, size=len(pairs)), n_slots + rng.integers(n_slots, size=len(pairs))
-        at = np.arange(len(pairs))
-        new[at, one], new[at, two] = both[at, two], both[at, one]
-    else:
-        new = rng.permuted(both, axis=1)
-    new = np.sort(new.reshape(-1, 2, n_slots), axis=2)
-    free = classes[pairs[:, 0]] == classes[pairs[:, 1]]
-    total = sizes[pairs].sum(axis=1)
-    new_sizes = sizes[pairs]
-    choice = rng.integers(4)
-    if choice == 0:
-        speed = instance.speed[new].sum(axis=2)
-        first = np.rint(total * speed[:, 0] / np.maximum(speed.sum(axis=1), 1e-12)).astype(np.intp)
-    elif choice == 1:
-        first = np.clip(new_sizes[:, 0] + rng.integers(-1, 2, size=len(pairs)), 0, total)
-    elif choice == 2:
-        first = np.where(rng.random(len(pairs)) < 0.5, total, 0)  # a merge, if the members fit
-    else:
-        first = new_sizes[:, 0]
+def _sweep(instance: Instance, table: _Table, offers: int, heat: float, rng: np.random.Generator) -> bool:
+    """Make some offers to every pair of rows, put the best in place where it is taken, and return whether any was."""
+    all_pairs = _pairs(table, rng)
+    pairs = all_pairs[(table.sizes[all_pairs] > 0).any(axis=1)]
+    if pairs.shape[0] == 0:
+        return False
+    # Two idle rows have nothing to gain; their offers go to the others.
+    offers = min(offers * all_pairs.shape[0] // pairs.shape[0], 4 * offers)
+    each = np.repeat(pairs, offers, axis=0)
+    n_offers, n_slots = each.shape[0], table.members.shape[1]
+    both = table.members[each].reshape(n_offers, 2 * n_slots)
+    members = np.sort(_dealt(both, rng).reshape(n_offers, 2, n_slots), axis=2)
+    old_sizes = table.sizes[each]
+    sizes = _divided(instance, members, old_sizes, rng)
     # Across residency classes sizes stay, so that every class keeps the room that it needs.
-    new_sizes[:, 0] = np.where(free, first, new_sizes[:, 0])
-    new_sizes[:, 1] = total - new_sizes[:, 0]
-    flat, flat_sizes = new.reshape(-1, n_slots), new_sizes.ravel()
-    legal = _legal(instance, flat, flat_sizes, classes[pairs.ravel()]).reshape(-1, 2).all(axis=1)
-    legal &= (new != both.reshape(new.shape)).any(axis=(1, 2)) | (new_sizes != sizes[pairs]).any(axis=1)
-    pairs, flat, flat_sizes = pairs[legal], new[legal].reshape(-1, n_slots), new_sizes[legal].ravel()
-    new_cost = instance.cost(flat, flat_sizes, thorough=False)
-    before = cost[pairs].sum(axis=1)
-    bar = before * (1.0 - 1e-9) + heat * rng.exponential(size=before.size)
-    taken = np.repeat(new_cost.reshape(-1, 2).sum(axis=1) < bar, 2)
-    rows = pairs.ravel()[taken]
-    members[rows], sizes[rows], cost[rows] = flat[taken], flat_sizes[taken], new_cost[taken]
+    same_class = table.classes[each[:, :1]] == table.classes[each[:, 1:]]
+    sizes = np.where(same_class, sizes, old_sizes)
+    new = (members != both.reshape(members.shape)).any(axis=(1, 2)) | (sizes != old_sizes).any(axis=1)
+    legal = _legal(instance, members.reshape(-1, n_slots), sizes.ravel(), table.classes[each.ravel()])
+    judged = np.flatnonzero(new & legal.reshape(-1, 2).all(axis=1))
+    cost = np.full((n_offers, 2), np.inf)
+    cost[judged] = instance.cost(members[judged].reshape(-1, n_slots), sizes[judged].ravel(), thorough=False).reshape(
+        -1, 2
+    )
+    before = np.repeat(table.cost[pairs].sum(axis=1), offers)
+    gain = before * (1.0 - 1e-9) - cost.sum(axis=1)
+    if heat > 0.0:
+        gain += heat * rng.exponential(size=n_offers)
+    best = np.argmax(gain.reshape(-1, offers), axis=1) + offers * np.arange(pairs.shape[0])
+    taken = best[gain[best] > 0.0]
+    rows = each[taken]
+    table.members[rows], table.sizes[rows], table.cost[rows] = members[taken], sizes[taken], cost[taken]
+    return bool(taken.size)
+
+
+def _pairs(table: _Table, rng: np.random.Generator) -> Ints:
+    """Return disjoint pairs of rows, (n_rows // 2, 2)."""
+    n_rows = table.sizes.size
+    way = rng.random()
+    if way < 0.25:
+        # Rows far apart in cost have the most to give each other.
+        order = np.argsort(table.cost, kind="stable")
+        return np.stack([order[: n_rows // 2], order[::-1][: n_rows // 2]], axis=1)
+    order = rng.permutation(n_rows)
+    if way < 0.5:
+        # Among many idle rows the others would seldom meet.
+        order = order[np.argsort(table.sizes[order] == 0, kind="stable")]
+    return order[: n_rows // 2 * 2].reshape(-1, 2)
+
+
+def _dealt(both: Ints, rng: np.random.Generator) -> Ints:
+    """Deal the slots of each pair: in a tenth as they are, in six tenths with two exchanged, else at random."""
+    n_offers, n_slots = both.shape[0], both.shape[1] // 2
+    way = rng.random(n_offers)
+    dealt = both.copy()
+    at = np.flatnonzero(way < 0.6)
+    one, two = rng.integers(n_slots, size=at.size), n_slots + rng.integers(n_slots, size=at.size)
+    dealt[at, one], dealt[at, two] = both[at, two], both[at, one]
+    anew = way > 0.7
+    dealt[anew] = rng.permuted(both[anew], axis=1)
+    return dealt
+
+
+def _divided(instance: Instance, members: Ints, sizes: Ints, rng: np.random.Generator) -> Ints:
+    """Divide the shards of each pair: as they are, by speed, with some shifted, or all to one (if they fit), (n, 2)."""
+    n_offers = sizes.shape[0]
+    total = sizes.sum(axis=1)
+    way = rng.random(n_offers)
+    first = sizes[:, 0].copy()
+    at = np.flatnonzero((way >= 0.3) & (way < 0.5))
+    speed = instance.speed[members[at]].sum(axis=2)
+    first[at] = np.rint(total[at] * speed[:, 0] / np.maximum(speed.sum(axis=1), 1e-12)).astype(np.intp)
+    at = np.flatnonzero((way >= 0.5) & (way < 0.9))
+    # Where the cost is linear in the size, single steps would take too long.
+    step = np.maximum(total[at] >> rng.integers(1, 9, size=at.size), 1)
+    first[at] = np.clip(first[at] + np.where(rng.random(at.size) < 0.5, step, -step), 0, total[at])
+    at = np.flatnonzero(way >= 0.9)
+    first[at] = np.where(rng.random(at.size) < 0.5, total[at], 0)
+    return np.stack([first, total - first], axis=1)
 
 
 def _legal(instance: Instance, members: Ints, sizes: Ints, classes: Ints) -> NDArray[np.bool_]:

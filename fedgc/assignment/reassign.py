@@ -113,10 +113,13 @@ def reassign(
     ]
     moved = [candidate.shards_moved(old) for candidate in candidates]
 
+    # From the best one, since what moves least may leave a shard that can never arrive: an infinite error.
+    best, horizon = min(candidate.residual_error for candidate in candidates), rounds_left * round_seconds
+
     def net(index: int) -> float:
-        error, least = candidates[index].residual_error, candidates[0].residual_error
-        saved = 0.0 if error == least else rounds_left * round_seconds * (least - error)
-        return saved - seconds_per_shard * (moved[index] - moved[0])
+        error = candidates[index].residual_error
+        lost = horizon * (error - best) if horizon > 0.0 and error > best else 0.0
+        return -lost - seconds_per_shard * (moved[index] - moved[0])
 
     return candidates[max(range(len(candidates)), key=net)]
 

@@ -39,18 +39,18 @@ def shares_by_speed(sizes: Ints, speed: Floats, limit: Ints) -> Ints:
     """
     # A member without any speed still needs a weight, for the case that all others are full.
     weight = np.where(limit > 0, speed + 1e-9 * (speed.sum(axis=1, keepdims=True) + 1.0), 0.0)
-    quota = np.zeros_like(weight)
+    quota: Floats = weight * (sizes / np.maximum(weight.sum(axis=1), 1e-300))[:, None]
     open_ = limit > 0
     for _ in range(limit.shape[1]):
-        left = sizes - quota.sum(axis=1, where=~open_)
-        total = weight.sum(axis=1, where=open_)
-        level = np.where(total > 0.0, left / np.where(total > 0.0, total, 1.0), 0.0)
-        quota = np.where(open_, weight * level[:, None], quota)
         over = open_ & (quota > limit)
         if not over.any():
             break
         quota = np.where(over, limit, quota)
         open_ &= ~over
+        left = sizes - quota.sum(axis=1, where=~open_)
+        total = weight.sum(axis=1, where=open_)
+        level = np.where(total > 0.0, left / np.where(total > 0.0, total, 1.0), 0.0)
+        quota = np.where(open_, weight * level[:, None], quota)
     # The tolerance keeps a quota of 2.9999999999 from losing its shard to a member of a later slot.
     shares = np.minimum(np.floor(quota + 1e-9).astype(np.intp), limit)
     for _ in range(limit.shape[1] + 1):
@@ -108,24 +108,27 @@ def places(shares: Ints, turns: Ints) -> tuple[Ints, Ints, Ints]:
     place = np.arange(slot.size) - np.repeat(np.cumsum(flat) - flat, flat)
     block, owner = np.divmod(slot, n_slots)
     from_end = flat[slot] - place
-    position = np.empty((n_slots, slot.size), dtype=np.intp)
+    before = np.empty((n_slots, flat.size), dtype=np.intp)
     for member in range(n_slots):
         turn = turns[:, member]
-        before = np.zeros_like(shares)
-        for other in range(n_slots):
-            before += np.where(turn[:, [other]] < turn, shares[:, [other]], 0)
-        position[member] = np.where(owner == member, place + 1, before.ravel()[slot] + from_end)
+        before[member] = (shares[:, :, None] * (turn[:, :, None] < turn[:, None, :])).sum(axis=1).ravel()
+    position = before.take(slot, axis=1)
+    position += from_end
+    position[owner, np.arange(slot.size)] = place + 1
     return block, owner, position
 
 
 def work_list_cost(miss: Floats, members: Ints, shares: Ints, turns: Ints) -> Floats:
     """Return the cost of each block, ``sum of P_j / (1 - P_j)`` over its shards, (n_blocks,); see :mod:`.cost`."""
     block, _, position = places(shares, turns)
-    np.minimum(position, miss.shape[1] - 1, out=position)
-    missed = np.ones(block.size)
-    for slot, where in enumerate(position):
-        missed *= miss.ravel().take(members[:, slot][block] * miss.shape[1] + where)
-    return np.asarray(np.bincount(block, missing_odds(missed), minlength=members.shape[0]), dtype=np.float64)
+    return np.asarray(np.bincount(block, shard_odds(miss, members, block, position), members.shape[0]))
+
+
+def shard_odds(miss: Floats, members: Ints, block: Ints, position: Ints) -> Floats:
+    """Return ``P_j / (1 - P_j)`` of each shard of which block and positions are as from :func:`places`, (n_shards,)."""
+    entry = np.minimum(position, miss.shape[1] - 1)
+    entry += (members.T * miss.shape[1]).take(block, axis=1)
+    return missing_odds(miss.ravel().take(entry).prod(axis=0))
 
 
 def best_lists(miss: Floats, members: Ints, sizes: Ints, speed: Floats, limit: Ints) -> tuple[Ints, Ints, Floats]:
