@@ -87,9 +87,9 @@ class Digits:
             number += 1
 
     def times_to(
-        self, target: float, coverage: Vector, seconds: Vector, budget: float, *, soonest_only: bool = True
+        self, target: float, coverage: Vector, seconds: Vector, budget: float, steps: Vector = STEPS
     ) -> Vector:
-        """Return the seconds until each of the STEPS has brought the loss to `target`, infinite if not found out.
+        """Return the seconds until each of the steps has brought the loss to `target`, infinite if not found out.
 
         Parameters
         ----------
@@ -101,17 +101,27 @@ class Digits:
             Seconds that each round takes.
         budget : float
             Seconds after which the search ends.
-        soonest_only : bool
-            Whether it also ends with the first step that is there.
+        steps : ndarray, shape (n_steps,)
+            Step sizes.
         """
-        times = np.full(STEPS.size, np.inf)
+        times = np.full(steps.size, np.inf)
         elapsed = np.concatenate(([0.0], np.cumsum(seconds)))
-        for now, loss in zip(elapsed[elapsed <= budget], self.losses(coverage, STEPS), strict=False):
+        for now, loss in zip(elapsed[elapsed <= budget], self.losses(coverage, steps), strict=False):
             times[(loss <= target) & np.isinf(times)] = now
             there = np.isfinite(times)
-            if (there.any() and soonest_only) or (there | np.isinf(loss)).all():
+            if (there | np.isinf(loss)).all():
                 break
         return times
+
+    def time_of_soonest(self, target: float, coverage: Vector, seconds: Vector, budget: float) -> tuple[float, float]:
+        """Return the seconds until the first of the STEPS is at the target, and that step; infinite if not in time."""
+        elapsed = np.concatenate(([0.0], np.cumsum(seconds)))
+        for now, loss in zip(elapsed[elapsed <= budget], self.losses(coverage, STEPS), strict=False):
+            if (loss <= target).any():
+                return float(now), float(STEPS[loss.argmin()])
+            if np.isinf(loss).all():
+                break
+        return np.inf, float(STEPS[STEPS.size // 2])
 
     def rounds_to(self, coverage: Vector, target: float, most: int, *, memory: bool = False) -> float:
         """Return the rounds until the loss falls to `target`, with the best step; infinite if never."""
