@@ -73,12 +73,16 @@ class Fleet:
         if not self.learnt or (self.updates < self.fitted_at + pause and not at_once):
             return self
 
-        def fit(start: BetaPrior, columns: list[int]) -> BetaPrior:
+        def fit(start: BetaPrior, columns: list[int], likely_mean: float) -> BetaPrior:
             tables = counts.rounds, counts.squares, counts.misses
-            return fit_beta_prior(*effective(*(table[:, columns].sum(axis=1) for table in tables)), start)
+            evidence = effective(*(table[:, columns].sum(axis=1) for table in tables))
+            return fit_beta_prior(*evidence, start, likely_mean=likely_mean)
 
         after_arrival, after_miss, overall = self.priors
+        overall = fit(overall, [AFTER_ARRIVAL, AFTER_MISS, AFTER_UNKNOWN], 0.5)
+        # The rounds after an outcome are thought to be like any rounds of the fleet until they show something else.
+        # After the first round they have not shown anything.
         if len(self.models) > 1:
-            after_arrival, after_miss = fit(after_arrival, [AFTER_ARRIVAL]), fit(after_miss, [AFTER_MISS])
-        overall = fit(overall, [AFTER_ARRIVAL, AFTER_MISS, AFTER_UNKNOWN])
+            after_arrival = fit(after_arrival, [AFTER_ARRIVAL], overall.mean)
+            after_miss = fit(after_miss, [AFTER_MISS], overall.mean)
         return replace(self, priors=(after_arrival, after_miss, overall), fitted_at=self.updates)

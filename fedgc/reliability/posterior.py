@@ -55,8 +55,8 @@ class ReliabilityPosterior:
     (:mod:`fedgc.reliability.persistence`); one of them ignores the last outcome, so that fleets without persistence
     lose little. The models' weights follow from how probable they made the fleet's outcomes before they were seen.
 
-    A client's slowly fading counts give way to those of its recent rounds when these have predicted it so much better
-    that it must have changed (:mod:`fedgc.reliability.change`).
+    A client's slowly fading counts give way to those of its recent rounds as these predict it better: gradually while
+    it may have changed, and for good when it must have (:mod:`fedgc.reliability.change`).
 
     The result is used for round t + 1 before that round's outcome is known: weights that depended on the outcome they
     weigh would bias the decoder.
@@ -137,7 +137,7 @@ class ReliabilityPosterior:
         last, before, rounds = clients.last[rows], clients.before[rows], clients.rounds[rows] + 1
         slow = clients.slow.take(rows).observe(last, before, missed, self.forgetting)
         mean, _ = prediction.mixture(weights)
-        score = cusum(clients.score[rows], mean, prediction.recent(weights), missed)
+        score = cusum(clients.score[rows], mean, prediction.recent(weights)[0], missed)
         fast = recent_counts(clients.fast.take(rows), score, last, before, missed)
         changed = score > ALARM
         alarms = np.flatnonzero(changed)
@@ -248,4 +248,7 @@ class ReliabilityPosterior:
 
     def _predict_nodes(self, nodes: list[int]) -> tuple[Vector, Vector]:
         """Return mean and variance of the probability to miss, one entry per node id."""
-        return self._predict(self.clients, self.clients.rows(nodes)).mixture(self.fleet.weights)
+        rows = self.clients.rows(nodes)
+        score, seen = np.zeros(rows.size), rows >= 0
+        score[seen] = self.clients.score[rows[seen]]
+        return self._predict(self.clients, rows).believed(self.fleet.weights, score)

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 import numpy as np
 from numpy.typing import NDArray
 
-from fedgc.reliability.change import recent_prediction
+from fedgc.reliability.change import change_prob, recent_deviation, recent_prediction
 from fedgc.reliability.clients import NEVER
 from fedgc.reliability.counts import AFTER_ARRIVAL, AFTER_MISS, Counts, Index, Vector, effective
 from fedgc.reliability.fleet import Fleet
@@ -23,21 +23,33 @@ _CHANGED_STRENGTH = 1.0
 class Prediction:
     """Posterior mean and standard deviation of the probability to miss, each of shape (n_models, n_clients).
 
-    `fast` is the mean that the recent rounds suggest.
+    `fast` and `fast_deviation` are those that the recent rounds suggest.
     """
 
     mean: Vector
     deviation: Vector
     fast: Vector
+    fast_deviation: Vector
 
     def mixture(self, weights: Vector) -> tuple[Vector, Vector]:
         """Return mean and variance of the mixture of the models, (n_clients,) each."""
-        mean = np.clip(weights @ self.mean, *_INSIDE)
-        return mean, weights @ (self.deviation**2 + (self.mean - mean) ** 2)
+        return _mixture(weights, self.mean, self.deviation)
 
-    def recent(self, weights: Vector) -> Vector:
-        """Return the mixture of what the recent rounds suggest, (n_clients,)."""
-        return np.clip(weights @ self.fast, *_INSIDE)
+    def recent(self, weights: Vector) -> tuple[Vector, Vector]:
+        """Return mean and variance of what the recent rounds suggest, (n_clients,) each."""
+        return _mixture(weights, self.fast, self.fast_deviation)
+
+    def believed(self, weights: Vector, score: Vector) -> tuple[Vector, Vector]:
+        """Return mean and variance given that the client may have changed, with the detector's score, (n_clients,)."""
+        (mean, variance), (fast, fast_variance) = self.mixture(weights), self.recent(weights)
+        changed = change_prob(score)
+        between = changed * (1.0 - changed) * (fast - mean) ** 2
+        return (1.0 - changed) * mean + changed * fast, (1.0 - changed) * variance + changed * fast_variance + between
+
+
+def _mixture(weights: Vector, means: Vector, deviations: Vector) -> tuple[Vector, Vector]:
+    mean = np.clip(weights @ means, *_INSIDE)
+    return mean, weights @ (deviations**2 + (means - mean) ** 2)
 
 
 def predict(
@@ -68,7 +80,7 @@ def predict(
     """
     seen = (last == 0.0) | (last == 1.0)
     shape = (len(fleet.models), last.size)
-    result = Prediction(np.empty(shape), np.empty(shape), np.empty(shape))
+    result = Prediction(*(np.empty(shape) for _ in fields(Prediction)))
     known, unknown = np.flatnonzero(seen), np.flatnonzero(~seen)
     for rows, outcomes in (
         (known, [last[known].astype(np.intp)]),
@@ -86,7 +98,8 @@ def predict(
                 arrival, miss = after
                 u = np.where(last[rows] == NEVER, arrival[0] / (arrival[0] + 1.0 - miss[0]), last[rows])
                 after = [tuple((1.0 - u) * a + u * b for a, b in zip(arrival, miss, strict=True))]
-            result.mean[m, rows], result.deviation[m, rows], result.fast[m, rows] = after[0]
+            for column, values in zip(fields(Prediction), after[0], strict=True):
+                getattr(result, column.name)[m, rows] = values
     return result
 
 
@@ -100,7 +113,7 @@ def _after(
     fleet: Fleet,
     theta: float,
 ) -> tuple[Vector, ...]:
-    """Return mean, standard deviation and fast mean by one model after the given outcomes."""
+    """Return the columns of the prediction by one model after the given outcomes."""
     which = np.full(outcome.size, 2) if model.unconditional else outcome
     misses = np.array([prior.misses for prior in fleet.priors])[which]
     arrivals = np.array([prior.arrivals for prior in fleet.priors])[which]
@@ -112,4 +125,5 @@ def _after(
     mean = np.clip((misses + k) / (misses + arrivals + n), *_INSIDE)
     recent_rounds, _, recent_misses = evidence(fast, outcome, model, theta, fleet.priors)
     quick = np.clip(recent_prediction(mean, recent_rounds, recent_misses), *_INSIDE)
-    return mean, np.sqrt(mean * (1.0 - mean) / (cautious + n + 1.0)), quick
+    deviation = np.sqrt(mean * (1.0 - mean) / (cautious + n + 1.0))
+    return mean, deviation, quick, recent_deviation(quick, recent_rounds)
