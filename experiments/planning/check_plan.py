@@ -15,11 +15,13 @@ import argparse
 import csv
 import time
 from collections.abc import Sequence
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from digits_replay import STEPS, Digits, Vector
+from numpy.typing import NDArray
 from plan_errors import batch_standard_error, plan_moments
 from run_choices import PreparedChoice, prepare, run_choice
 
@@ -33,10 +35,8 @@ __all__ = ["Digits", "run_choice", "write_table"]
 _CLOSE = 1.25
 #: At most so many choices are run again, beside the recommended one.
 _FINALISTS = 10
-#: A run of those ends once it has taken so many times as long as the best first run, and its time is a lower bound.
-_GIVEN_UP = 3.0
-#: They are run with the step of the first run and so many smaller and larger ones.
-_STEPS_AROUND = 3
+#: Such a run lasts so many times as long as the best first run.
+_GIVEN_UP = 2.0
 #: Where absence or slowness persists, more rounds are played, up to so many times as many.
 _MOST_TIMES = 6.0
 #: Where clients come and go in virtual time, so many seconds are played: 111 sessions of the preset that has some.
@@ -106,8 +106,7 @@ def replay(rows: Sequence[dict[str, Any]], task: Digits, target: float) -> None:
     best = np.inf
     for row in rows:
         budget = min(_CLOSE * best, float(row["seconds"].sum()))
-        soonest = task.time_of_soonest(target, row["coverage"], row["seconds"], budget)
-        found, row["first_step"] = soonest
+        found, _ = task.time_of_soonest(target, row["coverage"], row["seconds"], budget)
         row["proven_worse"] = found == np.inf
         row["time_to_target"] = budget if row["proven_worse"] else found
         best = min(best, found)
@@ -124,8 +123,10 @@ def run_again(
 ) -> None:
     """Run the best rows and the recommended one again, each with the one step that suits its first half of runs best.
 
-    Sets `first_runs` and `last_runs`: what is best by the first can be judged by the last without favour. Times beyond
-    the budget count as the budget. Choices whose coverages are the same are run once.
+    Sets `first_time` and `last_times`: the seconds after which the mean log loss of the first half of the runs is at
+    the target, and of the last half without each of its runs in turn. What is best by the first half is judged by the
+    last one. The mean over runs is taken of the loss and not of the times, since steps of about the size that descent
+    bears at most make single runs erratic. Choices whose coverages are the same are run once.
     """
     order = sorted(range(len(rows)), key=lambda index: (rows[index]["proven_worse"], rows[index]["time_to_target"]))
     finalists: dict[bytes, list[int]] = {}
@@ -139,16 +140,24 @@ def run_again(
         if not members:
             continue
         row, one = rows[members[0]], prepared[members[0]]
-        near = STEPS[np.abs(np.arange(STEPS.size) - np.searchsorted(STEPS, row["first_step"])) <= _STEPS_AROUND]
-        times = np.zeros((runs, near.size))
+        n_rounds = int(budget / row["round_time"])
+        logs = np.empty((runs, n_rounds, STEPS.size))
         for run in range(runs):
-            played = one.play(draws, int(1.2 * budget / row["round_time"]) + 20, run=run + 1)
-            times[run] = np.minimum(task.times_to(target, by_shard(one, played), played.seconds, budget, near), budget)
-        step = int(times[: runs // 2].mean(axis=0).argmin())
+            coverage = by_shard(one, one.play(draws, n_rounds, run=run + 1))
+            losses = np.array(list(islice(task.losses(coverage, STEPS), n_rounds)))
+            logs[run] = np.log(np.maximum(losses, 1e-300))
+        first, last = np.split(logs, [runs // 2])
+        times = row["round_time"] * rounds_until(first.mean(axis=0) <= np.log(target))
+        step = int(times.argmin())
+        without = [np.delete(last, run, axis=0).mean(axis=0)[:, step] for run in range(last.shape[0])]
         for index in members:
-            rows[index]["first_runs"], rows[index]["last_runs"] = np.split(times[:, step], [runs // 2])
-            rows[index]["mean_time_to_target"] = float(times[:, step].mean())
-            rows[index]["step"] = float(near[step])
+            rows[index]["first_time"], rows[index]["step"] = float(times[step]), float(STEPS[step])
+            rows[index]["last_times"] = row["round_time"] * rounds_until(np.log(target) >= np.array(without).T)
+
+
+def rounds_until(there: NDArray[np.bool_]) -> Vector:
+    """Return the first round at which each column is true, the number of rounds where none is."""
+    return np.where(there.any(axis=0), there.argmax(axis=0), there.shape[0]).astype(np.float64)
 
 
 def check(preset: str, seed: int, args: argparse.Namespace, task: Digits, target: float) -> list[dict[str, Any]]:
@@ -172,7 +181,7 @@ def check(preset: str, seed: int, args: argparse.Namespace, task: Digits, target
         f"replayed in {time.perf_counter() - done:.0f} s"
     )
     summarise(plan, rows)
-    kept = {"coverage", "seconds", "first_runs", "last_runs"}
+    kept = {"coverage", "seconds", "last_times"}
     names = list(dict.fromkeys(name for row in rows for name in row if name not in kept))
     return [{"preset": preset, "seed": seed, **{name: row.get(name, "") for name in names}} for row in rows]
 
@@ -190,12 +199,12 @@ def summarise(plan: FleetPlan, rows: Sequence[dict[str, Any]]) -> None:
                 f" (± {row['round_time_standard_error'] / row['round_time']:.1%}), residual error {row['error']:.4g}"
                 f" against {row['error_predicted']:.4g} ({row['error_z']:+.1f} s.e.)"
             )
-    finalists = [row for row in rows if "first_runs" in row]
-    best = min(finalists, key=lambda row: row["first_runs"].mean())
+    finalists = [row for row in rows if "last_times" in row]
+    best = min(finalists, key=lambda row: row["first_time"])
     own = next(row for row in finalists if row["recommended"])
-    pairs = np.stack([own["last_runs"], best["last_runs"]])
-    ratio = float(pairs[0].mean() / pairs[1].mean())
-    error = float(np.std(pairs[0] - ratio * pairs[1], ddof=1) / np.sqrt(pairs.shape[1]) / pairs[1].mean())
+    ratios = own["last_times"] / best["last_times"]
+    ratio = float(ratios.mean())
+    error = float(np.sqrt((ratios.size - 1) * ratios.var()))  # jackknife
     near = sum(not row["proven_worse"] for row in rows)
     print(
         f"  {len(rows)} choices; round time: worst gap {gaps[np.abs(gaps).argmax()]:+.1%}, {(abs(gaps) > 0.1).sum()} "

@@ -86,33 +86,6 @@ class Digits:
             weights -= steps[None, :, None] * (self.x.T @ z.reshape(n, -1)).reshape(65, steps.size, 10) / n
             number += 1
 
-    def times_to(
-        self, target: float, coverage: Vector, seconds: Vector, budget: float, steps: Vector = STEPS
-    ) -> Vector:
-        """Return the seconds until each of the steps has brought the loss to `target`, infinite if not found out.
-
-        Parameters
-        ----------
-        target : float
-            The loss to reach.
-        coverage : ndarray, shape (n_rounds, n_shards)
-            How often each shard's update counts in each round.
-        seconds : ndarray, shape (n_rounds,)
-            Seconds that each round takes.
-        budget : float
-            Seconds after which the search ends.
-        steps : ndarray, shape (n_steps,)
-            Step sizes.
-        """
-        times = np.full(steps.size, np.inf)
-        elapsed = np.concatenate(([0.0], np.cumsum(seconds)))
-        for now, loss in zip(elapsed[elapsed <= budget], self.losses(coverage, steps), strict=False):
-            times[(loss <= target) & np.isinf(times)] = now
-            there = np.isfinite(times)
-            if (there | np.isinf(loss)).all():
-                break
-        return times
-
     def time_of_soonest(self, target: float, coverage: Vector, seconds: Vector, budget: float) -> tuple[float, float]:
         """Return the seconds until the first of the STEPS is at the target, and that step; infinite if not in time."""
         elapsed = np.concatenate(([0.0], np.cumsum(seconds)))
