@@ -34,7 +34,7 @@ __all__ = ["Digits", "run_choice", "write_table"]
 #: A replay is given up for good once it has taken so many times as long as the best one so far.
 _CLOSE = 1.25
 #: At most so many choices are run again, beside the recommended one.
-_FINALISTS = 10
+_FINALISTS = 6
 #: Such a run lasts so many times as long as the best first run.
 _GIVEN_UP = 2.0
 #: Where absence or slowness persists, more rounds are played, up to so many times as many.
@@ -239,7 +239,7 @@ def main() -> None:
     parser.add_argument("--redundancies", type=int, nargs="+", default=[1, 2, 3, 4, 5])
     parser.add_argument("--rounds", type=int, default=1000, help="rounds per choice, more where they are correlated")
     parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2])
-    parser.add_argument("--runs", type=int, default=16, help="more runs of the choices that come close to the best")
+    parser.add_argument("--runs", type=int, default=8, help="more runs of the choices that come close to the best")
     parser.add_argument("--out", type=Path)
     args = parser.parse_args()
     task = Digits(args.shards)
