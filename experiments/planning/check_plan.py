@@ -27,7 +27,7 @@ from run_choices import PreparedChoice, prepare, run_choice
 
 from fedgc.fleets import Fleet, build_fleet, presets
 from fedgc.planning import Choice, FleetPlan, constraints_of, plan_fleet
-from fedgc.simulation.play import PlayedRounds, RoundDraws
+from fedgc.simulation import PlayedRounds, RoundDraws
 
 __all__ = ["Digits", "run_choice", "write_table"]
 

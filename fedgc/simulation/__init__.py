@@ -2,6 +2,16 @@
 
 from fedgc.simulation.clock import VirtualClock
 from fedgc.simulation.grid import Event, VirtualGrid
+from fedgc.simulation.play import PlayedRounds, RoundDraws, play_rounds
 from fedgc.simulation.run import VirtualRun, run_virtual
 
-__all__ = ["Event", "VirtualClock", "VirtualGrid", "VirtualRun", "run_virtual"]
+__all__ = [
+    "Event",
+    "PlayedRounds",
+    "RoundDraws",
+    "VirtualClock",
+    "VirtualGrid",
+    "VirtualRun",
+    "play_rounds",
+    "run_virtual",
+]
