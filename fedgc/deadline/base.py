@@ -71,7 +71,7 @@ class Outlook:
 class DeadlineRule(ABC):
     """A rule for the seconds from sending a round's messages to decoding what has come.
 
-    To add a rule, subclass this in a file of its own and export it in ``fedgc/deadline/__init__.py``.
+    To add a rule, subclass this in a file of its own and add it to ``DEADLINES`` in ``fedgc/deadline/build.py``.
     """
 
     name: ClassVar[str]
