@@ -38,7 +38,8 @@ class UpdateMemory:
 
         ``sum_u H_u + sum_i w_i (s_i - (A H)_i) = sum_i w_i s_i + sum_u (1 - v_u) H_u``,
 
-    which is unbiased for whatever H was known before the round if the weights are (E[v] = 1), and whose error
+    which is unbiased for whatever H was known before the round if the weights are (E[v] = 1 over all rounds, those in
+    which nothing arrives and memory alone is left among them: see :func:`fedgc.round.finish_round`), and whose error
     ``(v - 1)' G (v - 1)`` has the Gram matrix G of the *changes* since. These vanish as training converges, and with
     them the noise that stragglers cause: a constant step reaches the optimum, as SAGA does, and MIFA and FedVARP do
     without a code. Biased weights lose their bias with the changes too (SAG).

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
@@ -22,6 +23,8 @@ Vector = NDArray[np.float64]
 _LARGEST_MISS = 1.0 - 1e-12
 #: Instants before the deadline at which the chance of an early end is worked out.
 _INSTANTS = 32
+#: Chance of an end in the first quarter of the time that is too small to look closer, and how often that may be done.
+_HARDLY, _LEVELS = 0.02, 12
 #: Random rounds for codes without blocks, whose early end has no closed form.
 _DRAWS = 64
 
@@ -138,13 +141,22 @@ def forecast_round(
         error = analyse(calibrated, model, gram, rng=np.random.default_rng(0), draws=200).residual_error
     seconds = deadline
     if early_end:
-        instants = deadline * (np.arange(_INSTANTS) + 0.5) / _INSTANTS
-        done = 1.0 - np.array([timing.straggle_prob(instant, asked)[chosen] for instant in instants])
         never = timing.straggle_prob(np.inf, asked)[chosen]
-        reported = instants >= getattr(timing, "loss_detection", np.inf)
-        gone = np.where(reported[:, None], np.minimum(never, 1.0 - done), 0.0)
+        loss_detection = float(getattr(timing, "loss_detection", np.inf))
         block = _blocks_of_clients(code)
-        seconds = deadline * (1.0 - float(np.mean(_over_by(calibrated, block, done, gone))))
+
+        def done_by(instants: Vector) -> tuple[Vector, NDArray[np.bool_]]:
+            done = 1.0 - np.array([timing.straggle_prob(instant, asked)[chosen] for instant in instants])
+            return done, instants >= loss_detection
+
+        def over_by(instants: Vector) -> Vector:
+            done, reported = done_by(instants)
+            gone = np.where(reported[:, None], np.minimum(never, 1.0 - done), 0.0)
+            return _over_by(calibrated, block, done, gone)
+
+        instants, widths = _grid(over_by, deadline)
+        done, reported = done_by(instants)
+        seconds = max(float(widths @ (1.0 - over_by(instants))), 1e-9 * deadline)
         presence: Presence | None = getattr(timing, "presence", None)
         if presence is not None and matters(presence, chosen) and (block is not None or not calibrated.ends_early):
             prob = presence.prob[chosen]
@@ -154,7 +166,7 @@ def forecast_round(
                 lost = 1.0 - np.minimum((1.0 - never) / prob, 1.0) * there[:, None, :]
                 gone_there = np.where(reported[:, None], np.minimum(lost, 1.0 - done_there), 0.0)
                 over = _over_by(calibrated, block, done_there, gone_there)
-                return np.asarray(deadline * (1.0 - over.mean(axis=1)))
+                return np.maximum((1.0 - over) @ widths, 1e-9 * deadline)
 
             rounds = weigh_by_rounds(presence, chosen, mean_seconds)
             seconds = rounds.seconds
@@ -169,6 +181,25 @@ def _all_may_arrive(code: Code, may_come: NDArray[np.bool_]) -> bool:
     for client in np.flatnonzero(may_come):
         covered[code.shards_of(int(client))] = True
     return bool(covered.all())
+
+
+def _grid(over_by: Callable[[Vector], Vector], deadline: float) -> tuple[Vector, Vector]:
+    """Return instants up to the deadline, and the seconds that each stands for: finer where rounds may end early on.
+
+    The first quarter of the time is divided anew as long as rounds may be over by its end, so that a deadline far
+    beyond what the clients need does not hide when they are done.
+    """
+    instants, widths, end = [np.zeros(0)], [np.zeros(0)], deadline
+    for level in range(_LEVELS):
+        middle = end * (np.arange(_INSTANTS) + 0.5) / _INSTANTS
+        last = level == _LEVELS - 1 or float(over_by(np.array([end / 4.0]))[0]) < _HARDLY
+        kept = middle if last else middle[_INSTANTS // 4 :]
+        instants.append(kept)
+        widths.append(np.full(kept.size, end / _INSTANTS))
+        if last:
+            break
+        end /= 4.0
+    return np.concatenate(instants[::-1]), np.concatenate(widths[::-1])
 
 
 def _over_by(decoder: CalibratedDecoder, block: NDArray[np.intp] | None, done: Vector, gone: Vector) -> Vector:

@@ -20,6 +20,8 @@ There = NDArray[np.bool_]
 
 #: Random instants, and how many cycles of coming and going they are spread over.
 _INSTANTS, _CYCLES = 6000, 3000.0
+#: At most so many of the shortest cycles: all of them are drawn.
+_MOST_CYCLES = 1e5
 #: Instants at once, so that temporaries stay below some tens of megabytes.
 _AT_ONCE = 200
 #: Random rounds whose decoding is compared.
@@ -33,6 +35,7 @@ class Presence(Protocol):
 
     prob: Vector
     cycle: float
+    shortest_cycle: float
 
     def at(self, instants: Vector) -> There:
         """Return who is there at each instant, (n_instants, n_clients)."""
@@ -79,7 +82,8 @@ def weigh_by_rounds(presence: Presence, clients: NDArray[np.intp], mean_seconds:
     the time is met by a share ``(pi / tau(s)) / E[1 / tau]`` of the rounds, whose mean length is ``1 / E[1 / tau]``.
     That is exact for states that outlast many rounds, and an approximation where they change within a round or two.
     """
-    instants = np.random.default_rng(0).random(_INSTANTS) * _CYCLES * presence.cycle
+    horizon = min(_CYCLES * presence.cycle, _MOST_CYCLES * presence.shortest_cycle)
+    instants = np.random.default_rng(0).random(_INSTANTS) * horizon
     there = presence.at(instants)[:, clients]
     seconds = np.concatenate([mean_seconds(part) for part in np.array_split(there, -(-_INSTANTS // _AT_ONCE))])
     rate = 1.0 / np.maximum(seconds, 1e-12)

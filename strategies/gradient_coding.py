@@ -216,6 +216,7 @@ class GradientCoding(Strategy):
         evaluate_fn: Callable[[int, ArrayRecord], MetricRecord | None] | None = None,
     ) -> Result:
         """Run Flower's training loop with this strategy's deadline for training; `timeout` limits evaluation only."""
+        self._past = None  # what an earlier run sent is not listened for on this grid
         self.planning = replace(self.planning, rounds=self.state.rounds + num_rounds)
         self._grid = DeadlineGrid(
             grid, lambda: self._open.deadline if self._open else self.deadline.initial, self._settled

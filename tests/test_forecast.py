@@ -213,7 +213,7 @@ def test_a_code_may_be_for_some_of_the_clients() -> None:
 class HalfThere:
     """The first client is there half of the time, the second always."""
 
-    prob, cycle = np.array([0.5, 1.0]), 10.0
+    prob, cycle, shortest_cycle = np.array([0.5, 1.0]), 10.0, 10.0
 
     def at(self, instants: NDArray[np.float64]) -> NDArray[np.bool_]:
         return np.column_stack([np.arange(instants.size) % 2 == 0, np.ones(instants.size, dtype=bool)])

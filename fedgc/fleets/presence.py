@@ -108,6 +108,8 @@ class OtherRun:
         Probability of each client to be there at a random instant.
     cycle : float
         Seconds from one coming to the next, the longest mean of a client or site; 0 if none comes and goes.
+    shortest_cycle : float
+        The shortest such mean, infinite if none comes and goes.
 
     Examples
     --------
@@ -128,6 +130,7 @@ class OtherRun:
         sessions = (parameters["session_on"] + parameters["session_off"])[self._in_sessions]
         outages = (parameters["outage_seconds"] / np.maximum(parameters["outage_fraction"], 1e-300))[in_site]
         self.cycle = float(np.concatenate([[0.0], sessions, outages]).max())
+        self.shortest_cycle = float(np.concatenate([[np.inf], sessions, outages]).min())
 
     def at(self, instants: Vector) -> NDArray[np.bool_]:
         """Return who is there at each instant, seconds since the start, (n_instants, n_clients)."""

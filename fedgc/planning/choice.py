@@ -19,7 +19,7 @@ class Choice:
     Attributes
     ----------
     redundancy : int
-        Clients that hold each shard.
+        Clients that are asked to hold each shard; those left over are backups on work lists, see `copies`.
     schedule : str
         "full": a client computes all that it holds; "work-list": it works down an ordered list until the deadline.
     code, decoder : str
@@ -37,6 +37,8 @@ class Choice:
         If there is none without, relative to the best of all.
     shards_moved : int
         Shard copies that clients must fetch, if at first each holds an equal part of the shards, in order.
+    copies : float
+        Clients that do hold a shard, in the mean: more than `redundancy` where clients that would be idle are backups.
     """
 
     redundancy: int
@@ -49,6 +51,13 @@ class Choice:
     residual_error: float
     relative_time_to_target: float
     shards_moved: int
+    copies: float = 0.0
+
+    @property
+    def holders(self) -> str:
+        """The holders per shard in words."""
+        backups = f" (with idle clients as backups {self.copies:.3g})" if self.copies > 1.02 * self.redundancy else ""
+        return f"{self.redundancy} holders per shard{backups}"
 
     @property
     def label(self) -> str:
@@ -67,10 +76,13 @@ class FleetPlan:
         work list, then the soonest. One with redundancy has to save more than 2 % over the best without.
     choices : tuple of Choice
         All choices that can be decoded.
+    infeasible : tuple of (int, str)
+        Numbers of holders that the constraints do not allow, and why.
     """
 
     recommended: Choice
     choices: tuple[Choice, ...]
+    infeasible: tuple[tuple[int, str], ...] = ()
 
     @property
     def verdict(self) -> str:
@@ -90,17 +102,16 @@ class FleetPlan:
             )
         gain = 1.0 / self.recommended.relative_time_to_target
         if self.recommended.redundancy > 1:
-            return (
-                f"redundancy pays: {self.recommended.redundancy} holders per shard reach the target "
-                f"{gain:.2f} times as soon as one"
-            )
+            return f"redundancy pays: {self.recommended.holders} reach the target {gain:.2f} times as soon as one"
         coded = [choice for choice in self.choices if choice.redundancy > 1]
         if not coded:
+            if self.infeasible:
+                return f"redundancy is not possible: {self.infeasible[0][1]}"
             return "redundancy was not tried, or cannot be decoded"
         best = coded[0]
         saved = 1.0 - best.relative_time_to_target
         how = f"saves {saved:.1%}" if saved > 0 else f"takes {-saved:.1%} longer"
-        return f"redundancy does not pay: the best of it, {best.redundancy} holders per shard, {how}"
+        return f"redundancy does not pay: the best of it, {best.holders}, {how}"
 
 
 def recommend(choices: list[Choice]) -> FleetPlan:

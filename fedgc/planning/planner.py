@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -118,7 +119,8 @@ def plan_fleet(
             f"deadline must be long enough for every shard to be done at times; got {', '.join(f'{d:g}' for d in grid)}"
         )
     alone = min((time for c, time, _ in found if c.redundancy == 1), default=min(time for _, time, _ in found))
-    return recommend([_relative(choice, time / alone) for _, time, choice in found])
+    plan = recommend([_relative(choice, time / alone) for _, time, choice in found])
+    return replace(plan, infeasible=tuple((holders, str(error)) for holders, error in sorted(infeasible.items())))
 
 
 def default_deadlines(fleet: Fleet, n_shards: int, server_round: int = 0) -> list[float]:
@@ -170,6 +172,7 @@ def _forecast(
         residual_error=seen.residual_error,
         relative_time_to_target=np.nan,
         shards_moved=candidate.shards_moved,
+        copies=len(candidate.held) / candidate.code.n_shards,
     )
     return [(candidate, time_to_target(seen, noise_sensitivity), choice)]
 

@@ -74,7 +74,8 @@ def finish_round(
     sums = {row: total for client in sorted(replies) for row, total in replies[client].sums.items()}
     update: Update | None = None
     # A round in which nothing arrives is passed over with a memory too: to take its word for everything, perhaps for
-    # many rounds on end, would follow directions that are long out of date.
+    # many rounds on end, would follow directions that are long out of date. What memory would have added is missing
+    # then: over all rounds the decoded update falls short by the probability of such a round times what is remembered.
     if any(reply.shard_examples.any() for reply in replies.values()):
         update = zero_update(arrays) if memory is None else memory.rest(decoding.coverage, arrays)
         for row, total in sums.items():
