@@ -71,6 +71,20 @@ def test_a_pair_of_steady_clients(p: float) -> None:
     assert late.round.residual_error == forecast.round.residual_error
 
 
+@pytest.mark.parametrize("deadline", [3.2, 40.0, 500.0, 1e5])
+def test_a_deadline_far_beyond_what_is_needed_does_not_hide_when_rounds_end(deadline: float) -> None:
+    """Who is away is never heard of: with p = 0.3 the first ends rounds after 1 s, else the second after 2 s."""
+    fleet = steady(1.0, 2.0, dropout=[0.3, 0.0])
+    code = FractionalRepetition([0, 0], [0])
+    found = forecast_round(fleet, code, OptimalUnbiasedDecoder(), GramModel.uniform(1, 0.0), deadline).round
+    assert found.round_time == pytest.approx(1.3, rel=0.06)
+    noisy = LogNormalFleet(2, seed=1, median=[1.0, 2.0], sigma=0.3)
+    alone = FractionalRepetition([0, 1], [0, 1])
+    exact, _ = quad(lambda t: 1 - np.prod(stats.lognorm.cdf(t, 0.3, scale=[1.0, 2.0])), 0.0, min(deadline, 50.0))
+    found = forecast_round(noisy, alone, OptimalUnbiasedDecoder(), GramModel.uniform(2, 0.0), deadline).round
+    assert found.round_time == pytest.approx(exact, rel=0.02)
+
+
 def test_a_pair_of_work_lists() -> None:
     """By 3.2 s the first has done both shards unless it is away, the second only shard 1."""
     p = 0.3

@@ -119,3 +119,13 @@ def test_without_a_backlog_a_newer_message_ends_the_listening() -> None:
     row = history.rows([slow])[0]
     assert history.censored[row, : history.count[row]].all()
     np.testing.assert_allclose(history.seconds[row, : history.count[row]], 10.0)
+
+
+def test_a_second_start_takes_no_silence_of_the_first_for_evidence() -> None:
+    """The slow client replies 14 s after each sending, but between two runs nobody listens."""
+    strategy = GradientCoding(FedAvg(**INNER), num_shards=6, deadline=10.0, load=1)
+    for _ in range(3):
+        run(strategy, backlog=True, rounds=1)
+    history, slow = strategy.state.completion_times.history, max(strategy.state.plan.node_ids)  # type: ignore[union-attr]
+    assert history is not None
+    assert slow not in history.node_ids

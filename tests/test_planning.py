@@ -15,7 +15,7 @@ from fedgc.deadline import RoundForecast, cover_time, time_to_target
 from fedgc.errors import ConfigError
 from fedgc.fleets import Fleet, build_fleet
 from fedgc.planning import Choice, FleetPlan, constraints_of, plan_fleet, recommended_assignment
-from fedgc.planning.choice import recommend
+from fedgc.planning.choice import BLOCK_CODES, recommend
 from fedgc.planning.figure import check_plot_path, draw_plan
 from fedgc.planning.planner import default_deadlines
 from tests.assignment_cases import check_valid
@@ -331,3 +331,16 @@ def test_numbers_of_holders_that_the_limits_do_not_allow_are_left_out() -> None:
     assert {choice.redundancy for choice in plan.choices} == {1, 2}
     with pytest.raises(InfeasibleAssignmentError, match="domain"):
         plan_fleet(fleet, n_shards=8, redundancies=(3,), deadlines=[4.0], constraints=two_sites)
+
+
+def test_what_limits_do_not_allow_and_who_is_a_backup_is_said() -> None:
+    together = build_fleet({"model": "log-normal", "clients": 4, "sigma": 0.3, "site": 0}, seed=1)
+    plan = plan_fleet(together, n_shards=8, redundancies=(1, 2), constraints=constraints_of(together))
+    assert {holders for holders, _ in plan.infeasible} == {2}
+    assert plan.verdict.startswith("redundancy is not possible: domain must name at least 2 different domains")
+    spread = build_fleet({"preset": "paper", "clients": 10}, seed=1)
+    plan = plan_fleet(spread, n_shards=40, redundancies=(1, 2), deadlines=[2.3])
+    for choice in plan.choices:
+        assert choice.copies >= 0.99 * choice.redundancy or choice.code not in BLOCK_CODES
+        assert ("backups" in choice.holders) == (choice.copies > 1.02 * choice.redundancy)
+    assert any("backups" in choice.holders for choice in plan.choices)

@@ -110,7 +110,7 @@ class FleetPlan:
             return "redundancy was not tried, or cannot be decoded"
         best = coded[0]
         saved = 1.0 - best.relative_time_to_target
-        how = f"saves {saved:.1%}" if saved > 0 else f"takes {-saved:.1%} longer"
+        how = f"saves {saved:.1%}" if saved > 0 else f"takes {abs(saved):.1%} longer"
         return f"redundancy does not pay: the best of it, {best.holders}, {how}"
 
 
