@@ -201,6 +201,8 @@ def plan(
         typer.echo(json.dumps(verdict, indent=2, allow_nan=False))
         return
     Console().print(plan_table(found, title))
+    if found.recommended.remark:
+        typer.echo(found.recommended.remark)
     typer.echo(found.verdict)
     if plot is not None:
         typer.echo(f"wrote {plot}")

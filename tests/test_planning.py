@@ -342,5 +342,5 @@ def test_what_limits_do_not_allow_and_who_is_a_backup_is_said() -> None:
     plan = plan_fleet(spread, n_shards=40, redundancies=(1, 2), deadlines=[2.3])
     for choice in plan.choices:
         assert choice.copies >= 0.99 * choice.redundancy or choice.code not in BLOCK_CODES
-        assert ("backups" in choice.holders) == (choice.copies > 1.02 * choice.redundancy)
-    assert any("backups" in choice.holders for choice in plan.choices)
+        assert bool(choice.remark) == (choice.copies > 1.02 * choice.redundancy)
+    assert any("are backups: 10 holders" in choice.remark for choice in plan.choices)

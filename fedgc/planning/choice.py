@@ -54,10 +54,11 @@ class Choice:
     copies: float = 0.0
 
     @property
-    def holders(self) -> str:
-        """The holders per shard in words."""
-        backups = f" (with idle clients as backups {self.copies:.3g})" if self.copies > 1.02 * self.redundancy else ""
-        return f"{self.redundancy} holders per shard{backups}"
+    def remark(self) -> str:
+        """One sentence on clients that would be idle and are backups, empty if there are none."""
+        if self.copies <= 1.02 * self.redundancy:
+            return ""
+        return f"clients that would be idle are backups: {self.copies:.3g} holders per shard in the mean"
 
     @property
     def label(self) -> str:
@@ -102,7 +103,8 @@ class FleetPlan:
             )
         gain = 1.0 / self.recommended.relative_time_to_target
         if self.recommended.redundancy > 1:
-            return f"redundancy pays: {self.recommended.holders} reach the target {gain:.2f} times as soon as one"
+            holders = self.recommended.redundancy
+            return f"redundancy pays: {holders} holders per shard reach the target {gain:.2f} times as soon as one"
         coded = [choice for choice in self.choices if choice.redundancy > 1]
         if not coded:
             if self.infeasible:
@@ -111,7 +113,7 @@ class FleetPlan:
         best = coded[0]
         saved = 1.0 - best.relative_time_to_target
         how = f"saves {saved:.1%}" if saved > 0 else f"takes {abs(saved):.1%} longer"
-        return f"redundancy does not pay: the best of it, {best.holders}, {how}"
+        return f"redundancy does not pay: the best of it, {best.redundancy} holders per shard, {how}"
 
 
 def recommend(choices: list[Choice]) -> FleetPlan:
