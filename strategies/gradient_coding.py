@@ -245,7 +245,8 @@ class GradientCoding(Strategy):
             self._grid.collected = None
         if not inner:
             return []
-        if self.planning.nodes is None and (self.planning.timing or self.planning.constraints):
+        known = self.planning.timing is not None or self.planning.constraints is not None
+        if known and self.planning.nodes is None:
             self.planning = replace(self.planning, nodes=tuple(sorted({*grid.get_node_ids(), *inner})))
         plan = plan_round(self.state, list(inner), self.planning)
         deadline = plan.deadline if plan.deadline is not None else self.deadline.initial

@@ -33,7 +33,8 @@ class RoundReport:
     predicted_residual_error : float or None
         Expected before the round: E|decoded - full|^2 / |full|^2; None if the decoder has no closed form for it.
     model_residual_error : float
-        The same for the arrivals that came about, under the Gram model.
+        The same for the arrivals that came about, under the Gram model. With a memory both errors are of what is
+        decoded then, the changes since the last updates.
     rejected : dict of int to str
         Reason for each reply that was left out, by node id.
     """

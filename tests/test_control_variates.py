@@ -8,7 +8,11 @@ from typing import Any
 
 import numpy as np
 import pytest
+from fedgc.clients import ShardUpdate, gradient_coded
 from fedgc.strategies import GradientCoding
+from flwr.app import Array, ArrayRecord, ConfigRecord, Context
+from flwr.clientapp import ClientApp
+from flwr.serverapp import Grid, ServerApp
 from flwr.serverapp.strategy import FedAvg
 from hypothesis import given
 from hypothesis import strategies as st
@@ -18,9 +22,11 @@ from fedgc.arrivals import ProgressArrivals
 from fedgc.codes import Chain, Code, CyclicRepetition, FractionalRepetition, Uncoded, WorkLists
 from fedgc.control_variates import UpdateMemory, units_of
 from fedgc.decoders import DECODERS, Decoder, FixedDecoder, LeastSquaresDecoder, OptimalUnbiasedDecoder
+from fedgc.fleets import build_fleet
 from fedgc.gram import GramModel
 from fedgc.reliability import ReliabilityPosterior
 from fedgc.round import CodedUpdate, Planning, RoundPlan, RoundState, finish_round, plan_round
+from fedgc.simulation import run_virtual
 from tests.apps import steady, train
 from tests.enumeration import arrival_sets, joint_sets
 
@@ -210,3 +216,46 @@ def test_in_a_run_the_memory_follows_blocks_and_work_lists(options: dict[str, An
     assert strategies[0].state.memory is None
     for left, right in zip(*(result.arrays.to_numpy_ndarrays() for result in runs), strict=True):
         np.testing.assert_allclose(left, right, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    "options", [{}, {"schedule": "work-list", "sums": "shard"}, {"schedule": "work-list", "sums": "whole"}], ids=str
+)
+@pytest.mark.parametrize("memory", [False, True])
+def test_what_a_client_sent_once_stands_in_for_it_when_it_is_too_slow(options: dict[str, Any], memory: bool) -> None:
+    """Through messages: from round 2 on two of six clients miss every deadline, and the updates do not change."""
+    fleet = build_fleet(
+        {
+            "model": "log-normal",
+            "clients": 6,
+            "sigma": 0.0,
+            "median": 1.0,
+            "change_after": [1.0, 1.0, 1e6, 1e6, 1e6, 1e6],
+            "change_factor": 1000.0,
+        },
+        seed=1,
+    )
+    strategy = GradientCoding(
+        FedAvg(fraction_evaluate=0.0, min_train_nodes=1, min_available_nodes=1),
+        num_shards=6,
+        deadline=20.0,
+        load=1,
+        decoder="least-squares",
+        reassignment_gain=1.0,
+        memory=memory,
+        **options,
+    )
+    app, server, results = ClientApp(), ServerApp(), []
+
+    @app.train()
+    @gradient_coded(num_shards=6)
+    def train_shard(shard_id: int, arrays: ArrayRecord, config: ConfigRecord) -> ShardUpdate:
+        return ShardUpdate(1, delta={"w": 6.0 * np.eye(6)[shard_id]})
+
+    @server.main()
+    def main(grid: Grid, context: Context) -> None:
+        results.append(strategy.start(grid, ArrayRecord({"w": Array(np.zeros(6))}), num_rounds=5))
+
+    run_virtual(server, app, fleet, num_shards=6)
+    steps = results[0].arrays["w"].numpy()
+    np.testing.assert_allclose(np.sort(steps), [5.0] * 6 if memory else [1.0, 1.0] + [5.0] * 4, atol=1e-6)

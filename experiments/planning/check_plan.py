@@ -242,6 +242,8 @@ def main() -> None:
     parser.add_argument("--runs", type=int, default=8, help="more runs of the choices that come close to the best")
     parser.add_argument("--out", type=Path)
     args = parser.parse_args()
+    if args.runs < 4:
+        parser.error(f"--runs must be at least 4, two to choose by and two to judge by; got {args.runs}")
     task = Digits(args.shards)
     target = task.loss_of_descent(100)
     rows: list[dict[str, Any]] = []
