@@ -11,7 +11,6 @@ from typing import NamedTuple, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from fedgc.codes import Code, WorkLists
 from fedgc.decoders import CalibratedDecoder
 from fedgc.gram import GramModel
 
@@ -113,24 +112,13 @@ def error_ratio(decoder: CalibratedDecoder, gram: GramModel, rounds: Rounds, *, 
     code = decoder.code
     luck = np.random.default_rng(0).random((_DRAWS, code.n_clients))
     given_there = reach / np.maximum(prob, 1e-12)[:, None]
-    outcomes = [_rows_after(code, client) for client in range(code.n_clients)]
-    most = np.array([sent.shape[0] - 1 for _, sent in outcomes])
+    most = np.array([code.shards_of(client).size for client in range(code.n_clients)])
+    rows = [[code.rows_after(client, done) for done in range(size + 1)] for client, size in enumerate(most)]
     errors = np.zeros(_DRAWS)
     for number, (own, u) in enumerate(zip(rounds.there[:_DRAWS], luck, strict=True)):
         arrived = np.zeros(code.n_rows, dtype=np.bool_)
         done = np.minimum((u[:, None] < given_there[:, 1:]).sum(axis=1) * own, most)
-        for client, (rows, sent) in enumerate(outcomes):
-            arrived[rows] = sent[done[client]]
+        arrived[np.concatenate([sent[k] for sent, k in zip(rows, done, strict=True)])] = True
         errors[number] = gram.residual_error(decoder.decode(arrived).coverage)
     weight, mean = rounds.weight[:_DRAWS], float(errors.mean())
     return float(weight @ errors / weight.sum()) / mean if mean > 0.0 else 1.0
-
-
-def _rows_after(code: Code, client: int) -> tuple[NDArray[np.intp], NDArray[np.bool_]]:
-    """Return a client's rows, and which of them it sends after 0, 1, ... shards."""
-    if isinstance(code, WorkLists):
-        return code.rows_of(client), code.progress_outcomes(client)
-    work = code.shards_of(client).size
-    sent = np.zeros((work + 1, 1), dtype=np.bool_)
-    sent[work] = True
-    return np.array([client]), sent

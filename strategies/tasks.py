@@ -82,7 +82,8 @@ class ClientTask:
     def rows_after(self, done: int) -> list[tuple[int, int]]:
         """Return the rows of the encoding matrix that are sent after so many shards, with their numbers of shards."""
         if not isinstance(self.code, WorkLists):
+            # A client without shards replies too: with its row, of nothing.
             return [(self.client, done)]
-        rows = self.code.rows_of(self.client)[self.code.progress_outcomes(self.client)[done]]
+        rows = self.code.rows_after(self.client, done)
         lengths = np.diff(np.minimum(np.cumsum([0, *(s.size for s in self.code.segments_of(self.client))]), done))
         return list(zip(rows.tolist(), lengths[lengths > 0].tolist(), strict=True))

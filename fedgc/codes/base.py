@@ -72,6 +72,13 @@ class Code(ABC):
         start, end = self.sparse_matrix.indptr[client : client + 2]
         return np.array(self.sparse_matrix.data[start:end])
 
+    def rows_after(self, client: int, done: int) -> NDArray[np.intp]:
+        """Return the rows that `client` sends with so many of its shards done, in order: its one row once all are.
+
+        Codes with partial work send others before that.
+        """
+        return np.arange(client, client + int(done >= self.shards_of(client).size))
+
     def coverage(self, weights: NDArray[np.float64]) -> NDArray[np.float64]:
         """Return ``A' w``: how often each shard counts if coded update i counts w_i times, (n_shards,)."""
         return np.asarray(self.sparse_matrix.T @ weights, dtype=np.float64)

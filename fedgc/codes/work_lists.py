@@ -70,6 +70,7 @@ class WorkLists(Code):
         self._segments = [_segments(client, given, self.n_shards) for client, given in enumerate(lists)]
         lengths = [sum(len(segment) for segment in segments) for segments in self._segments]
         self._first = np.concatenate(([0], np.cumsum(lengths)))
+        self._ends = [np.cumsum([0, *(segment.size for segment in segments)]) for segments in self._segments]
         rows = [
             segment[: end + 1] for segments in self._segments for segment in segments for end in range(len(segment))
         ]
@@ -96,15 +97,23 @@ class WorkLists(Code):
 
     def progress_outcomes(self, client: int) -> NDArray[np.bool_]:
         """Return which of :meth:`rows_of` are sent after 0, 1, ..., all shards of the list, (length + 1, length)."""
-        lengths = [len(segment) for segment in self._segments[client]]
-        length = sum(lengths)
+        length = int(self._ends[client][-1])
         outcomes = np.zeros((length + 1, length), dtype=np.bool_)
-        start = 0
-        for size in lengths:
-            for done in range(1, length + 1 - start):
-                outcomes[start + done, start + min(done, size) - 1] = True
-            start += size
+        for done in range(1, length + 1):
+            outcomes[done, self.rows_after(client, done) - self._first[client]] = True
         return outcomes
+
+    def rows_after(self, client: int, done: int) -> NDArray[np.intp]:
+        """Return the rows that `client` sends after so many shards of its list: one of each segment that it has begun.
+
+        Examples
+        --------
+        >>> WorkLists([[0, 1, 2], [[2, 1], [0]]], n_shards=3).rows_after(1, 3).tolist()
+        [4, 5]
+        """
+        ends = self._ends[client]
+        begun = np.minimum(ends[1:], done)[ends[:-1] < done]
+        return np.asarray(self._first[client] + begun - 1)
 
     @property
     def load(self) -> float:

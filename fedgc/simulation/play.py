@@ -8,15 +8,13 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from fedgc.codes import Code, WorkLists
+from fedgc.codes import WorkLists
 from fedgc.decoders import CalibratedDecoder
 from fedgc.fleets import Fleet
+from fedgc.simulation.work import work_done
 from fedgc.validation import check_indices, check_integer, check_positive
 
 Vector = NDArray[np.float64]
-
-#: As in :mod:`fedgc.simulation.work`: rounding of a product of two times must not cost the last shard.
-_ROUNDING = 1e-9
 
 
 @dataclass(frozen=True, eq=False)
@@ -77,7 +75,7 @@ class _Replies(NamedTuple):
     """What the clients of a round would send if it lasted for ever.
 
     `instant` is when each client's answer comes, or the network's word that it has gone; `answered` tells which. `done`
-    is how many shards of its list are in it, or how many whole updates: one.
+    is how many shards are in it.
     """
 
     instant: Vector
@@ -160,8 +158,13 @@ def play_rounds(
         )
     if isinstance(code, WorkLists) and unit != 1.0:
         raise ValueError(f"unit must be 1 for work lists; got {unit}")
-    sent = _rows_after(code)
-    work = np.array([code.shards_of(client).size for client in range(code.n_clients)], dtype=np.float64) * unit
+    size = np.array([code.shards_of(client).size for client in range(code.n_clients)], dtype=np.float64)
+    work = size * unit
+    # By shards done; a column of a code without work lists may be several.
+    sent = [
+        [code.rows_after(client, int(done / unit + 1e-9)) for done in range(int(np.ceil(most)) + 1)]
+        for client, most in enumerate(work)
+    ]
     idle_seconds = fleet.parameters["overhead"][asked]
     arrived = np.zeros((n_rounds, code.n_rows), dtype=np.bool_)
     coverage, seconds = np.zeros((n_rounds, code.n_shards)), np.zeros(n_rounds)
@@ -194,18 +197,11 @@ def _replies(
 ) -> _Replies:
     """Return when each client replies and with how much; `limit` is the deadline if work lists are partly done.
 
-    See :func:`fedgc.simulation.work.answer_time`, whose arithmetic this is, for all clients at once.
+    As :func:`fedgc.simulation.work.answer_time`, for all clients at once.
     """
-    seconds, done = fixed + work * per_shard, np.ones_like(work)
-    if limit is not None:
-        late = seconds > limit
-        spare = np.maximum(0.0, limit - fixed)
-        with np.errstate(divide="ignore", invalid="ignore"):
-            possible = np.where(per_shard > 0.0, np.floor(spare / per_shard + _ROUNDING), 0.0)
-        done = np.where(late, np.minimum(work, possible), work)
-        seconds = np.where(late, np.maximum(limit, fixed), seconds)
+    seconds, done = work_done(fixed, per_shard, work, np.inf if limit is None else limit)
     answered = (leaves_after > 0.0) & (seconds <= leaves_after) & np.isfinite(seconds)
-    return _Replies(now + np.where(answered, seconds, loss_detection), answered, done.astype(np.intp))
+    return _Replies(now + np.where(answered, seconds, loss_detection), answered, np.ceil(done).astype(np.intp))
 
 
 def _until_end(
@@ -230,13 +226,3 @@ def _until_end(
         middle = (low + high) // 2
         low, high = (low, middle) if decoder.settled(rows_by(float(instants[middle]))) else (middle + 1, high)
     return rows_by(float(instants[low])), float(instants[low])
-
-
-def _rows_after(code: Code) -> list[list[NDArray[np.intp]]]:
-    """Return the rows that each client sends with so many shards of its list done, or whole updates."""
-    if not isinstance(code, WorkLists):
-        return [[np.zeros(0, dtype=np.intp), np.array([client])] for client in range(code.n_clients)]
-    return [
-        [code.rows_of(client)[outcome] for outcome in code.progress_outcomes(client)]
-        for client in range(code.n_clients)
-    ]

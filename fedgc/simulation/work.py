@@ -4,13 +4,45 @@ from __future__ import annotations
 
 from typing import cast
 
+import numpy as np
 from flwr.app import Message
+from numpy.typing import ArrayLike, NDArray
 
 from fedgc.fleets.base import WorkDraw
 from fedgc.protocol import BUSY_SECONDS, DEADLINE, RECORD, SEGMENTS, SIMULATED_PROGRESS, WORK_SECONDS
 
 #: Rounding of a product of two times must not cost the last shard.
 _ROUNDING = 1e-9
+
+
+def work_done(
+    fixed: ArrayLike, per_shard: ArrayLike, load: ArrayLike, budget: ArrayLike
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Return the seconds to the reply of clients that work down a list until their budget ends, and the shards done.
+
+    Parameters
+    ----------
+    fixed, per_shard : array_like
+        Seconds before the first shard and per shard, of each client.
+    load : array_like
+        Shards on each list.
+    budget : array_like
+        Seconds that each may work; infinite to do all.
+
+    Examples
+    --------
+    >>> seconds, done = work_done([1.0, 1.0, 9.0], [2.0, 2.0, 2.0], 3, [7.0, 6.0, 6.0])
+    >>> seconds.tolist(), done.tolist()
+    ([7.0, 6.0, 9.0], [3.0, 2.0, 0.0])
+    """
+    fixed, per_shard, load, budget = np.broadcast_arrays(
+        *(np.asarray(v, float) for v in (fixed, per_shard, load, budget))
+    )
+    seconds = fixed + load * per_shard
+    late = seconds > budget
+    with np.errstate(divide="ignore", invalid="ignore"):
+        possible = np.where(per_shard > 0.0, np.floor(np.maximum(0.0, budget - fixed) / per_shard + _ROUNDING), 0.0)
+    return np.where(late, np.maximum(budget, fixed), seconds), np.where(late, np.minimum(load, possible), load)
 
 
 def answer_time(message: Message, draw: WorkDraw, load: float) -> float:
@@ -34,14 +66,11 @@ def answer_time(message: Message, draw: WorkDraw, load: float) -> float:
     record = message.content.config_records.get(RECORD)
     if record is None or load <= 0:
         return draw.completion_time(load)
-    seconds, done = draw.fixed + load * draw.per_shard, int(load)
-    if SEGMENTS in record:
-        budget = float(cast(float, record[DEADLINE]))
-        if seconds > budget:
-            spare = max(0.0, budget - draw.fixed)
-            done = min(done, int(spare / draw.per_shard + _ROUNDING)) if draw.per_shard > 0.0 else 0
-            seconds = max(budget, draw.fixed)
-        record[SIMULATED_PROGRESS] = done
+    partial = SEGMENTS in record
+    budget = float(cast(float, record[DEADLINE])) if partial else np.inf
+    seconds, done = (float(value) for value in work_done(draw.fixed, draw.per_shard, load, budget))
+    if partial:
+        record[SIMULATED_PROGRESS] = int(done)
     record[WORK_SECONDS] = done * draw.per_shard
     record[BUSY_SECONDS] = max(seconds - draw.fixed, done * draw.per_shard)
     return seconds if draw.leaves_after > 0.0 and seconds <= draw.leaves_after else float("inf")
