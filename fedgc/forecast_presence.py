@@ -6,11 +6,12 @@ A forecast for a random instant is then not one for a random round: in a day, ho
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import NamedTuple, Protocol
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
+from fedgc.deadline import Presence
 from fedgc.decoders import CalibratedDecoder
 from fedgc.gram import GramModel
 
@@ -27,17 +28,6 @@ _AT_ONCE = 200
 _DRAWS = 1000
 #: In larger fleets a round is an average over so many clients that it is much like any other.
 _MOST_CLIENTS = 2000
-
-
-class Presence(Protocol):
-    """Who is there when, in a run like those to come."""
-
-    prob: Vector
-    cycle: float
-    shortest_cycle: float
-
-    def at(self, instants: Vector) -> There:
-        """Return who is there at each instant, (n_instants, n_clients)."""
 
 
 class Rounds(NamedTuple):
@@ -58,9 +48,9 @@ class Rounds(NamedTuple):
     weight: Vector
 
 
-def matters(presence: Presence | None, clients: NDArray[np.intp]) -> bool:
+def matters(presence: Presence, clients: NDArray[np.intp]) -> bool:
     """Return whether some of these clients come and go in virtual time."""
-    return presence is not None and clients.size <= _MOST_CLIENTS and bool((presence.prob[clients] < 1.0).any())
+    return clients.size <= _MOST_CLIENTS and bool((presence.prob[clients] < 1.0).any())
 
 
 def weigh_by_rounds(presence: Presence, clients: NDArray[np.intp], mean_seconds: Callable[[There], Vector]) -> Rounds:

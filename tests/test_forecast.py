@@ -240,7 +240,7 @@ class HalfThere:
 class WithPresence:
     """A fleet's timing at random instants, with what is known of coming and going."""
 
-    presence = HalfThere()
+    presence, loss_detection = HalfThere(), np.inf
 
     def __init__(self, fleet: LogNormalFleet) -> None:
         self.reach, self.partial_reach, self.straggle_prob = fleet.reach, fleet.partial_reach, fleet.straggle_prob

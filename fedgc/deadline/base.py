@@ -11,8 +11,35 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 
+class Presence(Protocol):
+    """Who is there when, in a run like those to come, where clients come and go in virtual time.
+
+    Attributes
+    ----------
+    prob : ndarray, shape (n_clients,)
+        Probability of each client to be there at a random instant.
+    cycle, shortest_cycle : float
+        Seconds from one coming to the next, the longest and the shortest mean.
+    """
+
+    prob: NDArray[np.float64]
+    cycle: float
+    shortest_cycle: float
+
+    def at(self, instants: NDArray[np.float64]) -> NDArray[np.bool_]:
+        """Return who is there at each instant, (n_instants, n_clients)."""
+
+
 class Timing(Protocol):
     """What is known of when clients will have done how much: a fleet, or what a run has learnt of one."""
+
+    @property
+    def loss_detection(self) -> float:
+        """Seconds after which the network reports a client that has gone; infinite if not known."""
+
+    @property
+    def presence(self) -> Presence | None:
+        """Who is there when; None if clients do not come and go, or it is not known."""
 
     def reach(self, deadline: float, max_shards: int) -> NDArray[np.float64]:
         """Return the probability of each client to have done at least k shards by then, (n_clients, max_shards + 1)."""

@@ -77,6 +77,9 @@ class Fleet(ABC):
     PARAMETERS: ClassVar[dict[str, Parameter]] = COMMON
     #: Settings that are no numbers per client, given to the constructor by name.
     OPTIONS: ClassVar[tuple[str, ...]] = ("loss_detection",)
+    #: What a fleet says by itself is of a random instant. Rounds as they follow each other, where clients come and go,
+    #: are for plans (:mod:`fedgc.planning`): working them out takes too long for every round of a run.
+    presence: ClassVar[None] = None
 
     def __init__(self, n_clients: int, *, seed: int, loss_detection: float = 60.0, **parameters: ArrayLike) -> None:
         self.n_clients = check_integer("clients", n_clients, low=1)

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from fedgc.assignment import AssignmentConstraints, InfeasibleAssignmentError
-from fedgc.deadline import cover_time, time_to_target
+from fedgc.deadline import Presence, cover_time, time_to_target
 from fedgc.errors import ConfigError
 from fedgc.fleets import Fleet
 from fedgc.fleets.presence import OtherRun
@@ -187,7 +187,7 @@ class _AtRound:
     def __init__(self, fleet: Fleet, server_round: int) -> None:
         self._fleet, self._round = fleet, server_round
         self.loss_detection = fleet.loss_detection
-        self.presence = OtherRun(fleet.seed, fleet.parameters)
+        self.presence: Presence | None = OtherRun(fleet.seed, fleet.parameters)
 
     def reach(self, deadline: float, max_shards: int) -> NDArray[np.float64]:
         return self._fleet.reach(deadline, max_shards, server_round=self._round)

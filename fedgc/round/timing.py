@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -38,6 +39,9 @@ class LearntTiming:
     node_ids: Sequence[int]
     away: NDArray[np.float64] | None
     guess: float
+    #: What has been seen of who is silent tells neither.
+    loss_detection: ClassVar[float] = np.inf
+    presence: ClassVar[None] = None
 
     @property
     def has_seen(self) -> bool:
@@ -95,7 +99,12 @@ class SomeClients:
     @property
     def loss_detection(self) -> float:
         """Seconds after which the network reports a client that has gone; infinite if not known."""
-        return float(getattr(self.timing, "loss_detection", np.inf))
+        return self.timing.loss_detection
+
+    @property
+    def presence(self) -> None:
+        """Not passed on: plans, which use it, are of all clients."""
+        return None
 
     def reach(self, deadline: float, max_shards: int) -> NDArray[np.float64]:
         """Return the probability of each to have done at least k shards by then."""
