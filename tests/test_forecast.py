@@ -23,7 +23,7 @@ from fedgc.decoders import (
 from fedgc.fleets import LogNormalFleet, build_fleet
 from fedgc.forecast import arrivals_by_deadline, forecast_round, work_of
 from fedgc.gram import GramModel
-from fedgc.planning.planner import _AtRound
+from fedgc.planning.planner import AtRound
 from fedgc.simulation import RoundDraws, play_rounds
 from tests.enumeration import exact_moments
 
@@ -265,7 +265,7 @@ def test_rounds_among_sessions_are_those_that_are_played() -> None:
     fleet = build_fleet({**table, "session_on": 300.0, "session_off": 200.0}, seed=3)
     code, deadline = WorkLists([[[0], [1]], [[1], [0]], [[2]], [[2]], [[3], [4]], [[4], [3]]], 5), 9.0
     gram = GramModel.uniform(5, 0.0)
-    found = forecast_round(_AtRound(fleet, 0), code, OptimalUnbiasedDecoder(), gram, deadline)
+    found = forecast_round(AtRound(fleet, 0), code, OptimalUnbiasedDecoder(), gram, deadline)
     assert found.decoder is not None
     plain = forecast_round(fleet, code, OptimalUnbiasedDecoder(), gram, deadline).round
     played = play_rounds(RoundDraws(fleet), found.decoder, deadline, int(25_000 / found.round.round_time))

@@ -12,7 +12,6 @@ ends once it has taken a quarter longer than the best one so far; the best are r
 from __future__ import annotations
 
 import argparse
-import csv
 import time
 from collections.abc import Sequence
 from itertools import islice
@@ -23,13 +22,12 @@ import numpy as np
 from digits_replay import STEPS, Digits, Vector
 from numpy.typing import NDArray
 from plan_errors import batch_standard_error, plan_moments
-from run_choices import PreparedChoice, prepare, run_choice
+from run_choices import PreparedChoice, prepare
+from tables import write_table
 
 from fedgc.fleets import Fleet, build_fleet, presets
 from fedgc.planning import Choice, FleetPlan, constraints_of, plan_fleet
 from fedgc.simulation import PlayedRounds, RoundDraws
-
-__all__ = ["Digits", "run_choice", "write_table"]
 
 #: A replay is given up for good once it has taken so many times as long as the best one so far.
 _CLOSE = 1.25
@@ -219,15 +217,6 @@ def summarise(plan: FleetPlan, rows: Sequence[dict[str, Any]]) -> None:
 def describe(row: dict[str, Any]) -> str:
     """Return a row's choice in words."""
     return f"{row['redundancy']} x {row['schedule']}, {row['code']}, {row['decoder']}, T = {row['deadline']:.3g}"
-
-
-def write_table(path: Path, rows: list[dict[str, Any]]) -> None:
-    """Write rows of equal keys as CSV."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, list(rows[0]), lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(rows)
 
 
 def main() -> None:

@@ -21,13 +21,13 @@ Eleven minutes on one core: `OMP_NUM_THREADS=1 .venv/bin/python experiments/plan
 from __future__ import annotations
 
 import argparse
-import csv
 from functools import cache
 from pathlib import Path
 
 import numpy as np
 from cold_start_task import DigitsTask
 from cold_start_weights import FLEETS, LONGEST, N_SHARDS, Draws, Rule, Vector, Weights, deadline_of
+from tables import write_table
 
 STEPS = tuple(1.6 * 2.0 ** (k / 2) for k in range(9))
 TARGET_ROUND = 100
@@ -160,11 +160,7 @@ def main() -> None:
             found = Comparison(name, mixed=mixed, seeds=seeds).rows()
             print("\n".join(map(show, found)), flush=True)
             rows += found
-    given.out.parent.mkdir(parents=True, exist_ok=True)
-    with given.out.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, list(rows[0]), lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(rows)
+    write_table(given.out, rows)
 
 
 if __name__ == "__main__":

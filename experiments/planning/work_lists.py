@@ -15,9 +15,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
-from check_plan import write_table
 from digits_replay import STEPS, Digits
 from numpy.typing import NDArray
+from tables import write_table
 
 from fedgc.assignment import assign, longest_list, with_backups
 from fedgc.codes import WorkLists

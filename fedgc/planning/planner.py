@@ -92,7 +92,7 @@ def plan_fleet(
     if not grid or not all(0.0 < deadline < np.inf for deadline in grid):
         raise ConfigError(f"deadline must be a finite number above 0; got {grid}")
     found: list[tuple[Candidate, float, Choice]] = []
-    timing = _AtRound(fleet, server_round)
+    timing = AtRound(fleet, server_round)
     infeasible: dict[int, InfeasibleAssignmentError] = {}
     for done, deadline in enumerate(sorted(grid)):
         on_step(done, len(grid))
@@ -131,7 +131,7 @@ def default_deadlines(fleet: Fleet, n_shards: int, server_round: int = 0) -> lis
     With T1 that deadline and T0 the earliest at which one shard in a thousand that could be asked for is done, the grid
     is ``T0 + (T1 - T0) 1.25^k``: where all clients need some time before anything comes, only what is beyond it counts.
     """
-    timing = _AtRound(fleet, server_round)
+    timing = AtRound(fleet, server_round)
     cover = cover_time(timing, n_shards)
     first = cover
     while first > 1e-6 * cover and float(timing.reach(first, 1)[:, 1].mean()) > 1e-3:
@@ -152,7 +152,7 @@ def _past_their_best(found: Sequence[tuple[Candidate, float, Choice]]) -> set[tu
 
 
 def _forecast(
-    timing: _AtRound, candidate: Candidate, deadline: float, coherence: float, noise_sensitivity: float
+    timing: AtRound, candidate: Candidate, deadline: float, coherence: float, noise_sensitivity: float
 ) -> list[tuple[Candidate, float, Choice]]:
     unit, columns = candidate.unit, candidate.code.n_shards
     gram = GramModel(np.full(columns, (1.0 - coherence) * unit), np.full(columns, np.sqrt(coherence) * unit))
@@ -181,7 +181,7 @@ def _relative(choice: Choice, time: float) -> Choice:
     return Choice(**{**vars(choice), "relative_time_to_target": float(time)})
 
 
-class _AtRound:
+class AtRound:
     """A fleet in a given round, as a :class:`fedgc.deadline.Timing`."""
 
     def __init__(self, fleet: Fleet, server_round: int) -> None:
@@ -202,7 +202,7 @@ class _AtRound:
 class _InUnits:
     """Timing of clients that work on units of several shards."""
 
-    def __init__(self, timing: _AtRound, unit: float) -> None:
+    def __init__(self, timing: AtRound, unit: float) -> None:
         self._timing, self._unit = timing, unit
         self.loss_detection, self.presence = timing.loss_detection, timing.presence
 

@@ -1,0 +1,177 @@
+"""``fedgc plan`` on the command line: its table, its JSON, its picture, and what it refuses."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+
+import pytest
+
+from fedgc.cli import main
+from tests.command_line import fedgc
+
+FLEET_FILE = """
+model = "log-normal"
+clients = 5
+sigma = 0.2
+dropout = 0.3
+"""
+
+
+@pytest.fixture
+def fleet_file(tmp_path: Path) -> Path:
+    path = tmp_path / "fleet.toml"
+    path.write_text(FLEET_FILE)
+    return path
+
+
+def plan(monkeypatch: pytest.MonkeyPatch, *arguments: str | Path) -> int:
+    """Run ``fedgc plan`` in this process, which has imported what takes seconds to import; return its exit code."""
+    monkeypatch.setattr(sys, "argv", ["fedgc", "plan", *map(str, arguments)])
+    monkeypatch.setenv("COLUMNS", "80")
+    with pytest.raises(SystemExit) as caught:
+        main()
+    return int(caught.value.code or 0)
+
+
+SMALL = ("--shards", 10, "--redundancy", 1, "--redundancy", 2, "--deadline", 3, "--deadline", 5)
+
+
+def test_a_plan_as_json(fleet_file: Path) -> None:
+    done = fedgc("plan", fleet_file, *SMALL, "--json")
+    assert done.returncode == 0, done.stderr
+    assert done.stderr == ""
+    found = json.loads(done.stdout)
+    assert list(found) == ["recommended", "verdict", "choices"]
+    assert found["recommended"] in found["choices"]
+    assert "redundancy" in found["verdict"]
+    assert {line["redundancy"] for line in found["choices"]} == {1, 2}
+    assert {line["deadline"] for line in found["choices"]} == {3.0, 5.0}
+    assert {line["schedule"] for line in found["choices"]} == {"full", "work-list"}
+    for line in found["choices"]:
+        assert list(line) == [
+            "redundancy",
+            "schedule",
+            "code",
+            "decoder",
+            "deadline",
+            "round_time",
+            "arrivals",
+            "residual_error",
+            "relative_time_to_target",
+            "shards_moved",
+            "copies",
+        ]
+        assert isinstance(line["shards_moved"], int)
+        assert 0 <= line["shards_moved"] <= 20
+    times = [line["relative_time_to_target"] for line in found["choices"]]
+    assert times == sorted(times)
+
+
+def test_a_plan_as_a_table_and_a_picture(
+    fleet_file: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    picture = fleet_file.parent / "plan.svg"
+    assert plan(monkeypatch, fleet_file, *SMALL, "--plot", picture) == 0
+    shown = capsys.readouterr()
+    assert shown.err == ""
+    lines = shown.out.splitlines()
+    assert max(map(len, lines[1:-1])) <= 80
+    assert "…" not in shown.out
+    assert sum("▶" in line for line in lines) == 1
+    assert sum("work-list " in line for line in lines) == 2
+    assert lines[-2].startswith("redundancy ")
+    assert lines[-1] == f"wrote {picture}"
+    assert picture.read_text().startswith("<?xml")
+
+
+@pytest.mark.parametrize("name", ["phones", "accelerators"])
+def test_the_plan_of_a_preset_fits_eighty_columns(
+    name: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    options = ("--clients", 6, "--shards", 12, "--redundancy", 1, "--redundancy", 2, "--deadline", 1234.5)
+    assert plan(monkeypatch, name, *options) == 0
+    out = capsys.readouterr().out
+    assert max(map(len, out.splitlines())) <= 80
+    assert "…" not in out
+    assert "6 clients, 12 shards" in out
+
+
+BAD_PLANS: dict[str, tuple[tuple[str, ...], str]] = {
+    "coherence": (("--coherence", "1.0"), "coherence must lie in [0, 1); got 1.0"),
+    "coherence nan": (("--coherence", "nan"), "coherence must lie in [0, 1); got nan"),
+    "redundancy": (("--redundancy", "0"), "redundancy must be an integer from 1 to clients = 5; got [0]"),
+    "redundancy beyond": (("--redundancy", "6"), "redundancy must be an integer from 1 to clients = 5; got [6]"),
+    "deadline": (("--deadline", "-1"), "deadline must be a finite number above 0; got [-1.0]"),
+    "deadline nan": (("--deadline", "nan"), "deadline must be a finite number above 0; got [nan]"),
+    "deadline inf": (("--deadline", "inf"), "deadline must be a finite number above 0; got [inf]"),
+    "shards": (("--shards", "0"), "shards must be an integer of at least 1; got 0"),
+    "sensitivity": (
+        ("--noise-sensitivity", "nan"), "noise_sensitivity must be a finite number of at least 0; got nan"
+    ),
+    "round": (("--server-round", "-1"), "server_round must be an integer of at least 0; got -1"),
+    "seed": (("--seed", "-1"), "--seed must be an integer from 0 to 2^32 - 1; got -1"),
+    "picture": (
+        ("--plot", "x.txt"), "--plot must be a .png, .svg or .pdf file in a folder that exists; got 'x.txt'"
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("options", "message"), BAD_PLANS.values(), ids=BAD_PLANS)
+def test_bad_options_of_a_plan_end_with_one_line_exit_code_2_and_no_file(
+    options: tuple[str, ...],
+    message: str,
+    fleet_file: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(fleet_file.parent)
+    plot = () if "--plot" in options else ("--plot", "plan.png")
+    assert plan(monkeypatch, fleet_file, *plot, *options) == 2
+    shown = capsys.readouterr()
+    assert (shown.out, shown.err) == ("", f"fedgc: {message}\n")
+    assert list(fleet_file.parent.iterdir()) == [fleet_file]
+
+
+TWICE = "\n[[client]]\nid = 3\n\n[[client]]\nid = 3\n"
+BAD_FLEETS: dict[str, tuple[str, str]] = {
+    "no TOML": ("clients = = 3", "must be valid TOML; "),
+    "a client twice": (
+        FLEET_FILE + TWICE, "client table 2: id must be given once; client table 1 has 3 too"
+    ),
+    "not a number": (FLEET_FILE + "median = nan", "median must not be NaN; got nan"),
+    "negative time": (FLEET_FILE + "median = -2.0", "median must lie in [0, inf); got -2"),
+    "negative time of a client": (
+        FLEET_FILE + "[[client]]\nid = 1\nmedian = -2.0", "client table 1: median must lie in [0, inf); got -2"
+    ),
+    "not a number for a client": (FLEET_FILE + "[[client]]\nid = 1\noverhead = nan", "client table 1: overhead must "),
+    "too little storage": (FLEET_FILE + "storage = 1", "storage must hold at least "),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("text", "message"), BAD_FLEETS.values(), ids=BAD_FLEETS)
+def test_bad_fleets_end_with_one_line_exit_code_2_and_no_file(
+    text: str,
+    message: str,
+    fleet_file: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    fleet_file.write_text(text)
+    assert plan(monkeypatch, fleet_file, *SMALL, "--plot", fleet_file.parent / "plan.png") == 2
+    shown = capsys.readouterr()
+    assert shown.out == ""
+    where = "" if "storage" in message else f"{fleet_file}: "
+    assert shown.err.startswith(f"fedgc: {where}{message}")
+    assert len(shown.err.splitlines()) == 1
+    assert list(fleet_file.parent.iterdir()) == [fleet_file]
+
+
+def test_an_unknown_fleet_ends_with_one_line_and_exit_code_2(tmp_path: Path) -> None:
+    done = fedgc("plan", "tablets", "--plot", tmp_path / "plan.png")
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.startswith("fedgc: fleet must be one of the presets accelerators, lambda, ")
+    assert done.stderr.endswith("or a readable TOML file; got 'tablets' (No such file or directory)\n")
+    assert len(done.stderr.splitlines()) == 1
+    assert list(tmp_path.iterdir()) == []
