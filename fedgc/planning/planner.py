@@ -190,12 +190,15 @@ class AtRound:
         self.presence: Presence | None = OtherRun(fleet.seed, fleet.parameters)
 
     def reach(self, deadline: float, max_shards: int) -> NDArray[np.float64]:
+        """Return the probability of each client to have done at least k shards by then."""
         return self._fleet.reach(deadline, max_shards, server_round=self._round)
 
     def partial_reach(self, deadline: float, lengths: ArrayLike) -> NDArray[np.float64]:
+        """Return the same for work lists of these lengths."""
         return self._fleet.partial_reach(deadline, lengths, server_round=self._round)
 
     def straggle_prob(self, deadline: float, load: ArrayLike) -> NDArray[np.float64]:
+        """Return the probability of each client not to have done its load by then."""
         return self._fleet.straggle_prob(deadline, load, server_round=self._round)
 
 
