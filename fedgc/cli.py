@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import logging
+import signal
 import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from types import FrameType
 from typing import Annotated
 
 import click
@@ -59,7 +63,7 @@ def run(
 
     from fedgc.experiment.display import live_progress, results_table  # noqa: PLC0415
     from fedgc.experiment.results import check_output_folder, write_results  # noqa: PLC0415
-    from fedgc.experiment.runner import run_experiment  # noqa: PLC0415
+    from fedgc.experiment.runner import Row, run_experiment  # noqa: PLC0415
     from fedgc.experiment.summary import summarise  # noqa: PLC0415
 
     if out is not None:
@@ -67,12 +71,41 @@ def run(
     logging.getLogger("flwr").setLevel(logging.INFO if verbose else logging.ERROR)
     _one_thread()
     console = Console()
-    with live_progress(settings, console) as show:
-        rows = run_experiment(settings, show)
+    with live_progress(settings, console) as show, _heard_interrupts() as heard:
+
+        def on_row(row: Row) -> None:
+            heard()
+            show(row)
+
+        rows = run_experiment(settings, on_row)
     console.print(results_table(settings, summarise(rows, settings.target_accuracy)))
     if out is not None:
         for path in write_results(out, settings, rows):
             console.print(f"wrote {path}", soft_wrap=True)
+
+
+@contextmanager
+def _heard_interrupts() -> Iterator[Callable[[], None]]:
+    """Raise KeyboardInterrupt at an interrupt, and again whenever the function given is called after one.
+
+    Python drops an exception that is raised while it runs a destructor or a callback from C; an interrupt that came at
+    such a moment would be lost, and the run would go on.
+    """
+    came: list[int] = []
+
+    def remember(number: int, frame: FrameType | None) -> None:
+        came.append(number)
+        raise KeyboardInterrupt
+
+    def heard() -> None:
+        if came:
+            raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGINT, remember)
+    try:
+        yield heard
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 @app.command()

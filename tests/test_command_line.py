@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
+from fedgc.cli import _heard_interrupts
 from fedgc.decoders import DECODERS
 from fedgc.errors import ConfigError
 from fedgc.experiment.config import check_config, load_config
@@ -243,6 +244,24 @@ def test_an_interrupt_says_so_and_writes_nothing(tmp_path: Path) -> None:
     assert process.returncode == 130
     assert errors.endswith("fedgc: interrupted, nothing was written\n")
     assert not (tmp_path / "o").exists()
+
+
+def test_an_interrupt_during_a_destructor_is_not_lost(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Python drops what is raised there: it must come up again with the next row."""
+    dropped: list[object] = []
+    monkeypatch.setattr(sys, "unraisablehook", lambda unraisable: dropped.append(unraisable.exc_type))
+
+    class Swallows:
+        def __del__(self) -> None:
+            signal.raise_signal(signal.SIGINT)
+
+    with _heard_interrupts() as heard:
+        heard()
+        Swallows()
+        assert dropped == [KeyboardInterrupt]
+        with pytest.raises(KeyboardInterrupt):
+            heard()
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
 
 
 def test_an_experiment_ends_early_when_everyone_has_left(tmp_path: Path) -> None:
