@@ -9,7 +9,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from fedgc.arrivals import ArrivalModel, as_arrival_model
 from fedgc.codes import Code
-from fedgc.decoders.base import CalibratedDecoder
+from fedgc.decoders.base import CalibratedDecoder, mean_over_places
 from fedgc.errors import NoUnbiasedDecoderError
 from fedgc.gram import GramModel
 from fedgc.validation import check_integer, check_straggle_prob
@@ -29,7 +29,7 @@ class Analysis:
     residual_error : float
         ``E[(v - 1)' G (v - 1)] / 1' G 1``.
     bias : ndarray, shape (n_shards,)
-        ``E[v] - 1``; from random arrivals, where `standard_error` is above 0.
+        ``E[v] - 1``, of shards that change places the mean over the places; from random arrivals, where `standard_error` is above 0.
     standard_error : float
         Standard error of the residual error; 0 where it is exact.
     """
@@ -83,6 +83,8 @@ def analyse(
         raise ValueError(f"gram must be of size n_shards = {calibrated.code.n_shards}; got {gram.incoherent.size}")
     if calibrated.residual_error is not None and calibrated.bias is not None:
         return Analysis(load, calibrated.residual_error, calibrated.bias, 0.0)
+    labels = calibrated.code.interchangeable
+    gram = gram.averaged(labels)
     n_shards = calibrated.code.n_shards
     mean, error = np.zeros(n_shards), 0.0
     if model.n_sets <= MOST_SETS_ENUMERATED:
@@ -91,11 +93,12 @@ def analyse(
                 coverage = calibrated.decode(arrived).coverage
                 mean += weight * coverage
                 error += weight * gram.residual_error(coverage)
-        return Analysis(load, error, mean - 1.0, 0.0)
+        return Analysis(load, error, mean_over_places(mean, labels) - 1.0, 0.0)
     coverages = np.array([calibrated.decode(arrived).coverage for arrived in model.draw(draws, rng)])
     errors = np.array([gram.residual_error(coverage) for coverage in coverages])
     standard_error = float(errors.std(ddof=1) / np.sqrt(draws))
-    return Analysis(load, float(errors.mean()), coverages.mean(axis=0) - 1.0, standard_error)
+    bias = mean_over_places(coverages.mean(axis=0), labels) - 1.0
+    return Analysis(load, float(errors.mean()), bias, standard_error)
 
 
 def orthogonal_lower_bound(code: Code, straggle_prob: ArrayLike, energy: ArrayLike) -> float:

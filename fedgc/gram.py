@@ -74,6 +74,24 @@ class GramModel:
             np.bincount(block_of_shard, self.coherent, n_blocks),
         )
 
+    def averaged(self, labels: NDArray[np.intp] | None) -> GramModel:
+        """Return the model of shards that change places with those of the same label, (n_shards,); itself for None.
+
+        Every place then has the mean coherent part of its shards, and their spread adds to its incoherent energy.
+
+        Examples
+        --------
+        >>> GramModel([1.0, 1.0, 5.0], [1.0, 3.0, 0.0]).averaged(np.array([0, 0, 1])).incoherent.tolist()
+        [2.0, 2.0, 5.0]
+        """
+        if labels is None:
+            return self
+        count = np.bincount(labels)
+        coherent = np.bincount(labels, self.coherent) / count
+        spread = np.bincount(labels, (self.coherent - coherent[labels]) ** 2)
+        incoherent = (np.bincount(labels, self.incoherent) + spread) / count
+        return GramModel(incoherent[labels], coherent[labels])
+
     def inner(self, left: NDArray[np.float64], right: NDArray[np.float64]) -> float:
         """Return ``left' G right`` without forming G."""
         return float(left @ (self.incoherent * right) + (self.coherent @ left) * (self.coherent @ right))

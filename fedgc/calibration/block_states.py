@@ -52,13 +52,16 @@ class Block:
         Probability of the states that are too rare to count with.
     energy, coherent : ndarray, shape (m,)
         Gram model of the super-shards.
-    basis : ndarray, shape (rank, m)
-        Reduced basis of the directions that some state reaches; the identity unless some are never reached.
-    pivots : ndarray of int, shape (rank,)
-        Its pivot super-shards.
+    rank : int
+        Directions that some state reaches.
+    basis : ndarray, shape (n_unknowns, m)
+        The target is a combination of its rows: of a reduced basis of the directions that some state reaches (the
+        identity unless some are never reached), or of the indicators of shards that change places with each other.
+    tests : ndarray, shape (n_unknowns, m)
+        E[v] is to be one under each: at the pivots of the reduced basis, or in the mean over shards that change places.
     marginal : (ndarray, ndarray) of shapes (m,), or None
         If `single`, the probabilities that each super-shard arrives and that it does not: exact even where the states
-        are drawn.
+        are drawn, or left out since nothing is coherent.
     """
 
     super_shard: NDArray[np.intp]
@@ -72,14 +75,15 @@ class Block:
     left_out: float
     energy: Array
     coherent: Array
+    rank: int
     basis: Array
-    pivots: NDArray[np.intp]
+    tests: Array
     marginal: tuple[Array, Array] | None = None
 
     @property
     def shape(self) -> tuple[int, int, int, int]:
-        """Numbers of rows (of super-shards, if `single`), super-shards, states and reachable directions."""
-        return self.states.shape[1], self.energy.size, self.states.shape[0], self.pivots.size
+        """Numbers of rows (of super-shards, if `single`), super-shards, states and unknowns."""
+        return self.states.shape[1], self.energy.size, self.states.shape[0], self.basis.shape[0]
 
 
 def find_blocks(
@@ -117,11 +121,14 @@ def find_blocks(
     part_of_row = np.empty(code.n_rows, dtype=np.intp)
     for index, part in enumerate(parts):
         part_of_row[part.rows] = index
-    copies = matrix.tocoo()
+    copies, label_of = matrix.tocoo(), code.interchangeable
     n_nodes = len(parts) + code.n_shards
-    edges = sparse.csr_array(
-        (np.ones(matrix.nnz), (part_of_row[copies.coords[0]], len(parts) + copies.coords[1])), shape=(n_nodes, n_nodes)
-    )
+    tail, head = part_of_row[copies.coords[0]], len(parts) + copies.coords[1]
+    if label_of is not None:
+        # Shards that change places have one target, so they belong together whoever holds them.
+        first = np.unique(label_of, return_index=True)[1]
+        tail, head = np.append(tail, len(parts) + first[label_of]), np.append(head, np.arange(len(parts), n_nodes))
+    edges = sparse.csr_array((np.ones(tail.size), (tail, head)), shape=(n_nodes, n_nodes))
     _, label = connected_components(edges, directed=False)
     n_labels = int(label.max()) + 1
     parts_of = _grouped(label[: len(parts)].astype(np.intp), n_labels)
@@ -134,7 +141,9 @@ def find_blocks(
             raise NoUnbiasedDecoderError(f"every shard must be held by a client; got none for shard {int(shards[0])}")
         members = [(parts[index].outcomes, parts[index].probability) for index in own_parts]
         rows = np.concatenate([parts[index].rows for index in own_parts])
-        blocks += _blocks(shards, rows, matrix[rows][:, shards].toarray(), members, gram, limits=limits, rng=rng)
+        groups = None if label_of is None else label_of[shards]
+        coefficients = matrix[rows][:, shards].toarray()
+        blocks += _blocks(shards, rows, coefficients, members, gram, groups=groups, limits=limits, rng=rng)
     return blocks
 
 
@@ -144,10 +153,37 @@ def _grouped(label: NDArray[np.intp], n_labels: int) -> list[NDArray[np.intp]]:
     return np.split(order, ends[:-1])
 
 
-def _super_shards(coefficients: Array, possible: NDArray[np.bool_]) -> tuple[Array, NDArray[np.intp]]:
-    """Return the rows over super-shards, zero where they cannot arrive, and the super-shard of each shard."""
-    merged, super_shard = np.unique(coefficients * possible[:, None], axis=1, return_inverse=True)
-    return merged, super_shard.reshape(-1)
+def _super_shards(
+    coefficients: Array, possible: NDArray[np.bool_], groups: NDArray[np.intp] | None
+) -> tuple[Array, NDArray[np.intp]]:
+    """Return the rows over super-shards, zero where they cannot arrive, and the super-shard of each shard.
+
+    Shards of different groups are kept apart.
+    """
+    columns = coefficients * possible[:, None]
+    if groups is None:
+        merged, super_shard = np.unique(columns, axis=1, return_inverse=True)
+        return merged, super_shard.reshape(-1)
+    merged, super_shard = np.unique(np.vstack([columns, groups]), axis=1, return_inverse=True)
+    return merged[:-1], super_shard.reshape(-1)
+
+
+def _unknowns(
+    merged: Array, energy: Array, super_shard: NDArray[np.intp], groups: NDArray[np.intp] | None
+) -> tuple[int, Array, Array, NDArray[np.bool_]]:
+    """Return rank, basis and tests as in :class:`Block`, and which of the shards cannot be recovered."""
+    pivot, reduced = row_space(merged, energy)
+    if groups is None:
+        # A vector in the row space is settled by its pivots; all ones must be one of them.
+        lost = ~pivot & (np.abs(reduced.sum(axis=0) - 1.0) > 1e-9)
+        return int(pivot.sum()), reduced[pivot], np.eye(energy.size)[pivot], lost[super_shard]
+    names, number = np.unique(groups, return_inverse=True)
+    tests = np.zeros((names.size, energy.size))
+    np.add.at(tests, (number, super_shard), 1.0)
+    basis = (tests > 0.0).astype(np.float64)
+    tests /= tests.sum(axis=1, keepdims=True)
+    never = basis @ (merged != 0.0).any(axis=0) == 0.0
+    return int(pivot.sum()), basis, tests, never[number]
 
 
 def _blocks(
@@ -157,42 +193,47 @@ def _blocks(
     parts: list[Outcomes],
     gram: GramModel,
     *,
+    groups: NDArray[np.intp] | None,
     limits: tuple[int, int],
     rng: np.random.Generator,
 ) -> list[Block]:
     """Return one block, or one per super-shard where what arrives of one has no bearing on the others.
 
     That is so if every row is one super-shard and nothing is coherent: a super-shard's weight is then one over its
-    probability to arrive, however its arrival depends on that of others, and their joint states need not be listed.
+    probability to arrive (the mean one of those that change places), however its arrival depends on that of others, and
+    their joint states need not be listed.
     """
     parts = [(outcomes[probability > 0], probability[probability > 0]) for outcomes, probability in parts]
     possible = np.concatenate([outcomes.any(axis=0) for outcomes, _ in parts])
-    merged, super_shard = _super_shards(coefficients, possible)
+    merged, super_shard = _super_shards(coefficients, possible, groups)
     single = bool(((merged[possible] != 0.0).sum(axis=1) == 1).all() and (merged[possible].max(axis=1) == 1.0).all())
-    marginal = None
+    marginal, joint = None, True
     if single:
         ends = np.cumsum([outcomes.shape[1] for outcomes, _ in parts])
         reach = np.split(merged != 0.0, ends[:-1])
         marginal = marginal_probabilities(parts, reach)
-        if (gram.coherent[shards] == 0.0).all() and merged.any(axis=0).all() and (marginal[0] > _RAREST).all():
+        joint = bool((gram.coherent[shards] != 0.0).any())
+        apart = merged.any(axis=0).all() and (marginal[0] > _RAREST).all()
+        if not joint and groups is None and apart:
             return _apart(shards, rows, merged, super_shard, marginal=marginal, gram=gram)
-        states, probability, drawn = list_single_states(parts, reach, limits, rng)
-    else:
+    if not single:
         states, probability, drawn = list_states(parts, limits, rng)
+    elif joint or groups is None:
+        states, probability, drawn = list_single_states(parts, reach, limits, rng)
+    else:  # the marginal probabilities say it all
+        states, probability, drawn = np.ones((1, merged.shape[1]), dtype=np.bool_), np.ones(1), False
     rare = probability < _RAREST * probability[np.any(states, axis=1)].sum()
     left_out = float(probability[rare].sum())
     states, probability = states[~rare], probability[~rare]
     if not single:
-        merged, super_shard = _super_shards(coefficients, np.any(states, axis=0))
+        merged, super_shard = _super_shards(coefficients, np.any(states, axis=0), groups)
     m = merged.shape[1]
     energy = np.bincount(super_shard, gram.incoherent[shards], m).astype(np.float64)
-    pivot, reduced = row_space(merged, energy)
-    # A vector in the row space is settled by its pivots; all ones must be one of them.
-    unreached = np.flatnonzero(~pivot & (np.abs(reduced.sum(axis=0) - 1.0) > 1e-9))
-    if unreached.size:
-        lost = np.sort(shards[np.isin(super_shard, unreached)])
+    rank, basis, tests, lost = _unknowns(merged, energy, super_shard, groups)
+    if lost.any():
         raise NoUnbiasedDecoderError(
-            f"every shard must be recoverable from some arrivals; got none for shard {', '.join(map(str, lost[:5]))}"
+            "every shard must be recoverable from some arrivals; "
+            f"got none for shard {', '.join(map(str, np.sort(shards[lost])[:5]))}"
         )
     return [
         Block(
@@ -207,8 +248,9 @@ def _blocks(
             left_out=left_out,
             energy=energy,
             coherent=np.bincount(super_shard, gram.coherent[shards], m).astype(np.float64),
-            basis=reduced[pivot],
-            pivots=np.flatnonzero(pivot),
+            rank=rank,
+            basis=basis,
+            tests=tests,
             marginal=marginal,
         )
     ]
@@ -240,8 +282,9 @@ def _apart(
                 left_out=0.0,
                 energy=gram.incoherent[own].sum(keepdims=True),
                 coherent=np.zeros(1),
+                rank=1,
                 basis=np.ones((1, 1)),
-                pivots=np.zeros(1, dtype=np.intp),
+                tests=np.ones((1, 1)),
             )
         )
     return blocks

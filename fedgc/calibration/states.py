@@ -39,17 +39,17 @@ class Target:
 
 @dataclass(frozen=True, eq=False)
 class _Group:
-    """Blocks of one shape, stacked: n blocks, S states, m super-shards, of which `rank` directions are reached."""
+    """Blocks of one shape, stacked: n blocks, S states, m super-shards, q unknowns."""
 
     members: NDArray[np.intp]
     probability: Array  # (n, S)
     z: Array  # (n, S, m)
     missed: Array  # (n, S, m)
     x: Array  # (n, S)
-    mean_onto: Array  # (n, rank, rank), E[P] on the reachable directions
-    lost: Array  # (n, rank), E[(I - P) 1]
-    basis: Array  # (n, rank, m)
-    pivots: NDArray[np.intp]  # (n, rank)
+    mean_onto: Array  # (n, q, q), E[P] of the unknowns
+    lost: Array  # (n, q), E[(I - P) 1]
+    basis: Array  # (n, q, m)
+    tests: Array  # (n, q, m)
 
 
 class _Factors:
@@ -61,7 +61,7 @@ class _Factors:
         weighted = group.probability[:, :, None] * fade
         phi = weighted.sum(axis=1)
         root = np.sqrt(node_weight)
-        z = np.take_along_axis(group.z, group.pivots[:, None, :], axis=2)
+        z = np.einsum("nrm,nsm->nsr", group.tests, group.z)
         missed = np.einsum("nrm,nsm->nsr", group.basis, group.missed)
         share = weighted / phi[:, None, :]
         # Matrix products over the states rather than einsum: a block may have tens of thousands of them.
@@ -111,7 +111,9 @@ def calibrate_states(blocks: Sequence[Block]) -> Target:
     At K nodes M is block diagonal plus rank K. It is solved for ``t - 1`` by the Woodbury identity and then refined,
     until the remainder of the equations themselves, the bias, no longer falls.
 
-    Directions that no state reaches drop out: v and t have them only as the reachable ones dictate.
+    Directions that no state reaches drop out: v and t have them only as the reachable ones dictate. Where shards change
+    places at random, t is one number for all of them and the mean of E[v] over their places is to be one: the same
+    equations, summed over the places.
     """
     groups = _stack(blocks)
     s, weight = exponential_nodes(sum(float(g.x.max(axis=1).sum()) for g in groups))
@@ -146,7 +148,7 @@ def calibrate_states(blocks: Sequence[Block]) -> Target:
             result.append(np.einsum("nrq,nq->nr", matrix, u) + np.einsum("nrk,nk->nr", f.left, others))
         return result
 
-    ones = [np.ones(g.pivots.shape) for g in groups]
+    ones = [np.ones(g.lost.shape) for g in groups]
     wanted = [g.lost - one for g, one in zip(groups, spread(ones, own=False), strict=True)]
     excess = [np.zeros_like(b) for b in wanted]
     remainder, best = wanted, np.inf
@@ -192,7 +194,7 @@ def _group(members: NDArray[np.intp], blocks: list[Block]) -> _Group:
     energy, coherent = np.stack([block.energy for block in blocks]), np.stack([block.coherent for block in blocks])
     states = np.stack([block.states for block in blocks])
     single = blocks[0].single
-    basis, pivots = np.stack([block.basis for block in blocks]), np.stack([block.pivots for block in blocks])
+    basis, tests = np.stack([block.basis for block in blocks]), np.stack([block.tests for block in blocks])
     n, n_states, m = *probability.shape, energy.shape[1]
     mean_onto, lost = np.zeros((n, m, m)), np.zeros((n, m))
     pieces: list[tuple[Array, Array, Array]] = []
@@ -215,20 +217,19 @@ def _group(members: NDArray[np.intp], blocks: list[Block]) -> _Group:
         pieces.append((there.z, there.missed, there.x))
     z, missed, x = (np.concatenate(piece, axis=1) for piece in zip(*pieces, strict=True))
     for place, block in enumerate(blocks):
-        if block.drawn and block.marginal is not None:
-            # What is known exactly is not left to the draws, which may miss a rarely done shard altogether.
+        if block.marginal is not None:
+            # What is known exactly is not left to draws, which may miss a rarely done shard altogether.
             mean_onto[place, range(m), range(m)], lost[place] = block.marginal
-    at_pivots = np.take_along_axis(mean_onto, pivots[:, :, None], axis=1)
     return _Group(
         members=members,
         probability=probability,
         z=z,
         missed=missed,
         x=x,
-        mean_onto=np.einsum("nim,nrm->nir", at_pivots, basis),
-        lost=np.take_along_axis(lost, pivots, axis=1),
+        mean_onto=tests @ mean_onto @ np.swapaxes(basis, 1, 2),
+        lost=np.einsum("nrm,nm->nr", tests, lost),
         basis=basis,
-        pivots=pivots,
+        tests=tests,
     )
 
 

@@ -52,6 +52,14 @@ class Code(ABC):
         return None
 
     @property
+    def interchangeable(self) -> NDArray[np.intp] | None:
+        """Labels of the shards, (n_shards,): those with the same one change places at random in every round.
+
+        None if every shard stays in its place. See :mod:`fedgc.codes.redraw`.
+        """
+        return None
+
+    @property
     @abstractmethod
     def sparse_matrix(self) -> sparse.csr_array[np.float64]:
         """The encoding matrix as a sparse array without explicit zeros, shape (n_rows, n_shards)."""
@@ -82,6 +90,10 @@ class Code(ABC):
     def coverage(self, weights: NDArray[np.float64]) -> NDArray[np.float64]:
         """Return ``A' w``: how often each shard counts if coded update i counts w_i times, (n_shards,)."""
         return np.asarray(self.sparse_matrix.T @ weights, dtype=np.float64)
+
+    def with_places(self, shard_at: NDArray[np.intp]) -> Code:
+        """Return the code with shard ``shard_at[j]`` in the place of shard j; for codes with interchangeable shards."""
+        raise ValueError(f"shards of {type(self).__name__} have fixed places")
 
     @property
     def load(self) -> float:

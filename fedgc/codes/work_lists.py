@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from copy import copy
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 from scipy import sparse
 
 from fedgc.codes.base import Code
@@ -24,11 +25,15 @@ class WorkLists(Code):
         of several segments (its own share, each backup share) has its list given segment by segment.
     n_shards : int
         Number of shards.
+    interchangeable : array_like of int, shape (n_shards,), optional
+        Shards with the same label change places in all lists at random in every round, see
+        :func:`fedgc.codes.redraw_places`: those of a block, of which every member holds all. By default none do.
 
     Raises
     ------
     ValueError
-        If there is no client, a list is empty or names a shard twice or one that is not there, or nobody holds a shard.
+        If there is no client, a list is empty or names a shard twice or one that is not there, nobody holds a shard, or
+        there is not a label for every shard.
 
     Notes
     -----
@@ -64,7 +69,9 @@ class WorkLists(Code):
     2.0
     """
 
-    def __init__(self, lists: Sequence[Sequence[int] | Segments], n_shards: int) -> None:
+    def __init__(
+        self, lists: Sequence[Sequence[int] | Segments], n_shards: int, *, interchangeable: ArrayLike | None = None
+    ) -> None:
         self.n_shards = check_integer("n_shards", n_shards, low=1)
         self.n_clients = check_integer("number of lists", len(lists), low=1)
         self._segments = [_segments(client, given, self.n_shards) for client, given in enumerate(lists)]
@@ -81,6 +88,42 @@ class WorkLists(Code):
         pointers = np.concatenate(([0], np.cumsum([row.size for row in rows])))
         self._matrix = sparse.csr_array((np.ones(columns.size), columns, pointers), shape=(len(rows), self.n_shards))
         self._matrix.sort_indices()
+        self._labels: NDArray[np.intp] | None = None
+        if interchangeable is not None:
+            labels = check_indices("interchangeable", interchangeable)
+            if labels.shape != (self.n_shards,):
+                raise ValueError(f"interchangeable must have shape ({self.n_shards},); got shape {labels.shape}")
+            self._labels = np.unique(labels, return_inverse=True)[1].astype(np.intp)
+
+    @property
+    def interchangeable(self) -> NDArray[np.intp] | None:
+        """Labels of the shards that change places with each other, from 0 on, or None."""
+        return self._labels
+
+    def with_places(self, shard_at: NDArray[np.intp]) -> WorkLists:
+        """Return the code with shard ``shard_at[j]`` in the place of shard j; the rows keep their numbers.
+
+        Raises
+        ------
+        ValueError
+            If it is not a permutation among interchangeable shards.
+
+        Examples
+        --------
+        >>> code = WorkLists([[0, 1, 2], [2, 1, 0]], n_shards=3, interchangeable=[0, 0, 0])
+        >>> [code.with_places(np.array([1, 2, 0])).shards_of(client).tolist() for client in (0, 1)]
+        [[1, 2, 0], [0, 2, 1]]
+        """
+        if self._labels is None:
+            return super().with_places(shard_at)  # type: ignore[return-value]
+        if not (np.sort(shard_at) == np.arange(self.n_shards)).all() or (self._labels[shard_at] != self._labels).any():
+            raise ValueError(f"shard_at must permute interchangeable shards; got {shard_at.tolist()}")
+        other = copy(self)
+        other._segments = [[shard_at[segment] for segment in segments] for segments in self._segments]
+        columns = shard_at[self._matrix.indices]
+        other._matrix = sparse.csr_array((self._matrix.data, columns, self._matrix.indptr), shape=self._matrix.shape)
+        other._matrix.sort_indices()
+        return other
 
     @property
     def sparse_matrix(self) -> sparse.csr_array[np.float64]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from copy import copy
 from dataclasses import dataclass
 from enum import Enum
 from functools import cached_property
@@ -81,7 +82,8 @@ class CalibratedDecoder(ABC):
         Predicted ``E[(v - 1)' G (v - 1)] / 1' G 1``, or None if there is no closed form;
         :func:`fedgc.analysis.analyse` then finds it.
     bias : ndarray of shape (n_shards,), or None
-        ``E[v] - 1``, likewise; None also if the calibration drew random arrivals.
+        ``E[v] - 1``, likewise; None also if the calibration drew random arrivals. Of shards that change places, the
+        mean over the places.
     bias_standard_error : float
         Largest standard error of a shard's bias, where the calibration drew random arrivals; else 0.
     rounding : float
@@ -106,6 +108,16 @@ class CalibratedDecoder(ABC):
         if not (self.rounding <= _EXACT_BIAS and self.residual_error_rounding <= enough):
             return CalibrationStatus.INACCURATE
         return CalibrationStatus.ESTIMATED if self.bias_standard_error > 0.0 else CalibrationStatus.EXACT
+
+    def with_places(self, shard_at: NDArray[np.intp]) -> CalibratedDecoder:
+        """Return the decoder for a round in which shard ``shard_at[j]`` is in the place of shard j.
+
+        Weights go by the rows of the encoding matrix, which keep their numbers, so nothing is calibrated anew.
+        """
+        other = copy(self)
+        other.__dict__.pop("_reach", None)
+        other.code = self.code.with_places(shard_at)
+        return other
 
     def decode(self, arrived: ArrayLike) -> Decoding:
         """Return the decoding weights for the coded updates that arrived, boolean of shape (n_rows,).
@@ -191,7 +203,11 @@ class Decoder(ABC):
         model = as_arrival_model(arrivals, code.n_rows)
         if gram.incoherent.size != code.n_shards:
             raise ValueError(f"gram must be of size n_shards = {code.n_shards}; got {gram.incoherent.size}")
-        return self._calibrate(code, model, gram)
+        labels = code.interchangeable
+        calibrated = self._calibrate(code, model, gram.averaged(labels))
+        if labels is not None and calibrated.bias is not None:
+            calibrated.bias = mean_over_places(calibrated.bias, labels)
+        return calibrated
 
     @abstractmethod
     def _calibrate(self, code: Code, arrivals: ArrivalModel, gram: GramModel) -> CalibratedDecoder:
@@ -204,6 +220,14 @@ class Decoder(ABC):
                 f"arrivals must be IndependentArrivals for decoder {self.name!r}; got {type(arrivals).__name__}"
             )
         return arrivals.straggle_prob
+
+
+def mean_over_places(values: NDArray[np.float64], labels: NDArray[np.intp] | None) -> NDArray[np.float64]:
+    """Return the mean of `values` over the places of shards with the same label, (n_shards,); as they are for None."""
+    if labels is None:
+        return values
+    mean: NDArray[np.float64] = (np.bincount(labels, values) / np.bincount(labels))[labels]
+    return mean
 
 
 def refuse_unheld(code: Code) -> None:

@@ -43,6 +43,7 @@ class _Singles(NamedTuple):
     energy: Vector  # (m,)
     coherent: Vector  # (m,)
     target: Vector  # (m,)
+    n_reachable: int  # super-shards that can arrive
 
     @classmethod
     def of(cls, blocks: Sequence[Block], targets: Sequence[Vector]) -> _Singles:
@@ -54,12 +55,14 @@ class _Singles(NamedTuple):
             shard.append(start + column)
             start += block.energy.size
         empty = [np.zeros(0)]
+        all_shards = np.concatenate(shard)
         return cls(
             np.concatenate(rows),
-            np.concatenate(shard),
+            all_shards,
             np.concatenate(empty + [block.energy for block in blocks]),
             np.concatenate(empty + [block.coherent for block in blocks]),
             np.concatenate(empty + list(targets)),
+            np.unique(all_shards).size,
         )
 
 
@@ -91,7 +94,7 @@ class CalibratedForStates(CalibratedOptimal):
                 np.stack([blocks[i].energy for i in members]),
                 np.stack([blocks[i].coherent for i in members]),
                 np.stack([targets[i] for i in members]),
-                np.array([blocks[i].pivots.size for i in members]),
+                np.array([blocks[i].rank for i in members]),
             )
             for members in by_shape.values()
         ]
@@ -147,7 +150,7 @@ class CalibratedForStates(CalibratedOptimal):
 
     def _settled(self, arrived: NDArray[np.bool_]) -> bool:
         one = self._singles
-        if np.unique(one.shard[arrived[one.rows]]).size < one.energy.size:
+        if np.unique(one.shard[arrived[one.rows]]).size < one.n_reachable:
             return False
         for stack in self._stacks:
             rows = np.where(arrived[stack.rows][..., None], stack.coefficients, 0.0)
