@@ -58,6 +58,9 @@ class GradientCoding(Strategy):
     sums : str
         What a client sends of its work list: one sum per "shard", per "share", or for the "whole": from the least
         residual error to the fewest bytes.
+    redraw : bool
+        Whether the shards of a block change places in its work lists every round, so that none is always last and
+        seldom done: see :func:`fedgc.codes.redraw_places`.
     early_end : bool
         Whether a round ends before its deadline once nothing more could be gained.
     decoder : str or Decoder
@@ -89,7 +92,8 @@ class GradientCoding(Strategy):
     constraints : AssignmentConstraints, optional
         What clients can and may hold, in ascending order of their node ids; for work lists.
     seed : int
-        Seed that clients derive the randomness of a shard's update from, so that all holders compute the same.
+        Seed that clients derive the randomness of a shard's update from, so that all holders compute the same, and of
+        the places that shards change to.
     arrayrecord_key, configrecord_key : str
         Names of the records, as in the inner strategy.
 
@@ -123,6 +127,7 @@ class GradientCoding(Strategy):
         load: int = 2,
         schedule: str = "full",
         sums: str = "shard",
+        redraw: bool = True,
         early_end: bool = True,
         decoder: str | Decoder = "optimal-unbiased",
         memory: bool = False,
@@ -159,11 +164,13 @@ class GradientCoding(Strategy):
             deadline=self.deadline,
             reassignment_gain=reassignment_gain,
             fetch_seconds=fetch_seconds,
+            redraw=bool(redraw),
+            seed=check_integer("seed", seed, low=0),
             timing=timing,
             constraints=constraints,
         )
         self.early_end = bool(early_end)
-        self.seed = check_integer("seed", seed, low=0)
+        self.seed = seed
         self.arrayrecord_key = arrayrecord_key
         self.configrecord_key = configrecord_key
         if shard_examples is None:

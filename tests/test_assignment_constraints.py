@@ -89,8 +89,8 @@ def test_computation_limits_copies_only_in_the_full_schedule() -> None:
         assign([[1, 0.5]] * 4, 6, holders=2, schedule="full", constraints=constraints)
     assert caught.value.constraints == ("computation",)
     found = assign([[1, 0.5]] * 4, 6, holders=2, schedule="work-list", constraints=constraints)
-    assert [order.size for order in found.lists] == [2, 2, 3, 2]
-    assert [found.shards_of(client).size for client in range(4)] == [2, 2, 4, 4]
+    assert [order.size for order in found.lists] == [3, 3, 3, 2]
+    assert [found.shards_of(client).size for client in range(4)] == [3, 3, 3, 3]
 
 
 @pytest.mark.parametrize(

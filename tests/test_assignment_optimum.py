@@ -114,8 +114,8 @@ def test_one_holder_is_optimal_resource_allocation() -> None:
     done = np.arange(1, 31)
     rate = np.exp(rng.normal(1.2, 0.5, (n, 1)))
     reach = np.concatenate([np.ones((n, 1)), rng.uniform(0.5, 1, (n, 1)) * 0.9 ** (done / rate)], axis=1)
-    cost = np.cumsum((1.0 - reach) / reach, axis=1)
-    marginal = np.sort(np.diff(cost, axis=1), axis=None)
+    cost = done**2 / np.cumsum(reach[:, 1:], axis=1) - done
+    marginal = np.sort(np.diff(cost, axis=1, prepend=0.0), axis=None)
     found = assign(reach, m, holders=1, schedule="work-list")
     assert found.residual_error == pytest.approx(marginal[:m].sum() / m, rel=1e-3)
     check_valid(found, reach, holders=1, schedule="work-list")

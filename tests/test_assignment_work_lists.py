@@ -103,7 +103,7 @@ def test_two_members_work_from_both_ends() -> None:
     best = np.inf
     for order in itertools.permutations(range(4)):
         missed = np.array([(1 - reach[0, 1 + j]) * (1 - reach[1, 1 + order[j]]) for j in range(4)])
-        best = min(best, float((missed / (1 - missed)).mean()))
+        best = min(best, float(1.0 / (1.0 - missed.mean()) - 1.0))
     assert found.residual_error == pytest.approx(best, rel=1e-12)
 
 
@@ -115,7 +115,7 @@ def test_lists_are_near_the_best_of_all_orders_for_three_members() -> None:
     for _ in range(40):
         reach = np.concatenate([np.ones((3, 1)), np.sort(rng.uniform(0.02, 0.98, (3, 4)))[:, ::-1]], axis=1)
         missed = (1 - reach[0, orders[0]])[None, None] * (1 - reach[1, orders])[:, None] * (1 - reach[2, orders])[None]
-        best = (missed / (1 - missed)).sum(axis=-1).min()
+        best = 4.0 * (1.0 / (1.0 - missed.mean(axis=-1).min()) - 1.0)
         miss = missing_probability(reach, None)
         cost = best_lists(
             miss, np.array([[0, 1, 2]]), np.array([4]), np.append(reach[:, 1:].sum(axis=1), 0), np.array([4, 4, 4, 0])

@@ -97,7 +97,7 @@ BAD = {
     "task.depth=3": "task.depth is not a known key, allowed are name, shards, alpha, hidden, local_epochs, batch_size, "
     "learning_rate; got 3",
     "strategies.1.loads=3": "strategies.1.loads is not a known key, allowed are kind, label, deadline, "
-    "deadline_rule, deadline_share, load, schedule, sums, early_end, decoder, memory; "
+    "deadline_rule, deadline_share, load, schedule, sums, redraw, early_end, decoder, memory; "
     "got 3",
     "strategies.1.deadline=0": "strategies.1.deadline must be greater than 0; got 0",
     "strategies.1.deadline=-2.5": "strategies.1.deadline must be greater than 0; got -2.5",

@@ -122,7 +122,7 @@ def test_played_rounds_are_those_of_the_runtime(name: str) -> None:
         assert plan is not None
         clients = np.array(plan.node_ids) - 100
         early_end = options.get("early_end", True)
-        played = play_rounds(draws, plan.decoder, deadline, ROUNDS, clients=clients, early_end=early_end)
+        played = play_rounds(draws, plan.base or plan.decoder, deadline, ROUNDS, clients=clients, early_end=early_end)
         assert_same(strategy.history, played)
 
 
@@ -205,7 +205,7 @@ def test_training_through_messages_is_the_replay_of_its_coverages() -> None:
 
     fleet = build_fleet({"preset": "uneven", "clients": N_CLIENTS}, seed=2)
     strategy = train(
-        fleet, deadline=1.2 * cover_time(fleet, N_SHARDS), app=app, rounds=rounds, load=2, schedule="work-list",
+        fleet, deadline=0.8 * cover_time(fleet, N_SHARDS), app=app, rounds=rounds, load=2, schedule="work-list",
         arrays={"w": np.zeros((65, 10))}, sizes=[len(y) for _, y in shard], evaluate=evaluate,
     )  # fmt: skip
     coverage = np.array([report.coverage for report in strategy.history])

@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 
 from fedgc.arrivals import ArrivalModel
 from fedgc.codes import Code
-from fedgc.decoders import CalibratedDecoder
+from fedgc.decoders.base import CalibratedDecoder, mean_over_places
 
 Vector = NDArray[np.float64]
 
@@ -36,10 +36,11 @@ def plan_moments(decoder: CalibratedDecoder, arrivals: ArrivalModel) -> tuple[fl
 
         E = sum_i K_ii var_i,    Var = sum_i K_ii^2 var(y_i^2) + 2 sum_{i != k} K_ik^2 var_i var_k.
 
-    The optimal decoder has ``v_j = 1{j came} / (1 - P_j)``, P_j the probability that shard j is lost. Its square
-    distance from one is ``a_j = (P_j / (1 - P_j))^2`` if j came, else 1, and with P_jk for the loss of both
+    The optimal decoder has ``v_j = 1{j came} / c_j``, with P_j the probability that the shard in place j is lost and
+    c_j the mean of ``1 - P_j`` over the places that shards change. Its square distance from one is
+    ``a_j = (1 / c_j - 1)^2`` if j came, else 1, and with P_jk for the loss of both
 
-        E = mean of P_j / (1 - P_j),    Var = sum_jk (1 - a_j) (1 - a_k) (P_jk - P_j P_k) / n^2.
+        E = mean of P_j + (1 - P_j) a_j,    Var = sum_jk (1 - a_j) (1 - a_k) (P_jk - P_j P_k) / n^2.
     """
     code, n = decoder.code, decoder.code.n_shards
     if not decoder.ends_early:
@@ -54,8 +55,11 @@ def plan_moments(decoder: CalibratedDecoder, arrivals: ArrivalModel) -> tuple[fl
         return float(own @ variance), float(own**2 @ of_square + 2.0 * variance @ mixed @ variance)
     both = lost_together(code, arrivals)
     lost = np.diag(both)
-    gain = 1.0 - (lost / (1.0 - lost)) ** 2
-    return float(np.mean(lost / (1.0 - lost))), float(gain @ (both - np.outer(lost, lost)) @ gain) / n**2
+    came = mean_over_places(1.0 - lost, code.interchangeable)
+    if_there = (1.0 / came - 1.0) ** 2
+    gain = 1.0 - if_there
+    mean = float(np.mean(lost + (1.0 - lost) * if_there))
+    return mean, float(gain @ (both - np.outer(lost, lost)) @ gain) / n**2
 
 
 def lost_together(code: Code, arrivals: ArrivalModel) -> Vector:

@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 from numpy.typing import NDArray
 
-from fedgc.assignment.result import Assignment
+from fedgc.assignment.result import Assignment, residual_error_of
 from fedgc.validation import check_integer
 
 #: Lists are worked out up to so many times the mean number of shards per client and holder.
@@ -26,7 +26,7 @@ def longest_list(n_shards: int, n_clients: int, holders: int) -> int:
 
 
 def missed_prob(assignment: Assignment, reach: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Return the probability that no holder gets a shard done, (n_shards,).
+    """Return the probability that no holder gets the shard in each place done, (n_shards,).
 
     Parameters
     ----------
@@ -54,10 +54,9 @@ def missed_prob(assignment: Assignment, reach: NDArray[np.float64]) -> NDArray[n
 def residual_error(assignment: Assignment, reach: NDArray[np.float64]) -> float:
     """Return the residual error for incoherent updates of an assignment whose clients make this much progress.
 
-    It is infinite if some shard can never arrive.
+    It is infinite if nothing of some block can ever arrive.
     """
-    missed = missed_prob(assignment, reach)
-    return float(np.inf if (missed >= 1.0).any() else np.mean(missed / (1.0 - missed)))
+    return residual_error_of(missed_prob(assignment, reach), assignment.block_of_shard)
 
 
 def own_share(assignment: Assignment, client: int) -> int:

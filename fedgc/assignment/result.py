@@ -48,7 +48,7 @@ class Assignment:
         Where the list of each client begins.
     residual_error : float
         Predicted residual error of the optimal unbiased decoder for incoherent updates; see
-        :func:`fedgc.assignment.assign`. Infinite if some shard can never arrive.
+        :func:`fedgc.assignment.assign`. Infinite if nothing of some block can ever arrive.
     """
 
     schedule: str
@@ -96,7 +96,7 @@ class Assignment:
         check_integer("shard", shard, low=0, high=self.n_shards - 1)
         return np.flatnonzero(self.block_of_client == self.block_of_shard[shard])
 
-    def code(self, *, segments: str = "shard") -> tuple[FractionalRepetition | WorkLists, Ints]:
+    def code(self, *, segments: str = "shard", redraw: bool = True) -> tuple[FractionalRepetition | WorkLists, Ints]:
         """Return the code of the clients that hold something.
 
         Parameters
@@ -104,6 +104,8 @@ class Assignment:
         segments : str
             What a client sends of its work list: one sum per "shard", per "share", or a single one for the "whole".
             In the full schedule it does not matter.
+        redraw : bool
+            Whether the shards of a block change places in its work lists every round.
 
         Returns
         -------
@@ -121,7 +123,7 @@ class Assignment:
             shards, share = (part[self.first[client] : self.first[client + 1]] for part in self._list_parts)
             label = {"shard": np.arange(shards.size), "share": share, "whole": np.zeros_like(share)}[segments]
             lists.append([part.tolist() for part in np.split(shards, np.flatnonzero(np.diff(label)) + 1)])
-        return WorkLists(lists, self.n_shards), active
+        return WorkLists(lists, self.n_shards, interchangeable=self.block_of_shard if redraw else None), active
 
     @property
     def _list_parts(self) -> tuple[Ints, Ints]:
@@ -193,11 +195,38 @@ def build(instance: Instance, members: Ints, block_of_shard: Ints) -> Assignment
         list_shards=np.asarray(shard[used][order]),
         list_segments=np.asarray(turn[used][order]),
         first=np.concatenate(([0], np.cumsum(np.bincount(client[used], minlength=n_clients)))),
-        residual_error=float(missing_odds(missed, exact=True).sum()) / n_shards,
+        residual_error=residual_error_of(missed, block),
     )
     for array in (result.block_of_client, result.block_of_shard, result.list_shards, result.list_segments):
         array.setflags(write=False)
     return result
+
+
+def residual_error_of(missed: NDArray[np.float64], block_of_shard: Ints) -> float:
+    """Return the residual error for incoherent updates, of shards that change places within their blocks.
+
+    Parameters
+    ----------
+    missed : ndarray, shape (n_shards,)
+        Probability that no holder does the shard in each place.
+    block_of_shard : ndarray of int, shape (n_shards,)
+        Block of each place.
+
+    Returns
+    -------
+    float
+        ``sum over blocks of m P / (1 - P)``, over the number of shards, with P the mean over a block's m places;
+        infinite if nothing of a block can arrive.
+
+    Examples
+    --------
+    >>> residual_error_of(np.array([0.0, 1.0, 0.5]), np.array([0, 0, 1]))
+    1.0
+    """
+    sizes = np.bincount(block_of_shard)
+    held = sizes > 0
+    mean = np.bincount(block_of_shard, missed)[held] / sizes[held]
+    return float(sizes[held] @ missing_odds(mean, exact=True)) / missed.size
 
 
 def _grouped(group: Ints, n_groups: int) -> list[Ints]:

@@ -119,16 +119,18 @@ def places(shares: Ints, turns: Ints) -> tuple[Ints, Ints, Ints]:
 
 
 def work_list_cost(miss: Floats, members: Ints, shares: Ints, turns: Ints) -> Floats:
-    """Return the cost of each block, ``sum of P_j / (1 - P_j)`` over its shards, (n_blocks,); see :mod:`.cost`."""
+    """Return the cost of each block, ``m P / (1 - P)`` with P the mean over its m shards, (n_blocks,); see :mod:`.cost`."""
     block, _, position = places(shares, turns)
-    return np.asarray(np.bincount(block, shard_odds(miss, members, block, position), members.shape[0]))
+    return block_cost(miss, members, block, position)
 
 
-def shard_odds(miss: Floats, members: Ints, block: Ints, position: Ints) -> Floats:
-    """Return ``P_j / (1 - P_j)`` of each shard of which block and positions are as from :func:`places`, (n_shards,)."""
+def block_cost(miss: Floats, members: Ints, block: Ints, position: Ints) -> Floats:
+    """Return the cost of each block, of whose shards block and positions are as from :func:`places`, (n_blocks,)."""
     entry = np.minimum(position, miss.shape[1] - 1)
     entry += (members.T * miss.shape[1]).take(block, axis=1)
-    return missing_odds(miss.ravel().take(entry).prod(axis=0))
+    missed = np.bincount(block, miss.ravel().take(entry).prod(axis=0), members.shape[0])
+    size = np.bincount(block, minlength=members.shape[0])
+    return np.asarray(size * missing_odds(missed / np.maximum(size, 1)))
 
 
 def best_lists(miss: Floats, members: Ints, sizes: Ints, speed: Floats, limit: Ints) -> tuple[Ints, Ints, Floats]:

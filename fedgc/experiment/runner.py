@@ -149,6 +149,7 @@ def _build_strategy(
         load=choice.load,
         schedule=choice.schedule,
         sums=choice.sums,
+        redraw=choice.redraw,
         early_end=choice.early_end,
         memory=choice.memory,
         decoder=choice.decoder,

@@ -35,7 +35,9 @@ def plan_round(state: RoundState, node_ids: Sequence[int], planning: Planning) -
         raise ValueError(f"node_ids must be at least one distinct id; got {list(node_ids)}")
     nothing_is_learnt = planning.timing is not None and isinstance(state.coherence, KnownCoherence)
     if nothing_is_learnt and state.plan is not None and state.plan.everyone == nodes:
-        return state.plan
-    copies = max(min(planning.load, len(nodes)), -(-len(nodes) // state.shard_examples.size))
-    make = plan_work_lists if planning.schedule == "work-list" else plan_blocks
-    return make(state, nodes, copies, planning_for(planning, nodes))
+        plan = state.plan
+    else:
+        copies = max(min(planning.load, len(nodes)), -(-len(nodes) // state.shard_examples.size))
+        make = plan_work_lists if planning.schedule == "work-list" else plan_blocks
+        plan = make(state, nodes, copies, planning_for(planning, nodes))
+    return plan.in_round(state.rounds + 1, planning.seed)

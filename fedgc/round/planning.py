@@ -53,6 +53,10 @@ class Planning:
     nodes : tuple of int, optional
         The node ids, ascending, that `timing` and `constraints` are about; by default those of each round. Nodes may
         then leave; if one takes part that is not among them, times are learnt and limits are not known.
+    redraw : bool
+        Whether the shards of a block change places in its work lists every round, so that none is always last.
+    seed : int
+        Seed of these places.
     timing : Timing, optional
         What is known of the clients, in ascending order of their node ids, in place of what is learnt: a fleet, for
         simulations. Blocks of the full schedule then are sized by speed.
@@ -73,6 +77,8 @@ class Planning:
     fetch_seconds: float | None = None
     rounds: int = 100
     nodes: tuple[int, ...] | None = None
+    redraw: bool = True
+    seed: int = 0
     timing: Timing | None = None
 
     def __post_init__(self) -> None:
@@ -89,6 +95,7 @@ class Planning:
         if self.fetch_seconds is not None:
             check_vector("fetch_seconds", [self.fetch_seconds], length=1, low=0.0)
         check_integer("rounds", self.rounds, low=0)
+        check_integer("seed", self.seed, low=0)
         gain = self.reassignment_gain
         if not isinstance(gain, (int, float)) or not 0.0 <= float(gain) <= 1.0:
             raise ValueError(f"reassignment_gain must lie in [0, 1]; got {gain!r}")

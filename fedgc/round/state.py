@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
 from fedgc.arrivals import ArrivalModel
 from fedgc.assignment import Assignment
-from fedgc.codes import Code
+from fedgc.codes import Code, redraw_places
 from fedgc.completion_times import CompletionTimes, TimeObservation
 from fedgc.control_variates import UpdateMemory
 from fedgc.decoders import CalibratedDecoder, Decoding
@@ -77,6 +77,8 @@ class RoundPlan:
         Blocks and work lists that the code was made from; None for blocks without work lists.
     everyone : tuple of int
         All nodes that the plan was made for, with those that it leaves out.
+    base : CalibratedDecoder or None
+        The decoder before shards changed places for the round.
     """
 
     node_ids: tuple[int, ...]
@@ -88,6 +90,15 @@ class RoundPlan:
     deadline: float | None
     assignment: Assignment | None
     everyone: tuple[int, ...]
+    base: CalibratedDecoder | None = None
+
+    def in_round(self, server_round: int, seed: int) -> RoundPlan:
+        """Return the plan for a round, in which interchangeable shards have other places."""
+        base = self.base or self.decoder
+        if base.code.interchangeable is None:
+            return self
+        decoder = base.with_places(redraw_places(base.code, seed=seed, server_round=server_round))
+        return replace(self, code=decoder.code, decoder=decoder, base=base)
 
 
 @dataclass(frozen=True, eq=False)

@@ -63,7 +63,7 @@ def plan_work_lists(state: RoundState, nodes: tuple[int, ...], copies: int, plan
         rounds_left = max(planning.rounds - state.rounds, 0)
         moved = _moved(assignment, reach, planning, holders=copies, deadline=deadline, rounds_left=rounds_left)
         assignment = with_everyone(moved, reach)
-    code, active = assignment.code(segments=planning.sums)
+    code, active = assignment.code(segments=planning.sums, redraw=planning.redraw)
     gram = shard_gram(state.coherence, state.shard_examples, code)
 
     def ahead(seconds: float) -> RoundForecast:

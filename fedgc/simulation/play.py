@@ -8,7 +8,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from fedgc.codes import WorkLists
+from fedgc.codes import WorkLists, redraw_places
 from fedgc.decoders import CalibratedDecoder
 from fedgc.fleets import Fleet
 from fedgc.simulation.work import work_done
@@ -94,6 +94,7 @@ def play_rounds(
     early_end: bool = True,
     first_round: int = 1,
     start: float = 0.0,
+    seed: int = 0,
 ) -> PlayedRounds:
     """Play rounds of one plan on a fleet, as the virtual-time runtime would with the same plan in every round.
 
@@ -117,6 +118,8 @@ def play_rounds(
         Number of the first round, which keys the draws.
     start : float
         Virtual seconds at which it begins; sessions and outages depend on it.
+    seed : int
+        Seed of the places that interchangeable shards change to.
 
     Raises
     ------
@@ -180,7 +183,8 @@ def play_rounds(
         key = np.packbits(came).tobytes()
         if key not in decoded:
             decoded[key] = decoder.decode(came).coverage
-        arrived[number], coverage[number], seconds[number] = came, decoded[key], end - now
+        arrived[number], seconds[number] = came, end - now
+        coverage[number, redraw_places(code, seed=seed, server_round=first_round + number)] = decoded[key]
         now = end
     return PlayedRounds(coverage, seconds, arrived, now)
 
