@@ -29,7 +29,8 @@ class Analysis:
     residual_error : float
         ``E[(v - 1)' G (v - 1)] / 1' G 1``.
     bias : ndarray, shape (n_shards,)
-        ``E[v] - 1``, of shards that change places the mean over the places; from random arrivals, where `standard_error` is above 0.
+        ``E[v] - 1``, of shards that change places the mean over the places; from random arrivals, where
+        `standard_error` is above 0.
     standard_error : float
         Standard error of the residual error; 0 where it is exact.
     """

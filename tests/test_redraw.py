@@ -104,7 +104,11 @@ def test_never_more_residual_error_than_with_fixed_places_where_nothing_is_coher
     ]
     assert errors[1] <= errors[0] * (1.0 + 1e-12)
     done = 1.0 - np.prod(
-        [[1.0 - sum(p[places.index([j]) + 1 :]) for j in range(shards)] for p, places in zip(progress, lists)], axis=0
+        [
+            [1.0 - sum(p[places.index([j]) + 1 :]) for j in range(shards)]
+            for p, places in zip(progress, lists, strict=True)
+        ],
+        axis=0,
     )
     assert errors[1] == pytest.approx(shards / done.sum() - 1.0, rel=1e-9, abs=1e-12)
 

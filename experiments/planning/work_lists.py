@@ -1,9 +1,9 @@
 """Do work lists cost nothing, and what do they gain? One holder per shard against several, in virtual time.
 
 Every arm works with partial work until the deadline; each takes the deadline that suits it best, and for each deadline
-its best step. "by speed" is the plain form of load 1: shares in proportion to speed, in a fixed order. "1" is what fedgc
-assigns to one holder: shares that minimise the predicted error, whose shards change places every round. 2, 3 and 5 are
-its work lists. With and without memory.
+its best step. "by speed" is the plain form of load 1: shares in proportion to speed, in a fixed order. "1" is what
+fedgc assigns to one holder: shares that minimise the predicted error, whose shards change places every round. 2, 3 and
+5 are its work lists. With and without memory.
 
     .venv/bin/python experiments/planning/work_lists.py --out results/work_lists.csv [--preset uneven] [--seeds 3]
 """
@@ -32,7 +32,7 @@ from fedgc.simulation import RoundDraws, play_rounds
 
 ARMS = ("by speed", "1", "2", "3", "5")
 #: Deadlines, relative to the one by which the fleet can do every shard once.
-SHARES = (0.25, 0.35, 0.5, 0.7, 0.85, 1.0, 1.3, 1.6)
+SHARES = (0.06, 0.12, 0.25, 0.35, 0.5, 0.7, 0.85, 1.0, 1.3, 1.6)
 #: Rounds played, and predicted residual error up to which a deadline is tried: beyond, nothing converged in trials.
 ROUNDS, HOPELESS = 1000, 30.0
 

@@ -68,9 +68,10 @@ def assign(
     probability that no holder gets the shard done: ``prod (1 - reach[i, size])`` in the full schedule and
     ``prod (1 - reach[i, position of the shard in i's list])`` with work lists. Divided by the number of shards it is
     the residual error of the optimal unbiased decoder for incoherent updates, where the shards of a block change places
-    at random (:func:`fedgc.codes.redraw_places`): how many are done then matters, not which. Grouping clients under this cost contains partition problems, so the search is local: small instances try
-    every re-deal of two blocks (:mod:`fedgc.assignment.exchange`), large ones random ones in parallel
-    (:mod:`fedgc.assignment.local_search`). :func:`fedgc.assignment.solve_exactly` is the exact counterpart.
+    at random (:func:`fedgc.codes.redraw_places`): how many are done then matters, not which. Grouping clients under
+    this cost contains partition problems, so the search is local: small instances try every re-deal of two blocks
+    (:mod:`fedgc.assignment.exchange`), large ones random ones in parallel (:mod:`fedgc.assignment.local_search`).
+    :func:`fedgc.assignment.solve_exactly` is the exact counterpart.
 
     Examples
     --------

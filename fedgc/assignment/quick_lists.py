@@ -38,7 +38,7 @@ def cost_by_speed(miss: Floats, members: Ints, sizes: Ints, speed: Floats, limit
     >>> cost.round(4).tolist()  # missed with 0.1 x 0.6 and 0.5 x 0.2: 0.08 in the mean
     [0.1739]
     """
-    n_blocks, n_slots = members.shape
+    n_slots = members.shape[1]
     own = speed[members]
     shares = shares_by_speed(sizes, own, np.minimum(limit[members], sizes[:, None]))
     backlog = np.where(members < miss.shape[0] - 1, shares / np.maximum(own, 1e-9), -1.0)

@@ -119,7 +119,7 @@ def places(shares: Ints, turns: Ints) -> tuple[Ints, Ints, Ints]:
 
 
 def work_list_cost(miss: Floats, members: Ints, shares: Ints, turns: Ints) -> Floats:
-    """Return the cost of each block, ``m P / (1 - P)`` with P the mean over its m shards, (n_blocks,); see :mod:`.cost`."""
+    """Return the cost of each block, ``m P / (1 - P)`` with P the mean over its m shards, (n_blocks,)."""
     block, _, position = places(shares, turns)
     return block_cost(miss, members, block, position)
 

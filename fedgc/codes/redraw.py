@@ -26,9 +26,9 @@ def redraw_places(code: Code, *, seed: int, server_round: int) -> NDArray[np.int
 
     Notes
     -----
-    With fixed lists the shard at the end of a list is seldom done, and counts for all the more when it is: its weight is
-    one over a small probability, and the residual error ``P / (1 - P)`` of such shards is nearly all there is. If the
-    shards of a block change places at random, each is done with the same probability, the mean over the places, and
+    With fixed lists the shard at the end of a list is seldom done, and counts for all the more when it is: its weight
+    is one over a small probability, and the residual error ``P / (1 - P)`` of such shards is nearly all there is. If
+    the shards of a block change places at random, each is done with the same probability, the mean over the places, and
     has the same weight. Since ``1 / p`` is convex that never adds to the residual error for incoherent updates:
     ``mean of 1 / p_j >= 1 / mean of p_j``. What matters then is how many shards are done, not which, and deadlines may
     be shorter than the time for a full cover.
