@@ -121,10 +121,10 @@ def run_again(
 ) -> None:
     """Run the best rows and the recommended one again, each with the one step that suits its first half of runs best.
 
-    Sets `first_time` and `last_times`: the seconds after which the mean log loss of the first half of the runs is at
-    the target, and of the last half without each of its runs in turn. What is best by the first half is judged by the
-    last one. The mean over runs is taken of the loss and not of the times, since steps of about the size that descent
-    bears at most make single runs erratic. Choices whose coverages are the same are run once.
+    Sets `first_time`, the median time to target of the first half of the runs with the step that suits them best, and
+    `last_times`, the times of the last half with that step. What is best by the first half is judged by the last one.
+    Medians, since steps of about the size that descent bears at most make single runs erratic. Choices whose coverages
+    are the same are run once.
     """
     order = sorted(range(len(rows)), key=lambda index: (rows[index]["proven_worse"], rows[index]["time_to_target"]))
     finalists: dict[bytes, list[int]] = {}
@@ -139,18 +139,16 @@ def run_again(
             continue
         row, one = rows[members[0]], prepared[members[0]]
         n_rounds = int(budget / row["round_time"])
-        logs = np.empty((runs, n_rounds, STEPS.size))
+        times = np.empty((runs, STEPS.size))
         for run in range(runs):
             coverage = by_shard(one, one.play(draws, n_rounds, run=run + 1))
             losses = np.array(list(islice(task.losses(coverage, STEPS), n_rounds)))
-            logs[run] = np.log(np.maximum(losses, 1e-300))
-        first, last = np.split(logs, [runs // 2])
-        times = row["round_time"] * rounds_until(first.mean(axis=0) <= np.log(target))
-        step = int(times.argmin())
-        without = [np.delete(last, run, axis=0).mean(axis=0)[:, step] for run in range(last.shape[0])]
+            times[run] = row["round_time"] * rounds_until(losses <= target)
+        first, last = np.split(times, [runs // 2])
+        step = int(np.median(first, axis=0).argmin())
         for index in members:
-            rows[index]["first_time"], rows[index]["step"] = float(times[step]), float(STEPS[step])
-            rows[index]["last_times"] = row["round_time"] * rounds_until(np.log(target) >= np.array(without).T)
+            rows[index]["first_time"], rows[index]["step"] = float(np.median(first[:, step])), float(STEPS[step])
+            rows[index]["last_times"] = last[:, step]
 
 
 def rounds_until(there: NDArray[np.bool_]) -> Vector:
@@ -200,9 +198,7 @@ def summarise(plan: FleetPlan, rows: Sequence[dict[str, Any]]) -> None:
     finalists = [row for row in rows if "last_times" in row]
     best = min(finalists, key=lambda row: row["first_time"])
     own = next(row for row in finalists if row["recommended"])
-    ratios = own["last_times"] / best["last_times"]
-    ratio = float(ratios.mean())
-    error = float(np.sqrt((ratios.size - 1) * ratios.var()))  # jackknife
+    ratio, error = ratio_of_medians(own["last_times"], best["last_times"])
     near = sum(not row["proven_worse"] for row in rows)
     print(
         f"  {len(rows)} choices; round time: worst gap {gaps[np.abs(gaps).argmax()]:+.1%}, {(abs(gaps) > 0.1).sum()} "
@@ -212,6 +208,13 @@ def summarise(plan: FleetPlan, rows: Sequence[dict[str, Any]]) -> None:
         f", {describe(best)}; {near} choices came within a quarter of the best so far\n  {plan.verdict}",
         flush=True,
     )
+
+
+def ratio_of_medians(times: Vector, others: Vector) -> tuple[float, float]:
+    """Return the ratio of the medians of paired samples, and its standard error by the bootstrap."""
+    pick = np.random.default_rng(0).integers(times.size, size=(1000, times.size))
+    again = np.median(times[pick], axis=1) / np.median(others[pick], axis=1)
+    return float(np.median(times) / np.median(others)), float(again.std())
 
 
 def describe(row: dict[str, Any]) -> str:
@@ -228,7 +231,7 @@ def main() -> None:
     parser.add_argument("--redundancies", type=int, nargs="+", default=[1, 2, 3, 4, 5])
     parser.add_argument("--rounds", type=int, default=1000, help="rounds per choice, more where they are correlated")
     parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2])
-    parser.add_argument("--runs", type=int, default=8, help="more runs of the choices that come close to the best")
+    parser.add_argument("--runs", type=int, default=16, help="more runs of the choices that come close to the best")
     parser.add_argument("--out", type=Path)
     args = parser.parse_args()
     if args.runs < 4:

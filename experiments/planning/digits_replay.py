@@ -14,7 +14,7 @@ Vector = NDArray[np.float64]
 #: From 12.5 on plain gradient descent diverges, and just below it is best, so that no choice has its best step outside.
 #: Full descent bears steps up to about 13, but there runs with stragglers are erratic: times to target then scatter by
 #: half over eight runs, and nothing can be told from them.
-STEPS = np.array([2.0, 3.0, 4.0, 5.0, 6.0])
+STEPS = np.array([2.0, 3.0, 4.0, 5.0, 6.0, 7.0, 8.0])
 
 #: Descent whose loss has grown to this has failed.
 _FAILED = 50.0
