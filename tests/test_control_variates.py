@@ -30,7 +30,7 @@ from fedgc.simulation import run_virtual
 from tests.apps import steady, train
 from tests.enumeration import arrival_sets, joint_sets
 
-ARRAYS = {"a": np.zeros(3), "b": np.zeros((2, 2), dtype=np.float32)}
+ARRAYS = {"a": np.zeros(3), "b": np.zeros((2, 2))}
 SIZES = np.array([3.0, 1.0, 4.0, 1.0, 5.0, 9.0])
 NODES = (11, 5, 7, 2, 9)
 RNG = np.random.default_rng(5)

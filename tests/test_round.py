@@ -15,7 +15,7 @@ from fedgc.reliability import ReliabilityPosterior
 from fedgc.round import CodedUpdate, Planning, RoundPlan, RoundState, finish_round, plan_round
 from tests.enumeration import arrival_sets
 
-ARRAYS = {"a": np.zeros(5), "b": np.zeros((2, 2), dtype=np.float32)}
+ARRAYS = {"a": np.zeros(5), "b": np.zeros((2, 2))}
 SIZES = np.array([3.0, 1.0, 4.0, 1.0, 5.0, 9.0])
 RNG = np.random.default_rng(0)
 SHARD_UPDATES = [{"a": RNG.standard_normal(5), "b": RNG.standard_normal((2, 2))} for _ in SIZES]

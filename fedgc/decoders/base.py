@@ -7,7 +7,7 @@ from copy import copy
 from dataclasses import dataclass
 from enum import Enum
 from functools import cached_property
-from typing import ClassVar
+from typing import ClassVar, NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -43,6 +43,38 @@ class CalibrationStatus(Enum):
     EXACT = "exact"
     ESTIMATED = "estimated"
     INACCURATE = "inaccurate"
+
+
+class SplitWeights(NamedTuple):
+    """Decoding weights ``alone + common * scalar``: only the scalar depends on all that came.
+
+    Attributes
+    ----------
+    alone, common : ndarray, shape (n_rows,)
+        Zero for rows that did not arrive.
+    scalar : float
+        The scalar.
+    """
+
+    alone: NDArray[np.float64]
+    common: NDArray[np.float64]
+    scalar: float
+
+
+class EarlyWeights(NamedTuple):
+    """A row's two weights, known before anything else has come.
+
+    Attributes
+    ----------
+    alone, common : float
+        As in :class:`SplitWeights`.
+    copy_of : int
+        The same number for rows that are copies of each other, of which only the first counts.
+    """
+
+    alone: float
+    common: float
+    copy_of: int
 
 
 @dataclass(frozen=True, eq=False)
@@ -133,6 +165,18 @@ class CalibratedDecoder(ABC):
         else:
             status = DecodingStatus.COMPLETE if self._complete(came) else DecodingStatus.PARTIAL
         return Decoding(self._weights(came), status, self.code)
+
+    def split(self, arrived: NDArray[np.bool_]) -> SplitWeights:
+        """Return the decoding weights in two parts, of which the first may be known before the round ends."""
+        weights = self._weights(arrived)
+        return SplitWeights(weights, np.zeros_like(weights), 0.0)
+
+    def early_weights(self, row: int) -> EarlyWeights | None:
+        """Return a row's weights if they do not depend on what else comes, else None.
+
+        :class:`fedgc.decoders.StreamingSum` then adds it to its sums at once and need not keep it.
+        """
+        return None
 
     def settled(self, arrived: ArrayLike) -> bool:
         """Return whether the coverage is what it would be with everything, so that waiting longer buys nothing.

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from fedgc.arrivals import ArrivalModel
 from fedgc.codes import Code
-from fedgc.decoders.base import CalibratedDecoder, Decoder
+from fedgc.decoders.base import CalibratedDecoder, Decoder, EarlyWeights
 from fedgc.gram import GramModel
 
 
@@ -57,6 +57,10 @@ class _CalibratedFirstArrival(CalibratedDecoder):
         energy = block_gram.incoherent + block_gram.coherent**2
         error = block_gram.inner(missing, missing) + float(np.sum(missing * (1.0 - missing) * energy))
         self.residual_error = error / block_gram.inner(ones, ones)
+
+    def early_weights(self, row: int) -> EarlyWeights:
+        """Return one: of a block's copies the first counts."""
+        return EarlyWeights(1.0, 0.0, int(self._of_client[row]))
 
     def _weights(self, arrived: NDArray[np.bool_]) -> NDArray[np.float64]:
         copies = np.bincount(self._of_client, arrived, self._n_blocks)

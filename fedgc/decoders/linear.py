@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 
 from fedgc.arrivals import ArrivalModel, IndependentArrivals
 from fedgc.codes import Code
-from fedgc.decoders.base import CalibratedDecoder
+from fedgc.decoders.base import CalibratedDecoder, EarlyWeights
 from fedgc.gram import GramModel
 
 
@@ -49,6 +49,10 @@ class CalibratedLinear(CalibratedDecoder):
             gap = added - part.probability @ added
             total += float(part.probability @ (gap**2 @ gram.incoherent + (gap @ gram.coherent) ** 2))
         return total
+
+    def early_weights(self, row: int) -> EarlyWeights:
+        """Return the row's weight, which is settled; every copy counts."""
+        return EarlyWeights(float(self._fixed_weights[row]), 0.0, row)
 
     def _weights(self, arrived: NDArray[np.bool_]) -> NDArray[np.float64]:
         return np.where(arrived, self._fixed_weights, 0.0)

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from fedgc.decoders.base import CalibratedDecoder
+from fedgc.decoders.base import CalibratedDecoder, EarlyWeights, SplitWeights
 from fedgc.gram import GramModel
 
 Vector = NDArray[np.float64]
@@ -17,34 +16,21 @@ Vector = NDArray[np.float64]
 _RELATIVE_ROUNDING = 0.3
 
 
-class SplitWeights(NamedTuple):
-    """Decoding weights ``alone + common * R``: only the scalar R depends on other blocks.
-
-    Attributes
-    ----------
-    alone, common : ndarray, shape (n_rows,)
-        Zero for rows that did not arrive.
-    missing_mass : float
-        R, the coherent mass of what is missing over one plus that of what came.
-    """
-
-    alone: Vector
-    common: Vector
-    missing_mass: float
-
-
 class CalibratedOptimal(CalibratedDecoder):
     """The optimal decoder for one round plan; :class:`fedgc.decoders.StreamingSum` decodes replies as they come."""
 
     @abstractmethod
     def split(self, arrived: NDArray[np.bool_]) -> SplitWeights:
-        """Return the decoding weights in two parts."""
+        """Return the decoding weights in two parts.
+
+        The scalar is R, the coherent mass of what is missing over one plus that of what came.
+        """
 
     @abstractmethod
-    def early_weights(self, row: int) -> tuple[float, float, int] | None:
-        """Return a row's `alone` and `common` and the id it shares with equal rows, or None if they depend on others.
+    def early_weights(self, row: int) -> EarlyWeights | None:
+        """Return a row's weights if they do not depend on what else comes, else None.
 
-        They are known early if whatever else may arrive of the block has no shard in common with the row, or all.
+        They do not if whatever else may arrive of the block has no shard in common with the row, or all.
         """
 
     def _weights(self, arrived: NDArray[np.bool_]) -> Vector:

@@ -14,7 +14,8 @@ from fedgc.calibration.block_states import Block
 from fedgc.calibration.projection import project, row_space
 from fedgc.calibration.states import calibrate_states
 from fedgc.codes import Code
-from fedgc.decoders.optimal_base import CalibratedOptimal, SplitWeights, Vector, predicted_residual_error
+from fedgc.decoders.base import EarlyWeights, SplitWeights
+from fedgc.decoders.optimal_base import CalibratedOptimal, Vector, predicted_residual_error
 from fedgc.gram import GramModel
 
 #: Rounds drawn to find the variance of the coverage.
@@ -127,14 +128,14 @@ class CalibratedForStates(CalibratedOptimal):
             common[stack.rows] = np.einsum("nki,ni->nk", back, projection.z)
         return SplitWeights(np.where(arrived, alone, 0.0), np.where(arrived, common, 0.0), missing / came)
 
-    def early_weights(self, row: int) -> tuple[float, float, int] | None:
+    def early_weights(self, row: int) -> EarlyWeights | None:
         """Return a row's weights if they are known early; see the base class."""
         one = self._singles
         place = np.flatnonzero(one.rows == row)
         if place.size:
             shard = one.shard[place[0]]
             first = int(one.rows[one.shard == shard].min())
-            return float(one.target[shard]), float(one.coherent[shard] / one.energy[shard]), first
+            return EarlyWeights(float(one.target[shard]), float(one.coherent[shard] / one.energy[shard]), first)
         if row not in self._place:
             return None
         index, n = self._place[row]
@@ -146,7 +147,7 @@ class CalibratedForStates(CalibratedOptimal):
             return None
         alone = own * stack.energy[n] @ stack.target[n] / (own**2 @ stack.energy[n])
         common = own @ stack.coherent[n] / (own**2 @ stack.energy[n])
-        return float(alone), float(common), int(stack.rows[n][np.argmax(equal)])
+        return EarlyWeights(float(alone), float(common), int(stack.rows[n][np.argmax(equal)]))
 
     def _settled(self, arrived: NDArray[np.bool_]) -> bool:
         one = self._singles

@@ -7,8 +7,8 @@ from numpy.typing import ArrayLike, NDArray
 
 from fedgc.calibration.whole_blocks import calibrate_whole_blocks
 from fedgc.codes import Blocks, Code
-from fedgc.decoders.base import Decoding, DecodingStatus
-from fedgc.decoders.optimal_base import CalibratedOptimal, SplitWeights, Vector, predicted_residual_error
+from fedgc.decoders.base import Decoding, DecodingStatus, EarlyWeights, SplitWeights
+from fedgc.decoders.optimal_base import CalibratedOptimal, Vector, predicted_residual_error
 from fedgc.gram import GramModel
 from fedgc.validation import check_arrived
 
@@ -40,10 +40,10 @@ class CalibratedForWholeBlocks(CalibratedOptimal):
         share = arrived / np.maximum(copies, 1)[self._of_client]
         return SplitWeights(self._target[self._of_client] * share, self._common[self._of_client] * share, missing_mass)
 
-    def early_weights(self, row: int) -> tuple[float, float, int] | None:
+    def early_weights(self, row: int) -> EarlyWeights | None:
         """Return a row's weights, the same for all members of its block; see the base class."""
         block = int(self._of_client[row])
-        return float(self._target[block]), float(self._common[block]), block
+        return EarlyWeights(float(self._target[block]), float(self._common[block]), block)
 
     def decode(self, arrived: ArrayLike) -> Decoding:
         """Return the decoding weights for the clients that arrived; see the base class. Counts the copies only once."""

@@ -1,38 +1,32 @@
-"""Decode replies as they come: two running sums, whatever the number of replies."""
+"""Decode replies as they come: two running sums at most, whatever the number of replies."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
 import numpy as np
+from numpy.typing import NDArray
 
-from fedgc.decoders.base import CalibratedDecoder, DecodingStatus
-from fedgc.decoders.optimal_base import CalibratedOptimal
+from fedgc.decoders.base import CalibratedDecoder
 from fedgc.encoding import Arrays, Update, add_scaled, zero_update
 from fedgc.validation import check_integer
 
 
 class StreamingSum:
-    """The decoded update of the optimal decoder, accumulated reply by reply.
+    """The decoded update, accumulated reply by reply.
 
     Parameters
     ----------
     decoder : CalibratedDecoder
-        An optimal unbiased decoder, calibrated for the round.
+        A decoder, calibrated for the round.
     arrays : mapping of str to ndarray
-        The global arrays; only names and shapes are used.
-
-    Raises
-    ------
-    ValueError
-        If the decoder is another one: only this one's weights are known up to a scalar before the round ends.
+        The global arrays; only names, shapes and types are used.
 
     Notes
     -----
     The weight of a coded update is ``alone + common R``, where the scalar R is known when the round ends. With
-    ``S1 = sum of alone * update`` and ``S2 = sum of common * update`` the decoded update is ``S1 + R S2``. Of equal
-    coded updates the first counts. Updates whose weights depend on what else comes of their block, since they overlap
-    (prefix sums of lists that share shards), are kept until the end; `held` tells how many.
+    ``S1 = sum of alone * update`` and ``S2 = sum of common * update`` the decoded update is ``S1 + R S2``; S2 is not
+    made before it is needed. Of equal coded updates the first counts. Updates whose weights depend on what else comes
+    are kept until the end: prefix sums of lists that share shards, and all of them for decoders that solve for their
+    weights (least squares). `held` tells how many.
 
     Examples
     --------
@@ -49,13 +43,13 @@ class StreamingSum:
     """
 
     def __init__(self, decoder: CalibratedDecoder, arrays: Arrays) -> None:
-        if not isinstance(decoder, CalibratedOptimal):
-            raise ValueError(f"decoder must be a calibrated optimal-unbiased decoder; got {type(decoder).__name__}")
         self._decoder = decoder
-        self._alone, self._common = zero_update(arrays), zero_update(arrays)
-        self._arrived = np.zeros(decoder.code.n_rows, dtype=np.bool_)
+        self._arrays = arrays
+        self._alone: Update | None = None
+        self._common: Update | None = None
         self._counted: set[int] = set()
-        self._held: dict[int, Mapping[str, np.ndarray[tuple[int, ...], np.dtype[np.float64]]]] = {}
+        self._held: dict[int, Update] = {}
+        self.arrived: NDArray[np.bool_] = np.zeros(decoder.code.n_rows, dtype=np.bool_)
 
     @property
     def held(self) -> int:
@@ -70,26 +64,34 @@ class StreamingSum:
         ValueError
             If there is no such row, or it came before.
         """
-        check_integer("row", row, low=0, high=self._arrived.size - 1)
-        if self._arrived[row]:
+        check_integer("row", row, low=0, high=self.arrived.size - 1)
+        if self.arrived[row]:
             raise ValueError(f"row must not have come before; got {row} again")
         early = self._decoder.early_weights(row)
         if early is None:
-            self._held[row] = {name: np.array(value, dtype=np.float64) for name, value in update.items()}
-        elif early[2] not in self._counted:
-            add_scaled(self._alone, early[0], update)
-            add_scaled(self._common, early[1], update)
-            self._counted.add(early[2])
-        self._arrived[row] = True
+            self._held[row] = {name: np.array(value) for name, value in update.items()}
+        elif early.copy_of not in self._counted:
+            self._add(early.alone, early.common, update)
+            self._counted.add(early.copy_of)
+        self.arrived[row] = True
 
     def finish(self) -> Update:
-        """Return the decoded update of all that came; zero if nothing did."""
-        if self._decoder.decode(self._arrived).status is DecodingStatus.EMPTY:
-            return self._alone
-        alone, common, missing_mass = self._decoder.split(self._arrived)
-        for row, update in self._held.items():
-            add_scaled(self._alone, float(alone[row]), update)
-            add_scaled(self._common, float(common[row]), update)
-        self._held.clear()
-        add_scaled(self._alone, missing_mass, self._common)
-        return self._alone
+        """Return the decoded update of all that came; zero if nothing did. The stream is empty afterwards."""
+        if self.arrived.any():
+            alone, common, scalar = self._decoder.split(self.arrived)
+            while self._held:
+                row, update = self._held.popitem()
+                self._add(float(alone[row]), float(common[row]), update)
+            if self._common is not None:
+                self._add(scalar, 0.0, self._common)
+        total = zero_update(self._arrays) if self._alone is None else self._alone
+        self._alone = self._common = None
+        return total
+
+    def _add(self, alone: float, common: float, update: Arrays) -> None:
+        if alone != 0.0:
+            self._alone = zero_update(self._arrays) if self._alone is None else self._alone
+            add_scaled(self._alone, alone, update)
+        if common != 0.0:
+            self._common = zero_update(self._arrays) if self._common is None else self._common
+            add_scaled(self._common, common, update)

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from fedgc.arrivals import ArrivalModel
 from fedgc.codes import Code
-from fedgc.decoders.base import CalibratedDecoder, Decoder
+from fedgc.decoders.base import CalibratedDecoder, Decoder, EarlyWeights, SplitWeights
 from fedgc.decoders.linear import CalibratedLinear
 from fedgc.gram import GramModel
 
@@ -79,6 +79,15 @@ class _CalibratedScaledMean(CalibratedDecoder):
     def __init__(self, code: Code) -> None:
         super().__init__(code)
         self._all_count = float(np.mean(code.coverage(np.ones(code.n_clients))))
+
+    def split(self, arrived: NDArray[np.bool_]) -> SplitWeights:
+        """Return the weights as a count that is only known in the end."""
+        scale = self.code.n_clients / max(int(arrived.sum()), 1) / self._all_count
+        return SplitWeights(np.zeros(arrived.size), arrived.astype(np.float64), scale)
+
+    def early_weights(self, row: int) -> EarlyWeights:
+        """Return that every row counts as much as any other."""
+        return EarlyWeights(0.0, 1.0, row)
 
     def _weights(self, arrived: NDArray[np.bool_]) -> NDArray[np.float64]:
         count = max(int(arrived.sum()), 1)
