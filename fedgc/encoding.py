@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+import os
+from collections import deque
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import cache, partial
 from typing import Any
 
 import numpy as np
@@ -15,6 +19,11 @@ Update = dict[str, NDArray[Any]]
 
 #: Entries that are worked on at once: they stay in the processor's cache, and temporaries stay small.
 _AT_ONCE = 1 << 16
+#: Arrays of up to so many such parts are not worth waking threads for.
+_ALONE = 4
+
+#: Arrays that are measured, not trained.
+_STATISTICS = {"running_mean", "running_var", "num_batches_tracked", "moving_mean", "moving_variance"}
 
 
 def sum_dtype(dtype: DTypeLike) -> np.dtype[Any]:
@@ -82,29 +91,48 @@ def zero_update(arrays: Arrays) -> Update:
 
 def add_scaled(total: Update, scale: float, update: Arrays) -> None:
     """Add ``scale * update`` to `total` in place. An overflow is for the caller to find."""
-    if isinstance(update, ScaledDifference):
-        for name, value in total.items():
-            _add(value, update.scale * scale, update.new[name], update.old[name])
+    add_to_all([(total, scale)], update)
+
+
+def add_to_all(totals: Sequence[tuple[Update, float]], update: Arrays) -> None:
+    """Add a multiple of `update` to each of some totals in place, reading it once.
+
+    Large arrays are divided among the processor's cores; what is added to what does not depend on how many there are.
+    """
+    if not totals:
         return
-    for name, value in update.items():
-        _add(total[name], scale, value, None)
+    lazy = update if isinstance(update, ScaledDifference) else None
+    factor = 1.0 if lazy is None else lazy.scale
+    for name, first in totals[0][0].items():
+        new = np.asarray(update[name] if lazy is None else lazy.new[name])
+        old = None if lazy is None else lazy.old[name]
+        sums = [(total[name].reshape(-1), scale * factor) for total, scale in totals]
+        parts = range(0, first.size, _AT_ONCE)
+        work = partial(_add_part, sums, new.reshape(-1), None if old is None else old.reshape(-1))
+        if len(parts) <= _ALONE:
+            for start in parts:
+                work(start)
+        else:
+            deque(_threads().map(work, parts), maxlen=0)
 
 
-def _add(total: NDArray[Any], scale: float, value: NDArray[Any], minus: NDArray[Any] | None) -> None:
-    flat, new = total.reshape(-1), np.asarray(value).reshape(-1)
-    old = None if minus is None else minus.reshape(-1)
-    factor = total.dtype.type(scale)
+def _add_part(
+    sums: Sequence[tuple[NDArray[Any], float]], new: NDArray[Any], old: NDArray[Any] | None, start: int
+) -> None:
+    part = slice(start, start + _AT_ONCE)
+    kind = sums[0][0].dtype
     with np.errstate(over="ignore", invalid="ignore"):
-        for start in range(0, flat.size, _AT_ONCE):
-            part = slice(start, start + _AT_ONCE)
-            if old is None:
-                flat[part] += np.multiply(new[part], factor, dtype=total.dtype)
-            else:
-                change = np.subtract(new[part], old[part], dtype=total.dtype)
-                change *= factor
-                flat[part] += change
-    if not np.shares_memory(flat, total):  # a total that is not contiguous was copied
-        total[...] = flat.reshape(total.shape)
+        if old is None:
+            change = new[part] if new.dtype == kind else new[part].astype(kind)
+        else:
+            change = np.subtract(new[part], old[part], dtype=kind)
+        for total, scale in sums:
+            total[part] += np.multiply(change, kind.type(scale))
+
+
+@cache
+def _threads() -> ThreadPoolExecutor:
+    return ThreadPoolExecutor(min(os.cpu_count() or 1, 8), thread_name_prefix="fedgc-sum")
 
 
 def difference(new: Arrays, old: Arrays) -> Update:
@@ -118,6 +146,12 @@ def scaled(update: Arrays, scale: float) -> Update:
         return {name: np.asarray(np.multiply(v, scale, dtype=sum_dtype(v.dtype))) for name, v in update.items()}
 
 
+def scale_in_place(update: Update, scale: float) -> None:
+    """Multiply an update by a number."""
+    for value in update.values():
+        np.multiply(value, value.dtype.type(scale), out=value)
+
+
 def all_finite(arrays: Arrays) -> bool:
     """Return whether no array holds NaN or infinity."""
     return all(bool(np.isfinite(value).all()) for value in arrays.values())
@@ -127,7 +161,8 @@ def apply_update(arrays: Arrays, update: Arrays) -> dict[str, NDArray[Any]]:
     """Return ``arrays + update`` in the dtypes of `arrays`, whole numbers rounded and kept in the dtype's range."""
     result = {}
     for name, value in arrays.items():
-        moved = _in_dtype(np.add(value, update[name], dtype=sum_dtype(value.dtype)), value.dtype)
+        with np.errstate(over="ignore"):  # an overflow is for the caller to find
+            moved = _in_dtype(np.add(value, update[name], dtype=sum_dtype(value.dtype)), value.dtype)
         if value.dtype.kind in "iu":
             # float64 holds integers up to 2**53: what does not move must not lose its last digits either.
             moved = np.where(np.equal(update[name], 0.0), value, moved)
@@ -148,6 +183,37 @@ def in_dtypes(arrays: Arrays, like: Arrays) -> dict[str, NDArray[Any]]:
     return {name: _in_dtype(value, like[name].dtype) if name in like else value for name, value in arrays.items()}
 
 
+def average_statistics(update: Update, total_weight: float) -> Update:
+    """Return the update with running statistics as a weighted mean instead of a weighted sum.
+
+    Parameters
+    ----------
+    update : dict of str to ndarray
+        The decoded update.
+    total_weight : float
+        Sum over the shards of how often each counts in it, times its share of the examples. If it is not above zero,
+        the statistics stay as they are.
+
+    Notes
+    -----
+    The weights of a round sum to one only on average. Along a gradient that is a longer or shorter step. A running
+    variance that falls from 1 to 0.1 on every shard, with weights that sum to 1.2, would become ``1 - 1.2 x 0.9``,
+    which is negative, and a network in evaluation mode would answer NaN. Divided by the sum, statistics lie between
+    those of the clients as long as no weight is negative, at a bias of the order of the weights' variance. What is a
+    running statistic is told by the last part of its name, as torch and Keras name them.
+
+    Examples
+    --------
+    >>> average_statistics({"bn.running_var": np.array([-1.08]), "w": np.array([-1.08])}, 1.2)
+    {'bn.running_var': array([-0.9]), 'w': array([-1.08])}
+    """
+    scale = 1.0 / total_weight if total_weight > 0.0 else 0.0
+    return {
+        name: scaled({name: value}, scale)[name] if name.replace("/", ".").split(".")[-1] in _STATISTICS else value
+        for name, value in update.items()
+    }
+
+
 def without_rounding(arrays: Arrays) -> dict[str, NDArray[Any]]:
     """Return the arrays with whole numbers in float64, which takes any mean of them as it is."""
     return {name: value if value.dtype.kind == "f" else value.astype(np.float64) for name, value in arrays.items()}
@@ -163,7 +229,7 @@ def _in_dtype(value: NDArray[Any], dtype: np.dtype[Any]) -> NDArray[Any]:
         # In float64 the largest 64-bit integers are rounded up, out of range.
         highest = np.nextafter(float(high), 0.0) if float(high) > high else float(high)
         value = np.asarray(np.clip(np.rint(value), float(low), highest))
-    with np.errstate(over="ignore"):  # an overflow is for the caller to find
+    with np.errstate(over="ignore", invalid="ignore"):
         return value.astype(dtype)
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 
 from flwr.app import Message, RecordDict
 from flwr.proto.node_pb2 import NodeInfo
@@ -32,7 +32,12 @@ class DeadlineGrid(Grid):
     train_timeout : callable
         Seconds that training messages may take, asked anew in every round.
     enough : callable
-        Asked with all replies so far whether a training round may end early.
+        Asked whether what has come so far may end a training round.
+    on_reply : callable
+        Called with each reply to a training message as it comes, and its seconds. If it returns True the reply has been
+        worked off, and its arrays are dropped.
+    on_late : callable
+        Likewise with each reply to a training message of an earlier round, and the instant.
 
     Attributes
     ----------
@@ -42,14 +47,25 @@ class DeadlineGrid(Grid):
         Ids of messages of past rounds whose replies are still of interest.
     late : list of (Message, float)
         Replies to these, with the instants at which they were found.
+    at_once : int or None
+        How many messages replies are asked for at a time; None for all.
     """
 
     def __init__(
-        self, grid: Grid, train_timeout: Callable[[], float], enough: Callable[[Sequence[Message]], bool]
+        self,
+        grid: Grid,
+        train_timeout: Callable[[], float],
+        *,
+        enough: Callable[[], bool],
+        on_reply: Callable[[Message, float], bool],
+        on_late: Callable[[Message, float], bool],
     ) -> None:
         self._grid = grid
         self._train_timeout = train_timeout
         self._enough = enough
+        self._on_reply = on_reply
+        self._on_late = on_late
+        self.at_once: int | None = None
         self.clock = clock_of(grid)
         self.collected: Collected | None = None
         self.earlier: set[str] = set()
@@ -97,14 +113,40 @@ class DeadlineGrid(Grid):
         """
         batch = list(messages)
         if any(message.metadata.message_type.split(".")[0] == "train" for message in batch):
-            self.collected = self._collect(batch, self._train_timeout(), self._enough)
+            self.collected = self._collect(batch, self._train_timeout(), training=True)
             return self.collected.replies
-        return self._collect(batch, float("inf") if timeout is None else timeout, lambda replies: False).replies
+        return self._collect(batch, float("inf") if timeout is None else timeout, training=False).replies
 
-    def _collect(self, batch: list[Message], timeout: float, enough: Callable[[Sequence[Message]], bool]) -> Collected:
+    def _collect(self, batch: list[Message], timeout: float, *, training: bool) -> Collected:
+        def take(reply: Message, seconds: float) -> None:
+            if self._on_reply(reply, seconds):
+                drop_arrays(reply)
+
+        def take_late(reply: Message, instant: float) -> None:
+            if self._on_late(reply, instant):
+                drop_arrays(reply)
+
         collected = collect_replies(
-            self._grid, batch, timeout=timeout, clock=self.clock, enough=enough, earlier=self.earlier
+            self._grid,
+            batch,
+            timeout=timeout,
+            clock=self.clock,
+            enough=(lambda replies: self._enough()) if training else (lambda replies: False),
+            earlier=self.earlier,
+            on_reply=take if training else (lambda reply, seconds: None),
+            on_late=take_late,
+            at_once=self.at_once,
         )
         self.earlier -= {reply.metadata.reply_to_message_id for reply, _ in collected.late}
         self.late += collected.late
         return collected
+
+
+def drop_arrays(reply: Message) -> None:
+    """Remove the arrays of a reply that has been worked off: they are what it takes room for."""
+    if reply.has_content():
+        for name, record in list(reply.content.array_records.items()):
+            # Flower's records refer to themselves, so that one which is only let go of stays until Python looks for
+            # such things, and by then there may be many.
+            record.clear()
+            del reply.content[name]

@@ -7,13 +7,15 @@ from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import replace
 
 import numpy as np
+from fedgc.strategies.arrays import in_the_types_of, moved_record
 from fedgc.strategies.deadline_grid import DeadlineGrid
 from fedgc.strategies.metrics import mean_metrics
 from fedgc.strategies.open_round import OpenRound
 from fedgc.strategies.past_round import PastRound
 from fedgc.strategies.report import RoundReport
+from fedgc.strategies.shard_push import PushedShards
 from fedgc.strategies.tasks import ClientTask
-from flwr.app import Array, ArrayRecord, ConfigRecord, Message, MetricRecord, RecordDict
+from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord, RecordDict
 from flwr.serverapp import Grid
 from flwr.serverapp.strategy import FedAvg, Result, Strategy
 
@@ -21,11 +23,12 @@ from fedgc.assignment import AssignmentConstraints
 from fedgc.control_variates import UpdateMemory
 from fedgc.deadline import DeadlineRule, FixedDeadline, Timing
 from fedgc.decoders import DECODERS, Decoder
-from fedgc.encoding import all_finite, apply_update
+from fedgc.encoding import average_statistics
 from fedgc.gram import CoherenceEstimate
 from fedgc.protocol import DEADLINE, NUM_EXAMPLES, RUN_SEED, SERVER_ROUND
 from fedgc.reliability import ReliabilityPosterior
 from fedgc.round import LateReplies, Planning, RoundState, finish_round, plan_round
+from fedgc.round.sizes import known_or_mean
 from fedgc.validation import check_integer, check_positive, check_vector, one_of
 
 # A child of Flower's logger, so that its lines appear where the user looks for Flower's.
@@ -91,6 +94,9 @@ class GradientCoding(Strategy):
         How far updates point the same way, to start from; :class:`fedgc.gram.KnownCoherence` is not learnt.
     constraints : AssignmentConstraints, optional
         What clients can and may hold, in ascending order of their node ids; for work lists.
+    shards : PushedShards, optional
+        The shards' data, if clients have it from the server: each is sent what it lacks of its part and keeps it. The
+        train function then needs a ``store``; see :func:`fedgc.clients.gradient_coded`.
     seed : int
         Seed that clients derive the randomness of a shard's update from, so that all holders compute the same, and of
         the places that shards change to.
@@ -139,6 +145,7 @@ class GradientCoding(Strategy):
         timing: Timing | None = None,
         coherence: CoherenceEstimate | None = None,
         constraints: AssignmentConstraints | None = None,
+        shards: PushedShards | None = None,
         seed: int = 0,
         arrayrecord_key: str = "arrays",
         configrecord_key: str = "config",
@@ -169,6 +176,11 @@ class GradientCoding(Strategy):
             timing=timing,
             constraints=constraints,
         )
+        if not isinstance(shards, PushedShards | None):
+            raise ValueError(f"shards must be PushedShards; got {shards!r:.80}")
+        if shards is not None:
+            shards.check(self.num_shards)
+        self.shards = shards
         self.early_end = bool(early_end)
         self.seed = seed
         self.arrayrecord_key = arrayrecord_key
@@ -226,7 +238,11 @@ class GradientCoding(Strategy):
         self._past = None  # what an earlier run sent is not listened for on this grid
         self.planning = replace(self.planning, rounds=self.state.rounds + num_rounds)
         self._grid = DeadlineGrid(
-            grid, lambda: self._open.deadline if self._open else self.deadline.initial, self._settled
+            grid,
+            lambda: self._open.deadline if self._open else self.deadline.initial,
+            enough=lambda: self.early_end and self._open is not None and self._open.settled(),
+            on_reply=self._take,
+            on_late=self._take_late,
         )
         return super().start(
             grid=self._grid,
@@ -265,7 +281,9 @@ class GradientCoding(Strategy):
             task.message(inner[node_id], told, self.configrecord_key)
             for node_id, task in zip(plan.node_ids, tasks, strict=True)
         ]
-        self._open = OpenRound(plan, tasks, arrays, messages, deadline, self._given_sizes)
+        if self.shards is not None:
+            self.shards.attach(messages)
+        self._open = OpenRound(plan, tasks, arrays, messages, deadline, self._given_sizes, self.state)
         return list(messages)
 
     def aggregate_train(
@@ -275,43 +293,51 @@ class GradientCoding(Strategy):
         if self._open is None:
             return self.strategy.aggregate_train(server_round, replies)
         current, self._open = self._open, None
+        if self.shards is not None:
+            replies = list(replies)
+            self.shards.hear([*(reply for reply, _ in (self._grid.late if self._grid is not None else ())), *replies])
         arrays = current.values
-        accepted, rejected = current.read(replies, self._seconds())
-        for node_id, reason in rejected.items():
+        for reply in replies:
+            current.take(reply)
+        for node_id, reason in current.rejected.items():
             logger.warning("round %d: node %d is left out: %s", server_round, node_id, reason)
 
-        updates = {client: update for client, (update, _) in accepted.items()}
         late, pending = self._listen(server_round, current)
         # Who makes another deadline than the usual says nothing about who makes the usual one.
         learn = current.deadline == current.plan.deadline
         self.state, outcome = finish_round(
             self.state,
             current.plan,
-            updates,
+            current.fold,
             arrays=arrays,
             learn=learn,
             waited=self._waited(),
             pending=pending,
             late=late,
         )
-        report = RoundReport.of(server_round, current, self._waited(), outcome, rejected)
+        report = RoundReport.of(server_round, current, self._waited(), outcome, current.rejected)
         self.history.append(report)
         logger.info("%s", report)
         if outcome.update is None:
             logger.warning("round %d: nothing arrived by the deadline, the model stays as it is", server_round)
             return None, None
-        new_arrays = apply_update(arrays, outcome.update)
-        if not all_finite(new_arrays):
+        update = outcome.update
+        if self.state.memory is None:
+            sizes = known_or_mean(self.state.shard_examples)
+            update = average_statistics(update, float(outcome.decoding.coverage @ sizes) / float(sizes.sum()))
+        moved = moved_record(arrays, update)
+        if moved is None:
             logger.warning("round %d: the aggregate is not finite, the model stays as it is", server_round)
             return None, None
         content = RecordDict(
             {
-                self.arrayrecord_key: ArrayRecord({name: Array(value) for name, value in new_arrays.items()}),
-                "metrics": mean_metrics([metrics for _, metrics in accepted.values()], self._weighted_by),
+                self.arrayrecord_key: moved,
+                "metrics": mean_metrics(list(current.metrics.values()), self._weighted_by),
             }
         )
         decoded = Message(content, reply_to=current.messages[0])
-        return self.strategy.aggregate_train(server_round, [decoded])
+        new, metrics = self.strategy.aggregate_train(server_round, [decoded])
+        return None if new is None else in_the_types_of(arrays, new), metrics
 
     def configure_evaluate(
         self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
@@ -323,9 +349,17 @@ class GradientCoding(Strategy):
         """Leave evaluation to the inner strategy."""
         return self.strategy.aggregate_evaluate(server_round, replies)
 
-    def _settled(self, replies: Sequence[Message]) -> bool:
-        """Return whether the replies so far settle the round, so that waiting longer buys nothing."""
-        return self.early_end and self._open is not None and self._open.settled(replies)
+    def _take(self, reply: Message, seconds: float) -> bool:
+        """Fold a reply into the open round, and return whether there is one."""
+        if self._open is not None:
+            self._open.take(reply, seconds)
+        return self._open is not None
+
+    def _take_late(self, reply: Message, instant: float) -> bool:
+        """Take note of what has come for the round before, and return whether there is one."""
+        if self._past is not None:
+            self._past.take(reply, instant)
+        return self._past is not None
 
     def _listen(self, server_round: int, current: OpenRound) -> tuple[LateReplies | None, Collection[int]]:
         """Return what was heard of the round before, and the clients of this one that are listened to from now on."""
@@ -334,8 +368,8 @@ class GradientCoding(Strategy):
             return None, ()
         late = None
         if past is not None:
-            late, rejected = past.heard(self._grid.late, self._grid.clock.now())
-            for node_id, reason in rejected.items():
+            late = past.heard(self._grid.clock.now())
+            for node_id, reason in past.rejected.items():
                 logger.debug("round %d: node %d has nothing late from before: %s", server_round, node_id, reason)
         self._past = PastRound.of(current, self._grid.collected)
         self._grid.listen_for(self._past.silent)
@@ -349,13 +383,3 @@ class GradientCoding(Strategy):
     def _waited(self) -> float | None:
         """Return the seconds that the round lasted, None if another grid than this strategy's own was used."""
         return self._grid.collected.waited if self._grid is not None and self._grid.collected is not None else None
-
-    def _seconds(self) -> dict[str, float]:
-        """Return the seconds after which each reply came, by the id of its message."""
-        collected = self._grid.collected if self._grid is not None else None
-        if collected is None:
-            return {}
-        return {
-            reply.metadata.reply_to_message_id: seconds
-            for reply, seconds in zip(collected.replies, collected.seconds, strict=True)
-        }

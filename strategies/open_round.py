@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 
 import numpy as np
+from fedgc.strategies.arrays import views
 from fedgc.strategies.replies import read_reply
 from fedgc.strategies.tasks import ClientTask
 from flwr.app import ArrayRecord, Message, MetricRecord
@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from fedgc.encoding import Arrays
 from fedgc.errors import ReplyRejectedError
-from fedgc.round import CodedUpdate, RoundPlan
+from fedgc.round import CodedUpdate, RoundFold, RoundPlan, RoundState
 
 
 @dataclass(frozen=True, eq=False)
@@ -35,6 +35,12 @@ class OpenRound:
         Seconds that the round may last.
     known_sizes : ndarray, shape (n_shards,)
         Number of examples of each shard, NaN where the server was not told.
+    state : RoundState
+        What the plan was made from.
+    metrics : dict of int to MetricRecord
+        Metrics of the replies that have been taken in, by client index.
+    rejected : dict of int to str
+        Why others were left out, by node id.
     """
 
     plan: RoundPlan
@@ -43,59 +49,59 @@ class OpenRound:
     messages: list[Message]
     deadline: float
     known_sizes: NDArray[np.float64]
-    _rows: dict[str, list[int]] = field(default_factory=dict)
+    state: RoundState
+    metrics: dict[int, MetricRecord] = field(default_factory=dict)
+    rejected: dict[int, str] = field(default_factory=dict)
+    _taken: set[int] = field(default_factory=set)
 
     @cached_property
     def values(self) -> Arrays:
-        """The global arrays as numpy arrays."""
-        return {name: array.numpy() for name, array in self.arrays.items()}
+        """The global arrays as numpy arrays, read-only."""
+        return views(self.arrays)
+
+    @cached_property
+    def fold(self) -> RoundFold:
+        """What the replies that have been taken in amount to."""
+        return RoundFold(self.state, self.plan, self.values)
 
     def client_of(self, reply: Message) -> int | None:
         """Return the client that a reply is from, None if it is to no message of this round."""
-        ids = {message.metadata.message_id: client for client, message in enumerate(self.messages)}
-        return ids.get(reply.metadata.reply_to_message_id)
+        return self._client_by_message.get(reply.metadata.reply_to_message_id)
 
-    def read(
-        self, replies: Iterable[Message], seconds: Mapping[str, float]
-    ) -> tuple[dict[int, tuple[CodedUpdate, MetricRecord]], dict[int, str]]:
-        """Return what each client sent, by client index, and why other replies are left out, by node id.
+    @cached_property
+    def _client_by_message(self) -> dict[str, int]:
+        return {message.metadata.message_id: client for client, message in enumerate(self.messages)}
+
+    def take(self, reply: Message, seconds: float | None = None) -> None:
+        """Read a reply, once, and fold it into the round, or note why it is left out.
 
         Parameters
         ----------
-        replies : iterable of Message
-            The replies, in order of arrival.
-        seconds : mapping of str to float
-            Seconds after which each came, by the id of its message; those of others are not known.
+        reply : Message
+            The reply. Its arrays are not needed any more afterwards.
+        seconds : float, optional
+            Seconds after which it came.
         """
-        accepted: dict[int, tuple[CodedUpdate, MetricRecord]] = {}
-        rejected: dict[int, str] = {}
-        for reply in replies:
-            client = self.client_of(reply)
+        if id(reply) in self._taken:
+            return
+        self._taken.add(id(reply))
+        client = self.client_of(reply)
+        try:
+            if client is None or client in self.fold.replies:
+                raise ReplyRejectedError("not a first reply to a message of this round")
+            update, metrics = self.read(reply, client, seconds)
+        except ReplyRejectedError as reason:
             # An error reply of the network itself comes from the SuperLink's id, so the message tells who is meant.
             node_id = reply.metadata.src_node_id if client is None else self.plan.node_ids[client]
-            try:
-                if client is None or client in accepted:
-                    raise ReplyRejectedError("not a first reply to a message of this round")
-                waited = seconds.get(reply.metadata.reply_to_message_id)
-                accepted[client] = read_reply(reply, self.values, self.tasks[client], self.known_sizes, waited)
-            except ReplyRejectedError as reason:
-                rejected[node_id] = str(reason)
-        return accepted, rejected
+            self.rejected[node_id] = str(reason)
+            return
+        self.fold.add(client, update)
+        self.metrics[client] = metrics
 
-    def settled(self, replies: Sequence[Message]) -> bool:
-        """Return whether the replies so far settle the round.
+    def read(self, reply: Message, client: int, seconds: float | None) -> tuple[CodedUpdate, MetricRecord]:
+        """Return what a client sent; see :func:`fedgc.strategies.replies.read_reply`."""
+        return read_reply(reply, self.values, self.tasks[client], self.known_sizes, seconds)
 
-        Each reply is read in full, once: one that will be left out must not end the round before the copies of what it
-        claims to bring have come.
-        """
-        if not self.plan.decoder.ends_early:
-            return False
-        new = [reply for reply in replies if reply.metadata.reply_to_message_id not in self._rows]
-        for reply in new:
-            accepted, _ = self.read([reply], {})
-            rows = [row for update, _ in accepted.values() for row in update.sums]
-            self._rows[reply.metadata.reply_to_message_id] = rows
-        arrived = np.zeros(self.plan.decoder.code.n_rows, dtype=np.bool_)
-        for rows in self._rows.values():
-            arrived[rows] = True
-        return self.plan.decoder.settled(arrived)
+    def settled(self) -> bool:
+        """Return whether what has been taken in settles the round."""
+        return self.plan.decoder.ends_early and self.plan.decoder.settled(self.fold.arrived)

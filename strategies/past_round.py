@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 
 from fedgc.strategies.open_round import OpenRound
 from flwr.app import Message
 
 from fedgc.deadline import Collected
+from fedgc.errors import ReplyRejectedError
 from fedgc.round import CodedUpdate, LateReplies
 
 
@@ -24,11 +25,20 @@ class PastRound:
         How it ended.
     silent : mapping of str to int
         Client by the id of the message that it has not answered.
+    replies : dict of int to CodedUpdate
+        What they have sent since, by client index; with its sums only where there is a memory to refresh.
+    answered : dict of int to float
+        Seconds after which they answered, if only with something that is left out.
+    rejected : dict of int to str
+        Why that is left out, by node id.
     """
 
     round: OpenRound
     collected: Collected
     silent: Mapping[str, int]
+    replies: dict[int, CodedUpdate] = field(default_factory=dict)
+    answered: dict[int, float] = field(default_factory=dict)
+    rejected: dict[int, str] = field(default_factory=dict)
 
     @classmethod
     def of(cls, current: OpenRound, collected: Collected) -> PastRound:
@@ -36,15 +46,22 @@ class PastRound:
         ids = {message.metadata.message_id: client for client, message in enumerate(current.messages)}
         return cls(current, collected, {key: ids[key] for key in collected.pending if key in ids})
 
-    def heard(self, late: Iterable[tuple[Message, float]], now: float) -> tuple[LateReplies, dict[int, str]]:
-        """Return what the silent clients have sent since, and why other replies are left out, by node id.
+    def take(self, reply: Message, instant: float) -> None:
+        """Read what a silent client has sent, found at that instant. Its arrays are not needed any more afterwards."""
+        client = self.silent.get(reply.metadata.reply_to_message_id)
+        if client is None or client in self.replies:
+            return
+        self.answered[client] = seconds = instant - self.collected.started
+        try:
+            update, _ = self.round.read(reply, client, seconds)
+        except ReplyRejectedError as reason:
+            self.rejected[self.round.plan.node_ids[client]] = str(reason)
+            return
+        kept = {} if self.round.fold.memory is None else {row: dict(total) for row, total in update.sums.items()}
+        self.replies[client] = replace(update, sums=kept)
 
-        Parameters
-        ----------
-        late : iterable of (Message, float)
-            Replies and the instants at which they came.
-        now : float
-            The instant until which replies were looked for.
+    def heard(self, now: float) -> LateReplies:
+        """Return what has been heard until now.
 
         Notes
         -----
@@ -52,21 +69,10 @@ class PastRound:
         whose message came to nothing (a node that has gone, say) was not waited for any longer than until that was
         told.
         """
-        start = self.collected.started
-        listened = {
-            client: min(now - start, self.round.messages[client].metadata.ttl) for client in self.silent.values()
+        waited = now - self.collected.started
+        silent = {
+            client: self.answered.get(client, min(waited, self.round.messages[client].metadata.ttl))
+            for client in self.silent.values()
+            if client not in self.replies
         }
-        replies: dict[int, CodedUpdate] = {}
-        rejected: dict[int, str] = {}
-        for message, instant in late:
-            client = self.silent.get(message.metadata.reply_to_message_id)
-            if client is None:
-                continue
-            seconds = instant - start
-            accepted, refused = self.round.read([message], {message.metadata.reply_to_message_id: seconds})
-            rejected |= refused
-            if client in accepted:
-                replies[client] = accepted[client][0]
-            listened[client] = seconds
-        silent = {client: seconds for client, seconds in listened.items() if client not in replies}
-        return LateReplies(self.round.plan, replies, silent), rejected
+        return LateReplies(self.round.plan, self.replies, silent)

@@ -5,13 +5,23 @@ from __future__ import annotations
 from typing import cast
 
 import numpy as np
+from fedgc.strategies.arrays import bound, view
 from fedgc.strategies.tasks import ClientTask
 from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord, RecordDict
 from numpy.typing import NDArray
 
-from fedgc.encoding import Arrays, Update, all_finite, difference, scaled
+from fedgc.encoding import Arrays, ScaledDifference, all_finite, sum_dtype
 from fedgc.errors import ReplyRejectedError
-from fedgc.protocol import BUSY_SECONDS, NUM_EXAMPLES, RECORD, SHARD_EXAMPLES, SHARD_IDS, SUM, WORK_SECONDS
+from fedgc.protocol import (
+    BUSY_SECONDS,
+    LACKING_SHARDS,
+    NUM_EXAMPLES,
+    RECORD,
+    SHARD_EXAMPLES,
+    SHARD_IDS,
+    SUM,
+    WORK_SECONDS,
+)
 from fedgc.round import CodedUpdate
 
 
@@ -58,6 +68,8 @@ def read_reply(
         )
     said = content.config_records[RECORD]
     shards, shard_examples = _shard_examples(said, task, known_sizes)
+    if _ended_for_want_of_data(said, task, shards.size):
+        seconds = None  # the time that it took says nothing about the client's pace
     metrics = next(iter(content.metric_records.values()))
     n_examples = float(shard_examples.sum())
     if metrics.get(NUM_EXAMPLES) != n_examples:
@@ -85,27 +97,30 @@ def _records(content: RecordDict, wanted: int) -> list[ArrayRecord]:
     return [content.array_records[name] for name in first + later]
 
 
-def _read_sum(record: ArrayRecord, arrays: Arrays, n_examples: float) -> Update:
+def _read_sum(record: ArrayRecord, arrays: Arrays, n_examples: float) -> Arrays:
     if set(record) != set(arrays):
         raise ReplyRejectedError(f"array names must be {sorted(arrays)}; got {sorted(record)}")
     received: dict[str, NDArray[np.generic]] = {}
+    stays = True
     for name, value in arrays.items():
         try:
-            array = record[name].numpy()
+            array = view(record[name])
         except Exception as error:
             raise ReplyRejectedError(f"array {name!r} cannot be read: {error}") from None
         if array.shape != value.shape:
             raise ReplyRejectedError(f"array {name!r} must have shape {value.shape}; got {array.shape}")
         if array.dtype.kind not in "biuf":
             raise ReplyRejectedError(f"array {name!r} must hold real numbers; got {array.dtype}")
+        largest = bound(array)
         with np.errstate(over="ignore", invalid="ignore"):
-            fits = bool(np.isfinite(array).all() and np.isfinite(array.astype(value.dtype)).all())
-        if not fits:
+            fits = array.dtype == value.dtype or bool(np.isfinite(array.astype(value.dtype)).all())
+        if not (fits and np.isfinite(largest)):
             raise ReplyRejectedError(f"array {name!r} must be finite in {value.dtype}; got NaN, infinity or too much")
         received[name] = array
-    with np.errstate(over="ignore"):
-        total = scaled(difference(received, arrays), n_examples)
-    if not all_finite(total):
+        most = 0.5 * float(np.finfo(sum_dtype(value.dtype)).max)
+        stays = stays and (largest + bound(value)) * max(n_examples, 1.0) < most
+    total = ScaledDifference(received, arrays, n_examples)
+    if not stays and not all(all_finite({name: total[name]}) for name in arrays):
         raise ReplyRejectedError("arrays must be finite when weighted by their examples; got values too large")
     return total
 
@@ -113,6 +128,11 @@ def _read_sum(record: ArrayRecord, arrays: Arrays, n_examples: float) -> Update:
 def _seconds(value: object) -> float | None:
     """Return a client's own time, or None if it makes no sense: it is not worth losing the update for."""
     return float(value) if isinstance(value, (int, float)) and 0.0 <= float(value) < 1e12 else None
+
+
+def _ended_for_want_of_data(said: ConfigRecord, task: ClientTask, done: int) -> bool:
+    lacking = said.get(LACKING_SHARDS)
+    return isinstance(lacking, list) and done < task.shards.size and int(task.shards[done]) in lacking
 
 
 def _check_metrics(metrics: MetricRecord) -> None:
@@ -130,6 +150,8 @@ def _shard_examples(
 ) -> tuple[NDArray[np.intp], NDArray[np.float64]]:
     shard_ids, examples = record.get(SHARD_IDS), record.get(SHARD_EXAMPLES)
     assigned = task.shards.tolist()
+    if not task.partial and shard_ids != assigned and LACKING_SHARDS in record:
+        raise ReplyRejectedError(f"it lacks the data of shards {record[LACKING_SHARDS]!r:.80}")
     if not isinstance(shard_ids, list) or shard_ids != (assigned[: len(shard_ids)] if task.partial else assigned):
         beginning = "the beginning of " if task.partial else ""
         raise ReplyRejectedError(f"{SHARD_IDS} must be {beginning}{assigned}; got {shard_ids!r}")

@@ -7,6 +7,7 @@ import logging
 import re
 import sys
 from collections.abc import Callable
+from copy import copy
 from typing import Any
 
 import numpy as np
@@ -291,7 +292,7 @@ def test_answers_twice_count_once() -> None:
     def twice(server_round: int, replies: Any) -> Any:
         batch = list(replies)
         strategy_replies.append(batch)
-        return inner(server_round, [*batch, batch[0]])
+        return inner(server_round, [*batch, copy(batch[0])])
 
     strategy.aggregate_train = twice  # type: ignore[method-assign]
     result, _ = train(strategy, steady())

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -55,6 +55,9 @@ def collect_replies(
     clock: Clock,
     enough: Callable[[Sequence[Any]], bool] = lambda replies: False,
     earlier: Collection[str] = (),
+    on_reply: Callable[[Any, float], None] = lambda reply, seconds: None,
+    on_late: Callable[[Any, float], None] = lambda reply, instant: None,
+    at_once: int | None = None,
 ) -> Collected:
     """Send `messages` and return the replies that arrive within `timeout` seconds of the sending.
 
@@ -73,6 +76,13 @@ def collect_replies(
         once all messages have been answered.
     earlier : collection of str
         Ids of messages of earlier rounds; replies to them are kept apart and end nothing.
+    on_reply : callable
+        Called with each reply as it is found, and its seconds: what is large in it may be worked off and dropped.
+    on_late : callable
+        Likewise with replies to earlier messages, and their instants.
+    at_once : int, optional
+        Replies are asked for so many messages at a time, so that not too many are in memory at once; by default for
+        all.
 
     Notes
     -----
@@ -90,13 +100,15 @@ def collect_replies(
     while pending:
         overdue = clock.now() >= start + timeout
         before = len(replies)
-        for reply in grid.pull_messages(pending | unheard):
+        for reply in _pull(grid, pending | unheard, at_once):
             message_id, now = reply.metadata.reply_to_message_id, clock.now()
             if message_id in unheard:
                 unheard.discard(message_id)
+                on_late(reply, now)
                 late.append((reply, now))
                 continue
             pending.discard(message_id)
+            on_reply(reply, now - start)
             replies.append(reply)
             seconds.append(now - start)
         if overdue or (len(replies) > before and enough(replies)):
@@ -104,3 +116,10 @@ def collect_replies(
         if pending:
             clock.wait(start + timeout)
     return Collected(replies, seconds, clock.now() - start, pending, start, late)
+
+
+def _pull(grid: Mailbox, message_ids: Collection[str], at_once: int | None) -> Iterator[Any]:
+    ids = list(message_ids)
+    step = len(ids) if at_once is None else at_once
+    for start in range(0, len(ids), step):
+        yield from grid.pull_messages(set(ids[start : start + step]))

@@ -1,6 +1,7 @@
 """Decoders: one file per rule, all behind :class:`Decoder`."""
 
 from fedgc.decoders.base import CalibratedDecoder, CalibrationStatus, Decoder, Decoding, DecodingStatus
+from fedgc.decoders.capped import CappedDecoder
 from fedgc.decoders.first_arrival import FirstArrivalDecoder
 from fedgc.decoders.fixed import FixedDecoder
 from fedgc.decoders.fixed_aligned import FixedAlignedDecoder
@@ -32,6 +33,7 @@ __all__ = [
     "DECODERS",
     "CalibratedDecoder",
     "CalibrationStatus",
+    "CappedDecoder",
     "Decoder",
     "Decoding",
     "DecodingStatus",

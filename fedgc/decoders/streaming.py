@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fedgc.decoders.base import CalibratedDecoder
-from fedgc.encoding import Arrays, Update, add_scaled, zero_update
+from fedgc.encoding import Arrays, Update, add_to_all, zero_update
 from fedgc.validation import check_integer
 
 
@@ -89,9 +89,11 @@ class StreamingSum:
         return total
 
     def _add(self, alone: float, common: float, update: Arrays) -> None:
+        totals = []
         if alone != 0.0:
             self._alone = zero_update(self._arrays) if self._alone is None else self._alone
-            add_scaled(self._alone, alone, update)
+            totals.append((self._alone, alone))
         if common != 0.0:
             self._common = zero_update(self._arrays) if self._common is None else self._common
-            add_scaled(self._common, common, update)
+            totals.append((self._common, common))
+        add_to_all(totals, update)

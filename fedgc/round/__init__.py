@@ -4,6 +4,7 @@ This package knows no Flower: :class:`fedgc.strategies.GradientCoding` unpacks r
 """
 
 from fedgc.round.finish import finish_round
+from fedgc.round.fold import RoundFold
 from fedgc.round.plan import plan_round
 from fedgc.round.planning import SCHEDULES, SUMS, Planning
 from fedgc.round.state import CodedUpdate, LateReplies, RoundOutcome, RoundPlan, RoundState
@@ -16,6 +17,7 @@ __all__ = [
     "LateReplies",
     "LearntTiming",
     "Planning",
+    "RoundFold",
     "RoundOutcome",
     "RoundPlan",
     "RoundState",

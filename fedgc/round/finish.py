@@ -7,23 +7,20 @@ from collections.abc import Collection, Mapping
 import numpy as np
 from numpy.typing import NDArray
 
-from fedgc.codes import Code, WorkLists
+from fedgc.codes import WorkLists
 from fedgc.completion_times import TimeObservation
 from fedgc.control_variates import UpdateMemory, units_of
-from fedgc.encoding import Arrays, Update, add_scaled, difference, scaled, squared_norm, zero_update
-from fedgc.gram import CoherenceEstimate
+from fedgc.encoding import Arrays, Update, add_scaled, scale_in_place
+from fedgc.round.fold import LEAST_SIZE, RoundFold
 from fedgc.round.planning import time_to_reconsider
-from fedgc.round.sizes import known_or_mean, unit_sizes
+from fedgc.round.sizes import known_or_mean
 from fedgc.round.state import CodedUpdate, LateReplies, RoundOutcome, RoundPlan, RoundState
-
-#: Number of examples of an empty shard where sizes divide what a unit had.
-_LEAST_SIZE = 1e-9
 
 
 def finish_round(
     state: RoundState,
     plan: RoundPlan,
-    replies: Mapping[int, CodedUpdate],
+    replies: Mapping[int, CodedUpdate] | RoundFold,
     *,
     arrays: Arrays,
     learn: bool = True,
@@ -39,8 +36,9 @@ def finish_round(
         The state that `plan` was made from.
     plan : RoundPlan
         The round's plan.
-    replies : mapping of int to CodedUpdate
-        Coded update of each client that arrived, by client index. Updates must be finite and shaped like `arrays`.
+    replies : RoundFold, or mapping of int to CodedUpdate
+        What has come: folded together as it came, or the coded update of each client that arrived, by client index.
+        Updates must be finite and shaped like `arrays`.
     arrays : mapping of str to ndarray
         The global arrays; only names, shapes and dtypes are used.
     learn : bool
@@ -60,30 +58,27 @@ def finish_round(
     outcome : RoundOutcome
         The decoded update and what is known about its error.
     """
+    fold = replies if isinstance(replies, RoundFold) else RoundFold.of(state, plan, replies, arrays)
     shard_examples = state.shard_examples.copy()
-    arrived = np.zeros(plan.decoder.code.n_rows, dtype=np.bool_)
-    for reply in replies.values():
+    for reply in fold.replies.values():
         shard_examples[reply.shards] = reply.shard_examples
-        arrived[list(reply.sums)] = True
-    decoding = plan.decoder.decode(arrived)
+    decoding = plan.decoder.decode(fold.arrived)
+    sizes, memory = known_or_mean(shard_examples), fold.memory
 
-    sizes = known_or_mean(shard_examples)
-    memory = None
-    if state.memory is not None:
-        memory = state.memory.for_units(units_of(plan.decoder.code), np.maximum(sizes, _LEAST_SIZE))
-    sums = {row: total for client in sorted(replies) for row, total in replies[client].sums.items()}
     update: Update | None = None
     # A round in which nothing arrives is passed over with a memory too: to take its word for everything, perhaps for
     # many rounds on end, would follow directions that are long out of date. What memory would have added is missing
     # then: over all rounds the decoded update falls short by the probability of such a round times what is remembered.
-    if any(reply.shard_examples.any() for reply in replies.values()):
-        update = zero_update(arrays) if memory is None else memory.rest(decoding.coverage, arrays)
-        for row, total in sums.items():
-            add_scaled(update, float(decoding.decoding_weights[row]), total)
-        update = scaled(update, 1.0 / float(sizes.sum()))
+    if any(reply.shard_examples.any() for reply in fold.replies.values()):
+        update = fold.decoded()
+        if memory is not None:
+            add_scaled(update, 1.0, memory.rest(decoding.coverage, arrays))
+        scale_in_place(update, 1.0 / float(sizes.sum()))
 
-    silent = {} if waited is None else {c: waited for c in range(len(plan.node_ids)) if c not in {*replies, *pending}}
-    seen = _times(plan, replies, silent)
+    silent = (
+        {} if waited is None else {c: waited for c in range(len(plan.node_ids)) if c not in {*fold.replies, *pending}}
+    )
+    seen = _times(plan, fold.replies, silent)
     if late is not None:
         seen = _times(late.plan, late.replies, late.silent) + seen
     times, new_times = state.completion_times, (*state.new_times, *seen)
@@ -91,16 +86,18 @@ def finish_round(
         times, new_times = times.update(new_times), ()
     new_state = RoundState(
         shard_examples=shard_examples,
-        reliability=state.reliability.update(_outcomes(state, plan, replies, waited)) if learn else state.reliability,
-        coherence=_observe_coherence(state.coherence, plan, sums, shard_examples, arrays=arrays, memory=memory),
+        reliability=state.reliability.update(_outcomes(state, plan, fold.replies, waited))
+        if learn
+        else state.reliability,
+        coherence=state.coherence.update(fold.energies, fold.sum_energy),
         plan=plan,
         completion_times=times,
         new_times=new_times,
         rounds=state.rounds + 1,
-        memory=None if memory is None else _remember(memory, plan, sums, sizes, late),
+        memory=None if memory is None else _remember(memory, plan, fold.kept, sizes, late),
     )
     model_error = plan.gram.residual_error(decoding.coverage)
-    n_arrived = sum(bool(reply.sums) for reply in replies.values())
+    n_arrived = sum(bool(rows) for rows in fold.rows.values())
     return new_state, RoundOutcome(update, decoding, plan.decoder.residual_error, model_error, n_arrived)
 
 
@@ -179,48 +176,7 @@ def _remember(
     if late is not None:
         code = late.plan.decoder.code
         old = {row: total for client in sorted(late.replies) for row, total in late.replies[client].sums.items()}
-        memory = memory.for_units(units_of(code), np.maximum(sizes, _LEAST_SIZE))
+        memory = memory.for_units(units_of(code), np.maximum(sizes, LEAST_SIZE))
         memory = memory.refresh(code.sparse_matrix[list(old)], list(old.values()), late.plan.gram.incoherent)
-        memory = memory.for_units(units, np.maximum(sizes, _LEAST_SIZE))
+        memory = memory.for_units(units, np.maximum(sizes, LEAST_SIZE))
     return memory.refresh(plan.decoder.code.sparse_matrix[list(sums)], list(sums.values()), plan.gram.incoherent)
-
-
-def _observe_coherence(
-    coherence: CoherenceEstimate,
-    plan: RoundPlan,
-    sums: Mapping[int, Update],
-    shard_examples: NDArray[np.float64],
-    *,
-    arrays: Arrays,
-    memory: UpdateMemory | None,
-) -> CoherenceEstimate:
-    """Return the estimate after the round's sums that share no shard, one copy of each.
-
-    With a memory it is their changes that count, since these are what is decoded.
-    """
-    code = plan.decoder.code
-    size = unit_sizes(shard_examples, code)
-    unit = float(known_or_mean(shard_examples).sum()) / size.size
-    if unit <= 0:
-        return coherence
-    seen = np.zeros(code.n_shards, dtype=np.bool_)
-    total = zero_update(arrays)
-    energies = []
-    for row, sum_ in sums.items():
-        shards, coefficients = _row(code, row)
-        # A decoder may have chosen coefficients that differ within a block; such a sum is not the block's update.
-        if seen[shards].any() or np.ptp(coefficients) != 0.0:
-            continue
-        seen[shards] = True
-        examples = float(np.maximum(known_or_mean(shard_examples)[shards], 1e-9 * unit).sum())
-        scale = 1.0 / (examples * coefficients[0])
-        change = sum_ if memory is None else difference(sum_, memory.sum_of(shards, coefficients, arrays))
-        energies.append(scale**2 * squared_norm(change))
-        add_scaled(total, scale, change)
-    return coherence.update(energies, squared_norm(total)) if energies else coherence
-
-
-def _row(code: Code, row: int) -> tuple[NDArray[np.intp], NDArray[np.float64]]:
-    """Return the shards and coefficients of a row of the encoding matrix."""
-    start, end = code.sparse_matrix.indptr[row : row + 2]
-    return code.sparse_matrix.indices[start:end].astype(np.intp), code.sparse_matrix.data[start:end]

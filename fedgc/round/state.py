@@ -14,7 +14,7 @@ from fedgc.codes import Code, redraw_places
 from fedgc.completion_times import CompletionTimes, TimeObservation
 from fedgc.control_variates import UpdateMemory
 from fedgc.decoders import CalibratedDecoder, Decoding
-from fedgc.encoding import Update
+from fedgc.encoding import Arrays, Update
 from fedgc.gram import CoherenceEstimate, GramModel
 from fedgc.reliability import ReliabilityPosterior
 
@@ -119,7 +119,7 @@ class CodedUpdate:
         Seconds by the client's own clock from the message to the end of its last shard, and to its reply.
     """
 
-    sums: Mapping[int, Update]
+    sums: Mapping[int, Arrays]
     shards: NDArray[np.intp]
     shard_examples: NDArray[np.float64]
     seconds: float | None = None

@@ -1,0 +1,136 @@
+"""Fold: take in the replies of a round as they come, so that the server holds sums and not replies."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fedgc.codes import Code
+from fedgc.control_variates import UpdateMemory, units_of
+from fedgc.decoders import StreamingSum
+from fedgc.encoding import Arrays, Update, add_scaled, scale_in_place
+from fedgc.round.probe import Probe
+from fedgc.round.sizes import known_or_mean
+from fedgc.round.state import CodedUpdate, RoundPlan, RoundState
+
+#: Number of examples of an empty shard where sizes divide what a unit had.
+LEAST_SIZE = 1e-9
+
+
+class RoundFold:
+    """What has come of a round so far: running sums of the updates, and all else that was in the replies.
+
+    Parameters
+    ----------
+    state : RoundState
+        The state that the plan was made from.
+    plan : RoundPlan
+        The round's plan.
+    arrays : mapping of str to ndarray
+        The global arrays; only names, shapes and types are used.
+
+    Attributes
+    ----------
+    replies : dict of int to CodedUpdate
+        What each client has sent, by client index, without its sums.
+    rows : dict of int to tuple of int
+        The rows of the encoding matrix that each client has sent.
+    energies : list of float
+        Squared norm per example squared of the sums that share no shard, of the entries that a probe takes.
+    kept : dict of int to (dict of str to ndarray)
+        With a memory, the sums by row: what it is to remember. Of copies of a sum their mean is kept, in one row.
+
+    Notes
+    -----
+    Without a memory the server's room for updates is two models, see :class:`fedgc.decoders.StreamingSum`, however many
+    reply; with one it is a model for each block, or shard, that came.
+    """
+
+    def __init__(self, state: RoundState, plan: RoundPlan, arrays: Arrays) -> None:
+        self.plan = plan
+        self.replies: dict[int, CodedUpdate] = {}
+        self.rows: dict[int, tuple[int, ...]] = {}
+        self.energies: list[float] = []
+        self.kept: dict[int, Update] = {}
+        self.memory: UpdateMemory | None = None
+        if state.memory is not None:
+            sizes = np.maximum(known_or_mean(state.shard_examples), LEAST_SIZE)
+            self.memory = state.memory.for_units(units_of(plan.decoder.code), sizes)
+        self._arrays = arrays
+        self._stream = StreamingSum(plan.decoder, arrays)
+        self._copies: dict[int, tuple[int, int]] = {}
+        self._probe = Probe(arrays)
+        self._probed: NDArray[np.float64] | None = None
+        self._seen = np.zeros(plan.decoder.code.n_shards, dtype=np.bool_)
+
+    @classmethod
+    def of(cls, state: RoundState, plan: RoundPlan, replies: Mapping[int, CodedUpdate], arrays: Arrays) -> RoundFold:
+        """Return what has come once these replies have, by client index."""
+        fold = cls(state, plan, arrays)
+        for client in sorted(replies):
+            fold.add(client, replies[client])
+        return fold
+
+    @property
+    def arrived(self) -> NDArray[np.bool_]:
+        """Which rows of the encoding matrix have come, (n_rows,)."""
+        return self._stream.arrived
+
+    @property
+    def sum_energy(self) -> float:
+        """Squared norm of the sum of what `energies` are of."""
+        return 0.0 if self._probed is None else float(self._probed @ self._probed)
+
+    def add(self, client: int, reply: CodedUpdate) -> None:
+        """Take in a client's reply; its sums are not needed any more afterwards."""
+        self.rows[client] = tuple(reply.sums)
+        self.replies[client] = replace(reply, sums={})
+        examples = np.zeros(self._seen.size)
+        examples[reply.shards] = reply.shard_examples
+        for row, total in reply.sums.items():
+            self._observe(row, total, examples)
+            if self.memory is not None:
+                self._keep(row, total)
+            self._stream.add(row, total)
+
+    def decoded(self) -> Update:
+        """Return the decoded sum; it can be had once."""
+        return self._stream.finish()
+
+    def _observe(self, row: int, total: Arrays, examples: NDArray[np.float64]) -> None:
+        """Note how large an update per example is, and how alike to the others.
+
+        With a memory it is their changes that count, since these are what is decoded.
+        """
+        shards, coefficients = row_of(self.plan.decoder.code, row)
+        # A decoder may have chosen coefficients that differ within a block; such a sum is not the block's update.
+        if self._seen[shards].any() or np.ptp(coefficients) != 0.0 or examples[shards].sum() == 0.0:
+            return
+        self._seen[shards] = True
+        change = self._probe.of(total)
+        if self.memory is not None:
+            change -= self._probe.of(self.memory.sum_of(shards, coefficients, self._arrays))
+        change /= examples[shards].sum() * coefficients[0]
+        self.energies.append(float(change @ change))
+        self._probed = change if self._probed is None else self._probed + change
+
+    def _keep(self, row: int, total: Arrays) -> None:
+        early = self.plan.decoder.early_weights(row)
+        copy_of = -1 - row if early is None else early.copy_of
+        first, copies = self._copies.get(copy_of, (row, 0))
+        self._copies[copy_of] = first, copies + 1
+        if copies == 0:
+            self.kept[row] = {name: np.array(value) for name, value in total.items()}
+            return
+        mean = self.kept[first]
+        scale_in_place(mean, copies / (copies + 1))
+        add_scaled(mean, 1.0 / (copies + 1), total)
+
+
+def row_of(code: Code, row: int) -> tuple[NDArray[np.intp], NDArray[np.float64]]:
+    """Return the shards and coefficients of a row of the encoding matrix."""
+    start, end = code.sparse_matrix.indptr[row : row + 2]
+    return code.sparse_matrix.indices[start:end].astype(np.intp), code.sparse_matrix.data[start:end]
