@@ -174,7 +174,9 @@ class UpdateMemory:
 
 
 def _combined(factors: NDArray[np.float64], parts: Sequence[Arrays]) -> Update:
-    """Return the sum of factor times part."""
+    """Return the sum of factor times part; a single part itself, since updates are never changed."""
+    if factors.size == 1 and factors[0] == 1.0 and isinstance(parts[0], dict):
+        return parts[0]
     total = zero_update(parts[0])
     for factor, part in zip(factors.tolist(), parts, strict=True):
         if factor != 0.0:

@@ -9,7 +9,15 @@ import pytest
 
 from fedgc.arrivals import ProgressArrivals
 from fedgc.codes import FractionalRepetition, WorkLists
-from fedgc.decoders import DECODERS, CalibratedDecoder, Decoder, DecodingStatus, FixedDecoder, OptimalUnbiasedDecoder
+from fedgc.decoders import (
+    DECODERS,
+    CalibratedDecoder,
+    Decoder,
+    DecodingStatus,
+    FixedDecoder,
+    OptimalUnbiasedDecoder,
+    StreamingSum,
+)
 from fedgc.gram import GramModel
 from tests.enumeration import arrival_sets, assert_unbiased, exact_moments
 
@@ -216,3 +224,18 @@ def test_sums_that_could_still_be_told_apart_are_not_settled() -> None:
     assert not listed.settled(arrived)
     arrived[lists.rows_of(1)] = lists.progress_outcomes(1)[1]
     assert listed.settled(arrived)
+
+
+@pytest.mark.parametrize("name", DECODERS)
+def test_a_stream_decodes_to_the_weighted_sum(name: str, rng: np.random.Generator) -> None:
+    """In any order of arrival; what is known early is not kept."""
+    code, p = CODES["uneven"], rng.uniform(0.05, 0.9, 8)
+    calibrated = DECODERS[name]().calibrate(code, p, make_gram("mixed", code.n_shards, rng))
+    coded = calibrated.code.encoding_matrix @ rng.standard_normal((code.n_shards, 4))
+    for arrived, _ in arrival_sets(p):
+        stream = StreamingSum(calibrated, {"w": np.zeros(4)})
+        for row in rng.permutation(np.flatnonzero(arrived)):
+            stream.add(int(row), {"w": coded[row]})
+        assert stream.held == (int(arrived.sum()) if name == "least-squares" else 0)
+        expected = calibrated.decode(arrived).decoding_weights @ coded
+        np.testing.assert_allclose(stream.finish()["w"], expected, atol=1e-11 * (1 + np.abs(expected).max()))
