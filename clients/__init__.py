@@ -1,6 +1,38 @@
 """The client's side of fedgc, for the ClientApp."""
 
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+from fedgc.clients.shard_sources import FolderShards, FunctionShards, MissingShardError, PartitionShards, ShardSource
+from fedgc.clients.shard_store import ShardStore
 from fedgc.clients.shards import ShardUpdate, gradient_coded
 from fedgc.clients.stragglers import simulated_straggling
 
-__all__ = ["ShardUpdate", "gradient_coded", "simulated_straggling"]
+if TYPE_CHECKING:
+    from fedgc.clients.torch_state import torch_arrays
+    from fedgc.clients.torch_update import torch_epochs, torch_gradient
+
+__all__ = [
+    "FolderShards",
+    "FunctionShards",
+    "MissingShardError",
+    "PartitionShards",
+    "ShardSource",
+    "ShardStore",
+    "ShardUpdate",
+    "gradient_coded",
+    "simulated_straggling",
+    "torch_arrays",
+    "torch_epochs",
+    "torch_gradient",
+]
+
+# Clients of numpy and scikit-learn models need not wait for torch to load. No module has the name of a function: the
+# import system would put the module in the function's place.
+_NEED_TORCH = {"torch_arrays": "torch_state", "torch_epochs": "torch_update", "torch_gradient": "torch_update"}
+
+
+def __getattr__(name: str) -> Any:  # noqa: ANN401
+    if name not in _NEED_TORCH:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"{__name__}.{_NEED_TORCH[name]}"), name)

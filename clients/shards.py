@@ -9,12 +9,13 @@ from functools import wraps
 from typing import Any, cast
 
 import numpy as np
+from fedgc.clients.shards_at_hand import ShardsAtHand, SourceLike, StoreLike
 from fedgc.clients.work import Budget, SegmentSums
 from flwr.app import Array, ArrayRecord, ConfigRecord, Context, Message, MetricRecord, RecordDict
 from numpy.typing import NDArray
 
 from fedgc.assignment import own_part
-from fedgc.encoding import Update, difference
+from fedgc.encoding import Update, difference, without_rounding
 from fedgc.protocol import (
     BUSY_SECONDS,
     COEFFICIENTS,
@@ -64,14 +65,21 @@ TrainFunction = Callable[[Message, Context], Message]
 
 
 def gradient_coded(
-    *, num_shards: int | None = None, arrayrecord_key: str = "arrays", configrecord_key: str = "config"
+    *,
+    num_shards: int | None = None,
+    source: SourceLike | None = None,
+    store: StoreLike | None = None,
+    arrayrecord_key: str = "arrays",
+    configrecord_key: str = "config",
 ) -> Callable[[ShardTrainer], TrainFunction]:
     """Turn the update of one shard into a train function of a Flower ClientApp.
 
     The decorated function receives ``shard_id`` (int), ``arrays`` (ArrayRecord, the global arrays), ``config``
     (ConfigRecord, as sent by the server, plus ``"shard-seed"``) and, if it has a parameter of that name, Flower's
-    ``context``. It returns a :class:`ShardUpdate`. For all holders of a shard to compute the same update, its
-    randomness should come from ``config["shard-seed"]``, which depends on run, round and shard but not on the client.
+    ``context``. With a `source` or a `store` it has a parameter ``shard`` that receives the shard's data, from a store
+    a mapping of names to arrays. It returns a :class:`ShardUpdate`. For all holders of a shard to compute the same
+    update, its randomness should come from ``config["shard-seed"]``, which depends on run, round and shard but not on
+    the client.
 
     Parameters
     ----------
@@ -79,6 +87,10 @@ def gradient_coded(
         Number of shards, for servers that assign none (plain FedAvg, say): the client then works through its own part,
         shards ``partition_id * num_shards / num_partitions`` and following. If not given, ``num-shards`` of the run
         config is used, and failing that one shard per partition.
+    source : ShardSource, or callable that makes one from the context, optional
+        Where the client has its shards from; see :mod:`fedgc.clients.shard_sources`.
+    store : ShardStore, or callable that makes one from the context, optional
+        Where shards are kept that the server pushes. If it pushes none, they come from `source`.
     arrayrecord_key, configrecord_key : str
         Names of the records in the messages, as in the server's strategy.
 
@@ -92,7 +104,8 @@ def gradient_coded(
     The reply carries ``global + sum_j a_j N_j update_j / sum_j N_j`` and ``num-examples`` = ``sum_j N_j``, with the
     assigned coefficients a_j and numbers of examples N_j. Without an assignment all a_j are one, and the reply is what
     any FedAvg client would send. On a work list the client stops before a shard that would end after the deadline, and
-    sends such a sum for every segment that it has begun.
+    sends such a sum for every segment that it has begun. A shard whose data is missing ends a work list as the deadline
+    does; on the full schedule the server leaves the reply out.
 
     Examples
     --------
@@ -108,6 +121,9 @@ def gradient_coded(
 
     def decorate(trainer: ShardTrainer) -> TrainFunction:
         wants_context = "context" in inspect.signature(trainer).parameters
+        wants_shard = "shard" in inspect.signature(trainer).parameters
+        if wants_shard != (source is not None or store is not None):
+            raise ValueError(f"source or store must be given exactly if the function takes shard; got {trainer!r:.80}")
 
         @wraps(trainer)
         def train(message: Message, context: Context) -> Message:
@@ -121,18 +137,24 @@ def gradient_coded(
             arrays = {name: array.numpy() for name, array in record.items()}
 
             run_seed, server_round = cast(int, assignment[RUN_SEED]), cast(int, sent.get(SERVER_ROUND, 0))
-            budget = Budget(assignment)
-            sums = SegmentSums(arrays, cast(list[int], assignment.get(SEGMENTS, [len(shard_ids)])))
+            at_hand = ShardsAtHand(message.content, assignment, context, source, store)
+            budget = Budget(at_hand.assignment)
+            lengths = cast(list[int], assignment.get(SEGMENTS, [len(shard_ids)]))
+            # Counters that were rounded here would be off by a half, times this reply's weight when it is decoded.
+            sums = SegmentSums(without_rounding(arrays) if RECORD in message.content else arrays, lengths)
             examples: list[int] = []
             metric_sums: dict[str, tuple[float, int]] = {}
             for shard_id, coefficient in zip(shard_ids, coefficients, strict=True):
-                if not budget.has_time_for(len(examples)):
+                if not (at_hand.ready and budget.has_time_for(len(examples))):
                     break
                 config = ConfigRecord(dict(sent))
                 config[SHARD_SEED] = shard_seed(run_seed, server_round, shard_id)
                 # Records of its own for each shard: what a trainer writes into them must not reach the next one.
                 given = ArrayRecord(dict(record))
-                extra = {"context": context} if wants_context else {}
+                data = at_hand.argument(shard_id)
+                if data is None:
+                    break
+                extra: dict[str, Any] = {"context": context, **data} if wants_context else data
                 update = trainer(shard_id, given, config, **extra)
                 count = _check_update(update, shard_id)
                 sums.add(coefficient, count, _delta(update, arrays, shard_id))
@@ -146,6 +168,7 @@ def gradient_coded(
             means = {name: value / max(n, 1) for name, (value, n) in metric_sums.items()}
             done = ConfigRecord({SHARD_IDS: list(shard_ids[: len(examples)]), SHARD_EXAMPLES: examples})
             done[WORK_SECONDS], done[BUSY_SECONDS] = budget.spent(len(examples))
+            done.update(at_hand.report())
             reply = RecordDict({"metrics": MetricRecord({NUM_EXAMPLES: sum(examples), **means}), RECORD: done})
             for segment, coded in enumerate(sums.coded()):
                 name = arrayrecord_key if segment == 0 else SUM.format(segment)
@@ -189,12 +212,17 @@ def _delta(update: ShardUpdate, arrays: dict[str, NDArray[Any]], shard_id: int) 
             raise ValueError(
                 f"shard {shard_id}: array {name!r} must have shape {arrays[name].shape}; got {value.shape}"
             )
+        for dtype in (value.dtype, arrays[name].dtype):
+            if dtype.kind not in "biuf":
+                raise ValueError(f"shard {shard_id}: array {name!r} must hold real numbers; got {dtype}")
     return difference(values, arrays) if update.arrays is not None else values
 
 
 def _to_numpy(value: Any) -> NDArray[Any]:  # noqa: ANN401  (arrays of any library)
     if isinstance(value, Array):
         return value.numpy()
-    if hasattr(value, "detach"):  # a torch tensor, without importing torch here
-        return cast(NDArray[Any], value.detach().cpu().numpy())
+    if hasattr(value, "detach"):  # a torch tensor: torch has been imported by who made it
+        from fedgc.clients.torch_state import to_numpy  # noqa: PLC0415
+
+        return to_numpy(value)
     return np.asarray(value)

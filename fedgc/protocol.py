@@ -32,6 +32,20 @@ WORK_SECONDS, BUSY_SECONDS = "work-seconds", "busy-seconds"
 SIMULATED_PROGRESS = "simulated-progress"
 #: Name of the ArrayRecord of each sum but the first, which is where Flower's strategies look for it.
 SUM = "fedgc-sum-{}"
+#: list of str, only if the server has the shards: SHA-256 of each assigned shard, in the order of the shard ids. A
+#: client never lists what it keeps, it answers about the digests that it is sent: only who has had a shard can know its
+#: digest, so that a server cannot make use of what another one has left on a client's disk.
+SHARD_DIGESTS = "shard-digests"
+#: list of int, list of str: further shards that the server takes the client to keep, and their SHA-256.
+ASKED_SHARDS, ASKED_DIGESTS = "asked-shards", "asked-digests"
+#: Names of the ConfigRecords that carry a pushed shard, by shard id and number of the part, and of the bytes in them.
+#: They are no ArrayRecords, since Flower's mods for local differential privacy take a message to have one of these, and
+#: they come in parts since Flower sends a ConfigRecord whole.
+PUSHED, PUSHED_DATA = "fedgc-shard-{}-{}", "data"
+#: int, in a reply: how many of the shards named in the message the client keeps now.
+KEPT_SHARDS = "kept-shards"
+#: list of int, in a reply: the named shards that it does not keep; left out if there are none.
+LACKING_SHARDS = "lacking-shards"
 #: Flower's name for the round in the config that its strategies send.
 SERVER_ROUND = "server-round"
 #: Flower's name for the weight of a reply.

@@ -2,5 +2,6 @@
 
 from fedgc.strategies.gradient_coding import GradientCoding
 from fedgc.strategies.report import RoundReport
+from fedgc.strategies.shard_push import PushedShards
 
-__all__ = ["GradientCoding", "RoundReport"]
+__all__ = ["GradientCoding", "PushedShards", "RoundReport"]
