@@ -78,8 +78,12 @@ def test_probabilities_come_from_past_rounds_only() -> None:
     after = state.reliability.straggle_prob(plan.node_ids)
     assert after[0] < before[0]
     assert (after[1:] > before[1:]).all()
-    same, _ = finish_round(STATE, plan, {0: coded(plan, 0)}, arrays=ARRAYS, learn=False)
+    # A round with another deadline, while a runtime starts up, tells neither who comes by the usual one nor how fast.
+    same, _ = finish_round(STATE, plan, {0: coded(plan, 0)}, arrays=ARRAYS, learn=False, waited=5.0)
     assert same.reliability is STATE.reliability
+    assert same.completion_times is STATE.completion_times and not same.new_times
+    seen, _ = finish_round(STATE, plan, {0: coded(plan, 0)}, arrays=ARRAYS, waited=5.0)
+    assert seen.completion_times.to_data() != STATE.completion_times.to_data()
 
 
 def test_unknown_sizes_are_learnt() -> None:

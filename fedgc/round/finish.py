@@ -42,7 +42,8 @@ def finish_round(
     arrays : mapping of str to ndarray
         The global arrays; only names, shapes and dtypes are used.
     learn : bool
-        Whether this round is evidence on reliability. A round with another deadline than usual is not.
+        Whether this round is evidence on reliability and completion times. A round with another deadline than usual,
+        during which a runtime may still be starting up, is not.
     waited : float, optional
         Seconds from sending the messages to the end of the round; less than the deadline if it ended early.
     pending : collection of int
@@ -78,7 +79,7 @@ def finish_round(
     silent = (
         {} if waited is None else {c: waited for c in range(len(plan.node_ids)) if c not in {*fold.replies, *pending}}
     )
-    seen = _times(plan, fold.replies, silent)
+    seen = _times(plan, fold.replies, silent) if learn else []
     if late is not None:
         seen = _times(late.plan, late.replies, late.silent) + seen
     times, new_times = state.completion_times, (*state.new_times, *seen)
