@@ -18,5 +18,9 @@ class ReplyRejectedError(ValueError):
     """A client's reply cannot be used in this round; the message is the reason that is logged."""
 
 
+class NothingToReadError(ReplyRejectedError):
+    """There is no reply to judge the client by: the network lost it, or it had no data to work on."""
+
+
 class NoUnbiasedDecoderError(ValueError):
     """Some shard update can never arrive, so that no choice of decoding weights is unbiased."""

@@ -13,6 +13,7 @@ from fedgc.strategies.metrics import mean_metrics
 from fedgc.strategies.open_round import OpenRound
 from fedgc.strategies.past_round import PastRound
 from fedgc.strategies.report import RoundReport
+from fedgc.strategies.set_aside import SetAside
 from fedgc.strategies.shard_push import PushedShards
 from fedgc.strategies.tasks import ClientTask
 from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord, RecordDict
@@ -181,6 +182,7 @@ class GradientCoding(Strategy):
         if shards is not None:
             shards.check(self.num_shards)
         self.shards = shards
+        self.set_aside = SetAside()
         self.early_end = bool(early_end)
         self.seed = seed
         self.arrayrecord_key = arrayrecord_key
@@ -268,6 +270,9 @@ class GradientCoding(Strategy):
             self._grid.collected = None
         if not inner:
             return []
+        for node_id in self.set_aside.among(inner, server_round):
+            logger.warning("round %d: node %d is not asked: its last replies could not be used", server_round, node_id)
+            del inner[node_id]
         known = self.planning.timing is not None or self.planning.constraints is not None
         if known and self.planning.nodes is None:
             self.planning = replace(self.planning, nodes=tuple(sorted({*grid.get_node_ids(), *inner})))
@@ -302,6 +307,8 @@ class GradientCoding(Strategy):
         for node_id, reason in current.rejected.items():
             logger.warning("round %d: node %d is left out: %s", server_round, node_id, reason)
 
+        good = {current.plan.node_ids[client] for client in current.fold.replies}
+        self.set_aside.note(server_round, good=good, bad=current.bad - good)
         late, pending = self._listen(server_round, current)
         # Who makes another deadline than the usual says nothing about who makes the usual one.
         learn = current.deadline == current.plan.deadline
@@ -315,12 +322,12 @@ class GradientCoding(Strategy):
             pending=pending,
             late=late,
         )
-        report = RoundReport.of(server_round, current, self._waited(), outcome, current.rejected)
+        report = RoundReport.of(server_round, current, self._waited(), outcome)
         self.history.append(report)
         logger.info("%s", report)
         if outcome.update is None:
             logger.warning("round %d: nothing arrived by the deadline, the model stays as it is", server_round)
-            return None, None
+            return None, MetricRecord(report.metrics)
         update = outcome.update
         if self.state.memory is None:
             sizes = known_or_mean(self.state.shard_examples)
@@ -328,7 +335,7 @@ class GradientCoding(Strategy):
         moved = moved_record(arrays, update)
         if moved is None:
             logger.warning("round %d: the aggregate is not finite, the model stays as it is", server_round)
-            return None, None
+            return None, MetricRecord(report.metrics)
         content = RecordDict(
             {
                 self.arrayrecord_key: moved,
@@ -337,6 +344,7 @@ class GradientCoding(Strategy):
         )
         decoded = Message(content, reply_to=current.messages[0])
         new, metrics = self.strategy.aggregate_train(server_round, [decoded])
+        metrics = MetricRecord({**(metrics or {}), **report.metrics})
         return None if new is None else in_the_types_of(arrays, new), metrics
 
     def configure_evaluate(

@@ -13,7 +13,7 @@ from flwr.app import ArrayRecord, Message, MetricRecord
 from numpy.typing import NDArray
 
 from fedgc.encoding import Arrays
-from fedgc.errors import ReplyRejectedError
+from fedgc.errors import NothingToReadError, ReplyRejectedError
 from fedgc.round import CodedUpdate, RoundFold, RoundPlan, RoundState
 
 
@@ -41,6 +41,8 @@ class OpenRound:
         Metrics of the replies that have been taken in, by client index.
     rejected : dict of int to str
         Why others were left out, by node id.
+    bad : set of int
+        Nodes that sent what cannot be used, as opposed to those of which nothing came.
     """
 
     plan: RoundPlan
@@ -52,6 +54,7 @@ class OpenRound:
     state: RoundState
     metrics: dict[int, MetricRecord] = field(default_factory=dict)
     rejected: dict[int, str] = field(default_factory=dict)
+    bad: set[int] = field(default_factory=set)
     _taken: set[int] = field(default_factory=set)
 
     @cached_property
@@ -94,6 +97,8 @@ class OpenRound:
             # An error reply of the network itself comes from the SuperLink's id, so the message tells who is meant.
             node_id = reply.metadata.src_node_id if client is None else self.plan.node_ids[client]
             self.rejected[node_id] = str(reason)
+            if client is not None and not isinstance(reason, NothingToReadError):
+                self.bad.add(node_id)
             return
         self.fold.add(client, update)
         self.metrics[client] = metrics

@@ -8,10 +8,11 @@ import numpy as np
 from fedgc.strategies.arrays import bound, view
 from fedgc.strategies.tasks import ClientTask
 from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord, RecordDict
+from flwr.common.constant import ErrorCode
 from numpy.typing import NDArray
 
 from fedgc.encoding import Arrays, ScaledDifference, all_finite, sum_dtype
-from fedgc.errors import ReplyRejectedError
+from fedgc.errors import NothingToReadError, ReplyRejectedError
 from fedgc.protocol import (
     BUSY_SECONDS,
     LACKING_SHARDS,
@@ -23,6 +24,9 @@ from fedgc.protocol import (
     WORK_SECONDS,
 )
 from fedgc.round import CodedUpdate
+
+#: Flower's codes for what never reached the client, or the server: message, reply or node unavailable.
+_LOST = (ErrorCode.MESSAGE_UNAVAILABLE, ErrorCode.REPLY_MESSAGE_UNAVAILABLE, ErrorCode.NODE_UNAVAILABLE)
 
 
 def read_reply(
@@ -59,7 +63,8 @@ def read_reply(
     segment of the list that the client has begun.
     """
     if reply.has_error():
-        raise ReplyRejectedError(f"error {reply.error.code}: {reply.error.reason}")
+        kind = NothingToReadError if reply.error.code in _LOST else ReplyRejectedError
+        raise kind(f"error {reply.error.code}: {reply.error.reason}")
     content = reply.content
     if not content.array_records or len(content.metric_records) != 1 or RECORD not in content.config_records:
         raise ReplyRejectedError(
@@ -151,7 +156,7 @@ def _shard_examples(
     shard_ids, examples = record.get(SHARD_IDS), record.get(SHARD_EXAMPLES)
     assigned = task.shards.tolist()
     if not task.partial and shard_ids != assigned and LACKING_SHARDS in record:
-        raise ReplyRejectedError(f"it lacks the data of shards {record[LACKING_SHARDS]!r:.80}")
+        raise NothingToReadError(f"it lacks the data of shards {record[LACKING_SHARDS]!r:.80}")
     if not isinstance(shard_ids, list) or shard_ids != (assigned[: len(shard_ids)] if task.partial else assigned):
         beginning = "the beginning of " if task.partial else ""
         raise ReplyRejectedError(f"{SHARD_IDS} must be {beginning}{assigned}; got {shard_ids!r}")

@@ -37,6 +37,12 @@ class RoundReport:
         decoded then, the changes since the last updates.
     rejected : dict of int to str
         Reason for each reply that was left out, by node id.
+    shards_done : int
+        Shard copies that were computed and came.
+    shards_recovered : int
+        Shards that count in the decoded update.
+    load : float
+        Shard copies per shard that clients were asked for.
     """
 
     server_round: int
@@ -49,6 +55,9 @@ class RoundReport:
     predicted_residual_error: float | None
     model_residual_error: float
     rejected: dict[int, str]
+    shards_done: int = 0
+    shards_recovered: int = 0
+    load: float = 0.0
 
     @classmethod
     def of(
@@ -57,7 +66,6 @@ class RoundReport:
         current: OpenRound,
         seconds: float | None,
         outcome: RoundOutcome,
-        rejected: dict[int, str],
     ) -> RoundReport:
         """Return the report of a round that has been decoded."""
         plan = current.plan
@@ -71,8 +79,37 @@ class RoundReport:
             coverage=outcome.decoding.coverage,
             predicted_residual_error=outcome.predicted_residual_error,
             model_residual_error=outcome.model_residual_error,
-            rejected=rejected,
+            rejected=current.rejected,
+            shards_done=sum(reply.shards.size for reply in current.fold.replies.values()),
+            shards_recovered=int(np.count_nonzero(outcome.decoding.coverage)),
+            load=sum(task.shards.size for task in current.tasks) / plan.code.n_shards,
         )
+
+    @property
+    def metrics(self) -> dict[str, float]:
+        """The report in numbers, as Flower's results and logs have them.
+
+        ``fedgc-asked``, ``-arrived`` and ``-rejected`` count clients, ``-shards-recovered`` shards; ``-load`` is shard
+        copies asked for per shard, ``-wasted`` the fraction of the copies that came which were not needed for the
+        shards that did; ``-deadline`` and ``-seconds`` tell what the round might and did take; ``-straggle-prob`` is
+        the mean probability that the decoder assumed, ``-error-predicted`` and ``-error`` the residual error.
+        """
+        numbers: dict[str, float] = {
+            "asked": self.n_clients,
+            "arrived": self.n_arrived,
+            "rejected": len(self.rejected),
+            "shards-recovered": self.shards_recovered,
+            "load": self.load,
+            "wasted": max(0.0, 1.0 - self.shards_recovered / self.shards_done) if self.shards_done else 0.0,
+            "deadline": self.deadline,
+            "straggle-prob": float(self.straggle_prob.mean()),
+            "error": self.model_residual_error,
+        }
+        if self.seconds is not None:
+            numbers["seconds"] = self.seconds
+        if self.predicted_residual_error is not None:
+            numbers["error-predicted"] = self.predicted_residual_error
+        return {f"fedgc-{name}": value for name, value in numbers.items()}
 
     def __str__(self) -> str:
         """Return one line for the log."""

@@ -1,0 +1,61 @@
+"""Set aside: nodes that keep sending what cannot be used are not asked for a while."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable
+
+from fedgc.validation import check_integer
+
+#: So many rounds a node is set aside at most, so that one that has been mended comes back.
+_LONGEST = 32
+
+
+class SetAside:
+    """Counts bad replies by node.
+
+    Parameters
+    ----------
+    after : int
+        Bad replies in a row, without a good one between them, after which a node is set aside: for one round at first,
+        then for twice as many each time. A good reply makes up for all of them.
+
+    Raises
+    ------
+    ValueError
+        If `after` is not an integer of at least 1.
+
+    Notes
+    -----
+    A node whose every reply is left out would otherwise be planned with for ever: its share of the work is computed and
+    sent in vain, and a decoder that believes in it waits for what it holds. That a node does not answer is nothing bad
+    in this sense; that is what decoding is for.
+
+    Examples
+    --------
+    >>> aside = SetAside(after=2)
+    >>> for server_round in (1, 2):
+    ...     aside.note(server_round, good=[1], bad=[7])
+    >>> [aside.among([1, 7], server_round) for server_round in (3, 4)]
+    [[7], []]
+    """
+
+    def __init__(self, after: int = 3) -> None:
+        self._after = check_integer("after", after, low=1)
+        self._bad: dict[int, int] = {}
+        self._until: dict[int, int] = {}
+
+    def note(self, server_round: int, *, good: Iterable[int], bad: Iterable[int]) -> None:
+        """Take note of a round's replies, by node id."""
+        for node in good:
+            self._bad.pop(node, None)
+            self._until.pop(node, None)
+        for node in bad:
+            self._bad[node] = self._bad.get(node, 0) + 1
+            times = self._bad[node] - self._after
+            if times >= 0:
+                self._until[node] = server_round + min(2**times, _LONGEST)
+
+    def among(self, nodes: Collection[int], server_round: int) -> list[int]:
+        """Return which of the nodes are not to be asked in a round; none if that would be all of them."""
+        aside = [node for node in nodes if self._until.get(node, 0) >= server_round]
+        return aside if len(aside) < len(nodes) else []

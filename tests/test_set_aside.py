@@ -1,0 +1,104 @@
+"""Clients whose replies cannot be used are set aside, and come back; what a round tells about itself."""
+
+from __future__ import annotations
+
+import logging
+from typing import Any
+
+import numpy as np
+import pytest
+from fedgc.strategies import GradientCoding
+from fedgc.strategies.set_aside import SetAside
+from flwr.app import Message
+from flwr.serverapp.strategy import FedAvg
+
+from fedgc.fleets import build_fleet
+from tests.apps import EXAMPLES, N_SHARDS, shard_app, train
+
+
+def coding(**options: Any) -> GradientCoding:
+    inner = FedAvg(fraction_evaluate=0.0, min_train_nodes=1, min_available_nodes=1)
+    return GradientCoding(inner, num_shards=N_SHARDS, deadline=10.0, shard_examples=EXAMPLES, **options)
+
+
+def steady() -> Any:
+    return build_fleet({"model": "log-normal", "clients": 6, "sigma": 0.0, "median": 1.0}, seed=1)
+
+
+def test_a_node_is_set_aside_for_longer_each_time_and_a_good_reply_clears_it() -> None:
+    aside = SetAside(after=3)
+    asked = []
+    for server_round in range(1, 40):
+        if not aside.among([1, 7], server_round):
+            asked.append(server_round)
+            aside.note(server_round, good=[1], bad=[7])
+    # After the third bad reply: 1 round, then 2, 4, 8, 16.
+    assert asked == [1, 2, 3, 5, 8, 13, 22, 39]
+    aside.note(40, good=[7], bad=[])
+    assert aside.among([1, 7], 41) == []
+    for server_round in (41, 42):
+        aside.note(server_round, good=[], bad=[7])
+        assert aside.among([1, 7], server_round + 1) == []
+
+
+def test_if_all_are_bad_all_are_asked() -> None:
+    aside = SetAside(after=1)
+    aside.note(1, good=[], bad=[3, 4])
+    assert aside.among([3, 4], 2) == []
+    assert aside.among([3, 4, 5], 2) == [3, 4]
+    with pytest.raises(ValueError, match="after must be an integer of at least 1; got 0"):
+        SetAside(after=0)
+
+
+def test_a_client_that_sends_nonsense_is_set_aside_and_can_come_back(caplog: pytest.LogCaptureFixture) -> None:
+    calls = {"n": 0}
+
+    def spoil(reply: Message, partition: int) -> Message | None:
+        if partition == 2:
+            calls["n"] += 1
+            if calls["n"] <= 4:
+                reply.content["fedgc"]["shard-examples"] = [-1]
+        return reply
+
+    strategy = coding(load=1)
+    with caplog.at_level(logging.WARNING, logger="flwr"):
+        result, _ = train(strategy, steady(), app=shard_app(spoil), rounds=9)
+    asked = [report.n_clients for report in strategy.history]
+    # Bad in rounds 1 to 3, aside in 4, bad in 5, aside in 6 and 7, good from then on.
+    assert asked == [6, 6, 6, 5, 6, 5, 5, 6, 6]
+    assert [len(report.rejected) for report in strategy.history] == [1, 1, 1, 0, 1, 0, 0, 0, 0]
+    assert "node 102 is not asked: its last replies could not be used" in caplog.text
+    assert result.arrays is not None
+
+
+def test_what_is_lost_on_the_way_is_not_held_against_a_client() -> None:
+    fleet = build_fleet(
+        {"model": "log-normal", "clients": 6, "sigma": 0.0, "median": 1.0, "loss_detection": 2.0, "dropout": 0.6}, seed=3
+    )
+    strategy = coding(load=2)
+    train(strategy, fleet, rounds=12)
+    assert sum(len(report.rejected) for report in strategy.history) > 15
+    assert {report.n_clients for report in strategy.history} == {6}
+
+
+def test_a_round_reports_itself_in_flowers_metrics() -> None:
+    strategy = coding(load=2, early_end=False)
+    result, _ = train(strategy, steady(), rounds=2)
+    metrics, report = result.train_metrics_clientapp[1], strategy.history[0]
+    assert metrics["fedgc-asked"] == metrics["fedgc-arrived"] == 6
+    assert metrics["fedgc-load"] == 2.0
+    assert metrics["fedgc-shards-recovered"] == N_SHARDS
+    assert metrics["fedgc-wasted"] == 0.5  # everyone came, so that every second copy was not needed
+    assert metrics["fedgc-error"] == report.model_residual_error
+    assert metrics["fedgc-error-predicted"] == report.predicted_residual_error
+    assert metrics["fedgc-seconds"] == report.seconds == pytest.approx(2.0)
+    assert metrics["fedgc-straggle-prob"] == pytest.approx(float(np.mean(report.straggle_prob)))
+    assert "loss" in metrics  # beside the clients' own
+
+
+def test_an_empty_round_reports_itself_too() -> None:
+    strategy = coding(load=1)
+    fleet = build_fleet({"model": "log-normal", "clients": 6, "sigma": 0.0, "median": 50.0}, seed=1)
+    result, _ = train(strategy, fleet, rounds=1)
+    assert result.train_metrics_clientapp[1]["fedgc-arrived"] == 0
+    assert result.train_metrics_clientapp[1]["fedgc-wasted"] == 0.0
