@@ -223,8 +223,24 @@ class GradientCoding(Strategy):
         logger.info("\t│\t├── Decoder: %s%s", self.decoder.name, decoded)
         rule = "" if isinstance(self.deadline, FixedDeadline) else f"{self.deadline.name}, at first "
         first = self.first_deadline or self.deadline.initial
-        logger.info("\t│\t└── Deadline: %s%g s (first round: %g s)", rule, self.deadline.initial, first)
+        logger.info("\t│\t├── Deadline: %s%g s (first round: %g s)", rule, self.deadline.initial, first)
+        logger.info("\t│\t└── Plan: %s", self._first_plan())
         self.strategy.summary()
+
+    def _first_plan(self) -> str:
+        """Return what a round with the nodes that are there would look like."""
+        nodes = [] if self._grid is None else list(self._grid.get_node_ids())
+        if not nodes:
+            return "made when nodes are there"
+        try:
+            plan = plan_round(self.state, nodes, self.planning)
+        except ValueError as error:
+            return str(error)
+        error_ = plan.decoder.residual_error
+        return (
+            f"{len(plan.node_ids)} of {len(nodes)} nodes, load {plan.code.load:.3g}, "
+            f"predicted residual error {'unknown' if error_ is None else f'{error_:.3g}'}"
+        )
 
     def start(  # noqa: PLR0917  (Flower's signature)
         self,
@@ -325,6 +341,12 @@ class GradientCoding(Strategy):
         report = RoundReport.of(server_round, current, self._waited(), outcome)
         self.history.append(report)
         logger.info("%s", report)
+        for one, other, apart in report.disagreements:
+            logger.warning(
+                "round %d: nodes %d and %d should have sent the same sum and are %.3g of it apart: "
+                'does the randomness of the train function come from config["shard-seed"]?',
+                server_round, one, other, apart,
+            )  # fmt: skip
         if outcome.update is None:
             logger.warning("round %d: nothing arrived by the deadline, the model stays as it is", server_round)
             return None, MetricRecord(report.metrics)

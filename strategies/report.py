@@ -43,6 +43,8 @@ class RoundReport:
         Shards that count in the decoded update.
     load : float
         Shard copies per shard that clients were asked for.
+    disagreements : tuple of (int, int, float)
+        Nodes that sent different sums over the same shards, and how far apart these are, relative to their length.
     """
 
     server_round: int
@@ -58,6 +60,7 @@ class RoundReport:
     shards_done: int = 0
     shards_recovered: int = 0
     load: float = 0.0
+    disagreements: tuple[tuple[int, int, float], ...] = ()
 
     @classmethod
     def of(
@@ -82,6 +85,9 @@ class RoundReport:
             rejected=current.rejected,
             shards_done=sum(reply.shards.size for reply in current.fold.replies.values()),
             shards_recovered=int(np.count_nonzero(outcome.decoding.coverage)),
+            disagreements=tuple(
+                (plan.node_ids[one], plan.node_ids[other], apart) for one, other, apart in current.fold.disagreements
+            ),
             load=sum(task.shards.size for task in current.tasks) / plan.code.n_shards,
         )
 
@@ -89,7 +95,8 @@ class RoundReport:
     def metrics(self) -> dict[str, float]:
         """The report in numbers, as Flower's results and logs have them.
 
-        ``fedgc-asked``, ``-arrived`` and ``-rejected`` count clients, ``-shards-recovered`` shards; ``-load`` is shard
+        ``fedgc-asked``, ``-arrived`` and ``-rejected`` count clients, ``-disagreements`` pairs of them that sent
+        different sums over the same shards, ``-shards-recovered`` shards; ``-load`` is shard
         copies asked for per shard, ``-wasted`` the fraction of the copies that came which were not needed for the
         shards that did; ``-deadline`` and ``-seconds`` tell what the round might and did take; ``-straggle-prob`` is
         the mean probability that the decoder assumed, ``-error-predicted`` and ``-error`` the residual error.
@@ -98,6 +105,7 @@ class RoundReport:
             "asked": self.n_clients,
             "arrived": self.n_arrived,
             "rejected": len(self.rejected),
+            "disagreements": len(self.disagreements),
             "shards-recovered": self.shards_recovered,
             "load": self.load,
             "wasted": max(0.0, 1.0 - self.shards_recovered / self.shards_done) if self.shards_done else 0.0,

@@ -19,6 +19,10 @@ from fedgc.round.state import CodedUpdate, RoundPlan, RoundState
 #: Number of examples of an empty shard where sizes divide what a unit had.
 LEAST_SIZE = 1e-9
 
+#: Entries by which copies are compared, and how far apart they may be, relative to their length: not all processors sum
+#: in the same order.
+_COMPARED, _SAME = 1024, 1e-3
+
 
 class RoundFold:
     """What has come of a round so far: running sums of the updates, and all else that was in the replies.
@@ -40,6 +44,9 @@ class RoundFold:
         The rows of the encoding matrix that each client has sent.
     energies : list of float
         Squared norm per example squared of the sums that share no shard, of the entries that a probe takes.
+    disagreements : list of (int, int, float)
+        Pairs of clients that sent different sums over the same shards, and how far they are apart relative to the first
+        one's length. All holders of a shard are to compute the same update.
     kept : dict of int to (dict of str to ndarray)
         With a memory, the sums by row: what it is to remember. Of copies of a sum their mean is kept, in one row.
 
@@ -54,6 +61,7 @@ class RoundFold:
         self.replies: dict[int, CodedUpdate] = {}
         self.rows: dict[int, tuple[int, ...]] = {}
         self.energies: list[float] = []
+        self.disagreements: list[tuple[int, int, float]] = []
         self.kept: dict[int, Update] = {}
         self.memory: UpdateMemory | None = None
         if state.memory is not None:
@@ -62,6 +70,7 @@ class RoundFold:
         self._arrays = arrays
         self._stream = StreamingSum(plan.decoder, arrays)
         self._copies: dict[int, tuple[int, int]] = {}
+        self._first: dict[int, tuple[int, NDArray[np.float64]]] = {}
         self._probe = Probe(arrays)
         self._probed: NDArray[np.float64] | None = None
         self._seen = np.zeros(plan.decoder.code.n_shards, dtype=np.bool_)
@@ -91,7 +100,9 @@ class RoundFold:
         examples = np.zeros(self._seen.size)
         examples[reply.shards] = reply.shard_examples
         for row, total in reply.sums.items():
-            self._observe(row, total, examples)
+            probed = self._probe.of(total)
+            self._compare(client, row, probed)
+            self._observe(row, probed, examples)
             if self.memory is not None:
                 self._keep(row, total)
             self._stream.add(row, total)
@@ -100,7 +111,18 @@ class RoundFold:
         """Return the decoded sum; it can be had once."""
         return self._stream.finish()
 
-    def _observe(self, row: int, total: Arrays, examples: NDArray[np.float64]) -> None:
+    def _compare(self, client: int, row: int, probed: NDArray[np.float64]) -> None:
+        """Note whether a sum differs from a copy of it that has come before."""
+        early = self.plan.decoder.early_weights(row)
+        if early is None:
+            return
+        some = probed[:: -(-probed.size // _COMPARED) or 1]
+        other, first = self._first.setdefault(early.copy_of, (client, some))
+        apart, length = float(np.linalg.norm(some - first)), float(np.linalg.norm(first))
+        if apart > _SAME * length:
+            self.disagreements.append((other, client, apart / length if length > 0.0 else np.inf))
+
+    def _observe(self, row: int, probed: NDArray[np.float64], examples: NDArray[np.float64]) -> None:
         """Note how large an update per example is, and how alike to the others.
 
         With a memory it is their changes that count, since these are what is decoded.
@@ -110,10 +132,10 @@ class RoundFold:
         if self._seen[shards].any() or np.ptp(coefficients) != 0.0 or examples[shards].sum() == 0.0:
             return
         self._seen[shards] = True
-        change = self._probe.of(total)
+        change = probed
         if self.memory is not None:
-            change -= self._probe.of(self.memory.sum_of(shards, coefficients, self._arrays))
-        change /= examples[shards].sum() * coefficients[0]
+            change = change - self._probe.of(self.memory.sum_of(shards, coefficients, self._arrays))
+        change = change / (examples[shards].sum() * coefficients[0])
         self.energies.append(float(change @ change))
         self._probed = change if self._probed is None else self._probed + change
 

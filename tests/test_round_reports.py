@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from fedgc.strategies import GradientCoding
 from fedgc.strategies.set_aside import SetAside
-from flwr.app import Message
+from flwr.app import Array, Message
 from flwr.serverapp.strategy import FedAvg
 
 from fedgc.fleets import build_fleet
@@ -72,9 +72,8 @@ def test_a_client_that_sends_nonsense_is_set_aside_and_can_come_back(caplog: pyt
 
 
 def test_what_is_lost_on_the_way_is_not_held_against_a_client() -> None:
-    fleet = build_fleet(
-        {"model": "log-normal", "clients": 6, "sigma": 0.0, "median": 1.0, "loss_detection": 2.0, "dropout": 0.6}, seed=3
-    )
+    settings = {"clients": 6, "sigma": 0.0, "median": 1.0, "loss_detection": 2.0, "dropout": 0.6}
+    fleet = build_fleet({"model": "log-normal", **settings}, seed=3)
     strategy = coding(load=2)
     train(strategy, fleet, rounds=12)
     assert sum(len(report.rejected) for report in strategy.history) > 15
@@ -102,3 +101,34 @@ def test_an_empty_round_reports_itself_too() -> None:
     result, _ = train(strategy, fleet, rounds=1)
     assert result.train_metrics_clientapp[1]["fedgc-arrived"] == 0
     assert result.train_metrics_clientapp[1]["fedgc-wasted"] == 0.0
+
+
+@pytest.mark.parametrize(("schedule", "off"), [("full", 0.01), ("work-list", 0.01), ("full", 1e-6)])
+def test_copies_that_differ_are_reported(schedule: str, off: float, caplog: pytest.LogCaptureFixture) -> None:
+    def spoil(reply: Message, partition: int) -> Message | None:
+        if partition == 3:
+            for name in list(reply.content.array_records):
+                record = reply.content.array_records[name]
+                record["weight"] = Array(record["weight"].numpy() * (1.0 + off))
+        return reply
+
+    strategy = coding(load=2, schedule=schedule, early_end=False)
+    with caplog.at_level(logging.WARNING, logger="flwr"):
+        result, _ = train(strategy, steady(), app=shard_app(spoil))
+    pairs = strategy.history[0].disagreements
+    if off < 1e-4:  # another order of summation
+        assert pairs == ()
+        return
+    assert pairs and all(103 in (one, other) and apart > 0.001 for one, other, apart in pairs)
+    assert result.train_metrics_clientapp[1]["fedgc-disagreements"] == len(pairs)
+    assert "should have sent the same sum" in caplog.text
+
+
+def test_the_summary_tells_the_first_plan_and_its_predicted_error(caplog: pytest.LogCaptureFixture) -> None:
+    strategy = coding(load=2)
+    with caplog.at_level(logging.INFO, logger="flwr"):
+        strategy.summary()
+        assert "Plan: made when nodes are there" in caplog.text
+        train(strategy, steady())
+    report = strategy.history[0]
+    assert f"Plan: 6 of 6 nodes, load 2, predicted residual error {report.predicted_residual_error:.3g}" in caplog.text
