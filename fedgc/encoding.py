@@ -2,12 +2,8 @@
 
 from __future__ import annotations
 
-import os
-from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from functools import cache, partial
 from typing import Any
 
 import numpy as np
@@ -17,10 +13,8 @@ from numpy.typing import DTypeLike, NDArray
 Arrays = Mapping[str, NDArray[Any]]
 Update = dict[str, NDArray[Any]]
 
-#: Entries that are worked on at once: they stay in the processor's cache, and temporaries stay small.
-_AT_ONCE = 1 << 16
-#: Arrays of up to so many such parts are not worth waking threads for.
-_ALONE = 4
+#: Entries that are worked on at once: they stay in the processor's cache.
+_AT_ONCE = 1 << 17
 
 #: Arrays that are measured, not trained.
 _STATISTICS = {"running_mean", "running_var", "num_batches_tracked", "moving_mean", "moving_variance"}
@@ -95,44 +89,32 @@ def add_scaled(total: Update, scale: float, update: Arrays) -> None:
 
 
 def add_to_all(totals: Sequence[tuple[Update, float]], update: Arrays) -> None:
-    """Add a multiple of `update` to each of some totals in place, reading it once.
-
-    Large arrays are divided among the processor's cores; what is added to what does not depend on how many there are.
-    """
-    if not totals:
-        return
+    """Add a multiple of `update` to each of some totals in place, reading it once."""
     lazy = update if isinstance(update, ScaledDifference) else None
     factor = 1.0 if lazy is None else lazy.scale
-    for name, first in totals[0][0].items():
+    for name in totals[0][0] if totals else ():
         new = np.asarray(update[name] if lazy is None else lazy.new[name])
-        old = None if lazy is None else lazy.old[name]
+        old = None if lazy is None else lazy.old[name].reshape(-1)
         sums = [(total[name].reshape(-1), scale * factor) for total, scale in totals]
-        parts = range(0, first.size, _AT_ONCE)
-        work = partial(_add_part, sums, new.reshape(-1), None if old is None else old.reshape(-1))
-        if len(parts) <= _ALONE:
-            for start in parts:
-                work(start)
-        else:
-            deque(_threads().map(work, parts), maxlen=0)
+        _add(sums, new.reshape(-1), old)
 
 
-def _add_part(
-    sums: Sequence[tuple[NDArray[Any], float]], new: NDArray[Any], old: NDArray[Any] | None, start: int
-) -> None:
-    part = slice(start, start + _AT_ONCE)
+def _add(sums: Sequence[tuple[NDArray[Any], float]], new: NDArray[Any], old: NDArray[Any] | None) -> None:
+    # In parts, since memory is what limits this. Threads gained nothing on two cores, and lost with smaller parts.
     kind = sums[0][0].dtype
+    scales = [kind.type(scale) for _, scale in sums]
+    change, multiple = np.empty((2, min(_AT_ONCE, new.size)), kind)
     with np.errstate(over="ignore", invalid="ignore"):
-        if old is None:
-            change = new[part] if new.dtype == kind else new[part].astype(kind)
-        else:
-            change = np.subtract(new[part], old[part], dtype=kind)
-        for total, scale in sums:
-            total[part] += np.multiply(change, kind.type(scale))
-
-
-@cache
-def _threads() -> ThreadPoolExecutor:
-    return ThreadPoolExecutor(min(os.cpu_count() or 1, 8), thread_name_prefix="fedgc-sum")
+        for start in range(0, new.size, _AT_ONCE):
+            part = slice(start, min(start + _AT_ONCE, new.size))
+            some, scaled_part = change[: part.stop - start], multiple[: part.stop - start]
+            if old is None:
+                some[...] = new[part]
+            else:
+                np.subtract(new[part], old[part], out=some, dtype=kind)
+            for (total, _), scale in zip(sums, scales, strict=True):
+                np.multiply(some, scale, out=scaled_part)
+                total[part] += scaled_part
 
 
 def difference(new: Arrays, old: Arrays) -> Update:

@@ -349,7 +349,7 @@ class GradientCoding(Strategy):
             )  # fmt: skip
         if outcome.update is None:
             logger.warning("round %d: nothing arrived by the deadline, the model stays as it is", server_round)
-            return None, MetricRecord(report.metrics)
+            return None, MetricRecord({**report.metrics})
         update = outcome.update
         if self.state.memory is None:
             sizes = known_or_mean(self.state.shard_examples)
@@ -357,7 +357,7 @@ class GradientCoding(Strategy):
         moved = moved_record(arrays, update)
         if moved is None:
             logger.warning("round %d: the aggregate is not finite, the model stays as it is", server_round)
-            return None, MetricRecord(report.metrics)
+            return None, MetricRecord({**report.metrics})
         content = RecordDict(
             {
                 self.arrayrecord_key: moved,

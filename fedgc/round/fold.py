@@ -116,7 +116,7 @@ class RoundFold:
         early = self.plan.decoder.early_weights(row)
         if early is None:
             return
-        some = probed[:: -(-probed.size // _COMPARED) or 1]
+        some = probed[:: -(-probed.size // _COMPARED) or 1].copy()  # not a view, which would keep all of it
         other, first = self._first.setdefault(early.copy_of, (client, some))
         apart, length = float(np.linalg.norm(some - first)), float(np.linalg.norm(first))
         if apart > _SAME * length:
