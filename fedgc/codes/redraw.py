@@ -29,9 +29,12 @@ def redraw_places(code: Code, *, seed: int, server_round: int) -> NDArray[np.int
     With fixed lists the shard at the end of a list is seldom done, and counts for all the more when it is: its weight
     is one over a small probability, and the residual error ``P / (1 - P)`` of such shards is nearly all there is. If
     the shards of a block change places at random, each is done with the same probability, the mean over the places, and
-    has the same weight. Since ``1 / p`` is convex that never adds to the residual error for incoherent updates:
-    ``mean of 1 / p_j >= 1 / mean of p_j``. What matters then is how many shards are done, not which, and deadlines may
-    be shorter than the time for a full cover.
+    has the same weight. Since ``1 / p`` is convex that never adds to the residual error for incoherent updates of equal
+    energy: ``mean of 1 / p_j >= 1 / mean of p_j``. What matters then is how many shards are done, not which, and
+    deadlines may be shorter than the time for a full cover.
+
+    Where shards of a block differ much in size and their updates point the same way, redrawing may add to the error,
+    and what a decoder predicts is then too low: it takes the shards of a block to be alike.
 
     The decoder stays unbiased over places and arrivals together, as it is over arrivals alone with fixed places: its
     target is one number per block, such that the mean of E[v] over the places of the block is one.
