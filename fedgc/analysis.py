@@ -8,8 +8,8 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from fedgc.arrivals import ArrivalModel, as_arrival_model
-from fedgc.codes import Code
-from fedgc.decoders.base import CalibratedDecoder, mean_over_places
+from fedgc.codes import Code, mean_over_places
+from fedgc.decoders.base import CalibratedDecoder
 from fedgc.errors import NoUnbiasedDecoderError
 from fedgc.gram import GramModel
 from fedgc.validation import check_integer, check_straggle_prob
@@ -85,7 +85,6 @@ def analyse(
     if calibrated.residual_error is not None and calibrated.bias is not None:
         return Analysis(load, calibrated.residual_error, calibrated.bias, 0.0)
     labels = calibrated.code.interchangeable
-    gram = gram.averaged(labels)
     n_shards = calibrated.code.n_shards
     mean, error = np.zeros(n_shards), 0.0
     if model.n_sets <= MOST_SETS_ENUMERATED:
@@ -93,10 +92,10 @@ def analyse(
             for arrived, weight in zip(chunk, weights, strict=True):
                 coverage = calibrated.decode(arrived).coverage
                 mean += weight * coverage
-                error += weight * gram.residual_error(coverage)
+                error += weight * gram.error_over_places(coverage, labels)
         return Analysis(load, error, mean_over_places(mean, labels) - 1.0, 0.0)
     coverages = np.array([calibrated.decode(arrived).coverage for arrived in model.draw(draws, rng)])
-    errors = np.array([gram.residual_error(coverage) for coverage in coverages])
+    errors = np.array([gram.error_over_places(coverage, labels) for coverage in coverages])
     standard_error = float(errors.std(ddof=1) / np.sqrt(draws))
     bias = mean_over_places(coverages.mean(axis=0), labels) - 1.0
     return Analysis(load, float(errors.mean()), bias, standard_error)

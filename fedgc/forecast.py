@@ -110,7 +110,6 @@ def forecast_round(
     (``timing.presence``) the prediction is of rounds as they follow each other, not of a random instant: rounds that
     end early are more frequent while more clients are there.
     """
-    gram = gram.averaged(code.interchangeable)
     chosen = np.arange(code.n_clients) if clients is None else clients
     work = work_of(code)
     n_clients = timing.reach(deadline, 1).shape[0]

@@ -109,6 +109,6 @@ def error_ratio(decoder: CalibratedDecoder, gram: GramModel, rounds: Rounds, *, 
         arrived = np.zeros(code.n_rows, dtype=np.bool_)
         done = np.minimum((u[:, None] < given_there[:, 1:]).sum(axis=1) * own, most)
         arrived[np.concatenate([sent[k] for sent, k in zip(rows, done, strict=True)])] = True
-        errors[number] = gram.residual_error(decoder.decode(arrived).coverage)
+        errors[number] = gram.error_over_places(decoder.decode(arrived).coverage, code.interchangeable)
     weight, mean = rounds.weight[:_DRAWS], float(errors.mean())
     return float(weight @ errors / weight.sum()) / mean if mean > 0.0 else 1.0

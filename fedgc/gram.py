@@ -75,22 +75,42 @@ class GramModel:
         )
 
     def averaged(self, labels: NDArray[np.intp] | None) -> GramModel:
-        """Return the model of shards that change places with those of the same label, (n_shards,); itself for None.
+        """Return the model for shards that change places with those of the same label, (n_shards,); itself for None.
 
-        Every place then has the mean coherent part of its shards, and their spread adds to its incoherent energy.
+        Every place then has the mean coherent part r of its shards, and their variance s^2 (over one less than their
+        number) adds to its mean incoherent energy.
+
+        Notes
+        -----
+        The exact mean over places has ``- s^2 / L`` between the L shards of a label beside that, which no model of this
+        form can hold. So ``e' G e`` is a bound from above: exact where the shards of a label are alike, or their errors
+        sum to zero. :meth:`error_over_places` is the exact mean.
 
         Examples
         --------
         >>> GramModel([1.0, 1.0, 5.0], [1.0, 3.0, 0.0]).averaged(np.array([0, 0, 1])).incoherent.tolist()
-        [2.0, 2.0, 5.0]
+        [3.0, 3.0, 5.0]
         """
         if labels is None:
             return self
         count = np.bincount(labels)
-        coherent = np.bincount(labels, self.coherent) / count
-        spread = np.bincount(labels, (self.coherent - coherent[labels]) ** 2)
-        incoherent = (np.bincount(labels, self.incoherent) + spread) / count
-        return GramModel(incoherent[labels], coherent[labels])
+        incoherent, coherent = (np.bincount(labels, part) / count for part in (self.incoherent, self.coherent))
+        return GramModel((incoherent + self._spread(labels))[labels], coherent[labels])
+
+    def error_over_places(self, coverage: NDArray[np.float64], labels: NDArray[np.intp] | None) -> float:
+        """Return the mean of :meth:`residual_error` over all places that shards of the same label may change to."""
+        if labels is None:
+            return self.residual_error(coverage)
+        ones, gap = np.ones(labels.size), coverage - 1.0
+        common = self._spread(labels) @ (np.bincount(labels, gap) ** 2 / np.bincount(labels))
+        return (self.averaged(labels).inner(gap, gap) - float(common)) / self.inner(ones, ones)
+
+    def _spread(self, labels: NDArray[np.intp]) -> NDArray[np.float64]:
+        """Return the variance of the coherent parts by label."""
+        count = np.bincount(labels)
+        mean = np.bincount(labels, self.coherent) / count
+        square = np.bincount(labels, (self.coherent - mean[labels]) ** 2)
+        return np.asarray(square / np.maximum(count - 1, 1), dtype=np.float64)
 
     def inner(self, left: NDArray[np.float64], right: NDArray[np.float64]) -> float:
         """Return ``left' G right`` without forming G."""

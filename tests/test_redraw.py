@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from fedgc.analysis import analyse
 from fedgc.arrivals import ProgressArrivals
 from fedgc.codes import WorkLists, redraw_places
-from fedgc.decoders import LeastSquaresDecoder, NormalisedSumDecoder, OptimalUnbiasedDecoder
+from fedgc.decoders import CalibrationStatus, LeastSquaresDecoder, NormalisedSumDecoder, OptimalUnbiasedDecoder
 from fedgc.errors import NoUnbiasedDecoderError
 from fedgc.gram import GramModel
 from tests.enumeration import exact_moments, joint_sets
@@ -66,6 +66,39 @@ def test_predicted_residual_error_is_the_enumerated_one(sums: str, coherence: fl
     calibrated = OptimalUnbiasedDecoder().calibrate(code, arrivals, gram)
     errors = [exact_moments(calibrated.with_places(p), arrivals, gram).residual_error for p in places(LABELS)]
     assert calibrated.residual_error == pytest.approx(np.mean(errors), rel=1e-12)
+
+
+@pytest.mark.parametrize("sums", LISTS)
+@pytest.mark.parametrize("sizes", [[1, 2, 3, 4, 5], [1, 1, 30, 2, 2], [1, 1, 1, 5, 5]])
+def test_where_shards_differ_the_prediction_is_a_bound_and_the_analysis_exact(sums: str, sizes: list[int]) -> None:
+    code = WorkLists(LISTS[sums], 5, interchangeable=LABELS)
+    arrivals = arrivals_of(code, np.random.default_rng(9))
+    gram = GramModel(0.2 * np.square(sizes), 0.9 * np.array(sizes))
+    calibrated = OptimalUnbiasedDecoder().calibrate(code, arrivals, gram)
+    rounds = [calibrated.with_places(p) for p in places(LABELS)]
+    exact = float(np.mean([exact_moments(one, arrivals, gram).residual_error for one in rounds]))
+    slack = calibrated.residual_error_rounding
+    assert exact <= calibrated.residual_error + 1e-12
+    assert calibrated.residual_error - slack <= exact + 1e-12
+    alike = sizes == [1, 1, 1, 5, 5]
+    assert (calibrated.status is CalibrationStatus.EXACT) == alike
+    if alike:
+        assert calibrated.residual_error == pytest.approx(exact, rel=1e-12)
+    # Least squares has no closed form: its error is found set by set, over places at once.
+    plain = LeastSquaresDecoder().calibrate(code, arrivals, gram)
+    expected = np.mean([exact_moments(plain.with_places(p), arrivals, gram).residual_error for p in places(LABELS)])
+    found = analyse(plain, arrivals, gram, rng=np.random.default_rng(0))
+    assert found.residual_error == pytest.approx(expected, rel=1e-12)
+
+
+def test_places_do_not_follow_the_fleets_draws() -> None:
+    """Words of a seed that are missing count as zeros, so another number of words alone would not set them apart."""
+    code = WorkLists([[[j] for j in range(50)]], 50, interchangeable=np.zeros(50, dtype=int))
+    for server_round in (1, 4):
+        drawn = redraw_places(code, seed=7, server_round=server_round)
+        for words in itertools.product(range(6), repeat=3):
+            luck = np.random.default_rng([7, *words]).random(50)
+            assert drawn.tolist() != np.argsort(luck, kind="stable").tolist()
 
 
 @pytest.mark.parametrize("sums", LISTS)

@@ -6,8 +6,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fedgc.arrivals import ArrivalModel
-from fedgc.codes import Code
-from fedgc.decoders.base import CalibratedDecoder, mean_over_places
+from fedgc.codes import Code, mean_over_places
+from fedgc.decoders import CalibratedDecoder
 
 Vector = NDArray[np.float64]
 

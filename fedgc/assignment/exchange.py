@@ -12,7 +12,9 @@ from fedgc.assignment.columns import Columns
 
 #: What a shard without a block costs; more than a shard that never arrives.
 _UNPLACED = 1e13
-_RUINS = 40
+_RUINS, _PATIENCE = 400, 200
+#: How often all blocks are dissolved: some optima share no block with what a descent first comes to.
+_ANEW = 0.5
 _CHUNK = 512
 
 
@@ -39,7 +41,7 @@ def state_of(columns: Columns, sets: Sequence[int], sizes: Sequence[int]) -> Sta
 
 
 def search_small(columns: Columns, start: State, rng: np.random.Generator) -> State:
-    """Improve `start` by re-deals of two blocks; restart from ruins of the best state and keep what comes out better.
+    """Improve `start` by re-deals of two blocks; restart from ruins of the best state, or from next to nothing.
 
     Notes
     -----
@@ -50,24 +52,31 @@ def search_small(columns: Columns, start: State, rng: np.random.Generator) -> St
     """
     known: Known = {}
     best = _descend(columns, start, known)
+    in_vain = 0
     for _ in range(_RUINS):
         trial = _descend(columns, _ruined(columns, best, rng), known)
-        if trial.cost < best.cost:
-            best = trial
+        in_vain = 0 if trial.cost < best.cost * (1.0 - 1e-12) else in_vain + 1
+        best = min(best, trial, key=lambda state: state.cost)
+        if in_vain == _PATIENCE:
+            break
     return best
 
 
 def _ruined(columns: Columns, state: State, rng: np.random.Generator) -> State:
-    """Dissolve up to three blocks and form a random one, which the search is then free to change again."""
-    n_gone = min(int(rng.integers(1, 4)), len(state.sets))
+    """Dissolve up to three blocks, at times all, and form random ones, which the search may then change again."""
+    anew = rng.random() < _ANEW
+    n_gone = len(state.sets) if anew else min(int(rng.integers(1, 4)), len(state.sets))
     kept = sorted(rng.permutation(len(state.sets))[n_gone:].tolist())
     sets, sizes = [state.sets[index] for index in kept], [state.sizes[index] for index in kept]
-    taken = int(np.bitwise_or.reduce(columns.bits[sets])) if sets else 0
-    usable = np.flatnonzero(((columns.bits & taken) == 0) & (columns.cap > 0))
-    unplaced = columns.instance.n_shards - sum(sizes)
-    if usable.size and unplaced:
+    for _ in range(int(rng.integers(1, 5)) if anew else 1):
+        taken = int(np.bitwise_or.reduce(columns.bits[sets])) if sets else 0
+        usable = np.flatnonzero(((columns.bits & taken) == 0) & (columns.cap > 0))
+        unplaced = columns.instance.n_shards - sum(sizes)
+        if usable.size == 0 or unplaced == 0:
+            break
         new = int(rng.choice(usable))
-        size = int(rng.integers(1, min(int(columns.cap[new]), unplaced) + 1))
+        most = min(int(columns.cap[new]), unplaced)
+        size = int(rng.integers(1, (min(most, 3) if anew else most) + 1))
         # A random block may take the room of shards that can live nowhere else.
         room = sum((columns.reaches[s] * size_ for s, size_ in zip(sets, sizes, strict=True)), start=np.intp(0))
         if (room + columns.reaches[new] * size + unplaced - size >= columns.need).all():

@@ -7,7 +7,7 @@ from fedgc.codes.erasure_head import ErasureHead
 from fedgc.codes.fractional_repetition import FractionalRepetition
 from fedgc.codes.matrix import MatrixCode
 from fedgc.codes.random_regular import RandomRegularGraphCode
-from fedgc.codes.redraw import redraw_places
+from fedgc.codes.redraw import mean_over_places, redraw_places
 from fedgc.codes.song_choi import Chain, CommonShard, optimal_row_sums
 from fedgc.codes.stochastic import StochasticGradientCode, StochasticGradientCodeAuthors
 from fedgc.codes.uncoded import Uncoded
@@ -28,6 +28,7 @@ __all__ = [
     "StochasticGradientCodeAuthors",
     "Uncoded",
     "WorkLists",
+    "mean_over_places",
     "optimal_row_sums",
     "redraw_places",
 ]

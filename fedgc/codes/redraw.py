@@ -8,8 +8,9 @@ from numpy.typing import NDArray
 from fedgc.codes.base import Code
 from fedgc.validation import check_integer
 
-#: Sets these draws apart from others with the same seed.
-_STREAM = 4
+#: Sets these draws apart from a fleet's with the same seed: those have four words, of which the last may be zero, and
+#: missing words count as zeros.
+_STREAM = (0, 0, 4)
 
 
 def redraw_places(code: Code, *, seed: int, server_round: int) -> NDArray[np.intp]:
@@ -34,7 +35,7 @@ def redraw_places(code: Code, *, seed: int, server_round: int) -> NDArray[np.int
     deadlines may be shorter than the time for a full cover.
 
     Where shards of a block differ much in size and their updates point the same way, redrawing may add to the error,
-    and what a decoder predicts is then too low: it takes the shards of a block to be alike.
+    and what a decoder predicts is then a bound from above.
 
     The decoder stays unbiased over places and arrivals together, as it is over arrivals alone with fixed places: its
     target is one number per block, such that the mean of E[v] over the places of the block is one.
@@ -44,7 +45,7 @@ def redraw_places(code: Code, *, seed: int, server_round: int) -> NDArray[np.int
     >>> from fedgc.codes import WorkLists
     >>> code = WorkLists([[0, 1, 2], [3, 4]], n_shards=5, interchangeable=[0, 0, 0, 1, 1])
     >>> [redraw_places(code, seed=1, server_round=t).tolist() for t in (1, 2)]
-    [[0, 1, 2, 4, 3], [0, 2, 1, 3, 4]]
+    [[2, 1, 0, 4, 3], [0, 2, 1, 4, 3]]
     """
     check_integer("seed", seed, low=0)
     check_integer("server_round", server_round, low=0)
@@ -52,6 +53,20 @@ def redraw_places(code: Code, *, seed: int, server_round: int) -> NDArray[np.int
     labels = code.interchangeable
     if labels is None:
         return places
-    luck = np.random.default_rng([seed, server_round, _STREAM]).random(code.n_shards)
+    luck = np.random.default_rng([seed, server_round, *_STREAM]).random(code.n_shards)
     places[np.argsort(labels, kind="stable")] = np.lexsort((luck, labels))
     return places
+
+
+def mean_over_places(values: NDArray[np.float64], labels: NDArray[np.intp] | None) -> NDArray[np.float64]:
+    """Return the mean of `values` over the places of shards with the same label, (n_shards,); as they are for None.
+
+    Examples
+    --------
+    >>> mean_over_places(np.array([1.0, 3.0, 5.0]), np.array([0, 0, 1])).tolist()
+    [2.0, 2.0, 5.0]
+    """
+    if labels is None:
+        return values
+    mean: NDArray[np.float64] = (np.bincount(labels, values) / np.bincount(labels))[labels]
+    return mean

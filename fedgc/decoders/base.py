@@ -14,7 +14,7 @@ from numpy.typing import ArrayLike, NDArray
 from scipy import sparse
 
 from fedgc.arrivals import ArrivalModel, IndependentArrivals, as_arrival_model
-from fedgc.codes import Code
+from fedgc.codes import Code, mean_over_places
 from fedgc.errors import NoUnbiasedDecoderError
 from fedgc.gram import GramModel
 from fedgc.validation import check_arrived
@@ -37,7 +37,8 @@ class CalibrationStatus(Enum):
 
     ``EXACT``: the bias is what is said to 1e-10, the residual error to 1e-9 of itself (or to 1e-14, if it is smaller
     than 1e-5). ``ESTIMATED``: calibrated on random arrivals, to ``bias_standard_error``. ``INACCURATE``: the input is
-    so ill-conditioned that rounding may leave more than that, up to ``rounding`` and ``residual_error_rounding``.
+    so ill-conditioned that rounding may leave more than that, up to ``rounding`` and ``residual_error_rounding``; or
+    shards that change places differ, and the residual error is a bound.
     """
 
     EXACT = "exact"
@@ -121,7 +122,7 @@ class CalibratedDecoder(ABC):
     rounding : float
         Bound of the bias that rounding may leave, where the calibration solves for its weights; else 0.
     residual_error_rounding : float
-        Likewise for the residual error.
+        Likewise for the residual error; and how much too large it may be where shards that differ change places.
     """
 
     residual_error: float | None = None
@@ -150,6 +151,23 @@ class CalibratedDecoder(ABC):
         other.__dict__.pop("_reach", None)
         other.code = self.code.with_places(shard_at)
         return other
+
+    def take_the_mean_over_places(self, labels: NDArray[np.intp], gram: GramModel) -> None:
+        """Turn bias and residual error, found for ``gram.averaged(labels)``, into those over all places, under `gram`.
+
+        The error is then a bound from above, see :meth:`fedgc.gram.GramModel.averaged`. With s^2 the spread that was
+        added to energies d it is too large by at most ``s^2 / (d + s^2)`` of itself.
+        """
+        if self.bias is not None:
+            self.bias = mean_over_places(self.bias, labels)
+        if self.residual_error is None:
+            return
+        ones, averaged = np.ones(labels.size), gram.averaged(labels)
+        scale = averaged.inner(ones, ones) / gram.inner(ones, ones)
+        mean = mean_over_places(gram.incoherent, labels)
+        slack = float((1.0 - mean / averaged.incoherent).max())
+        self.residual_error *= scale
+        self.residual_error_rounding = self.residual_error_rounding * scale + max(slack, 0.0) * self.residual_error
 
     def decode(self, arrived: ArrayLike) -> Decoding:
         """Return the decoding weights for the coded updates that arrived, boolean of shape (n_rows,).
@@ -247,10 +265,9 @@ class Decoder(ABC):
         model = as_arrival_model(arrivals, code.n_rows)
         if gram.incoherent.size != code.n_shards:
             raise ValueError(f"gram must be of size n_shards = {code.n_shards}; got {gram.incoherent.size}")
-        labels = code.interchangeable
-        calibrated = self._calibrate(code, model, gram.averaged(labels))
-        if labels is not None and calibrated.bias is not None:
-            calibrated.bias = mean_over_places(calibrated.bias, labels)
+        calibrated = self._calibrate(code, model, gram.averaged(code.interchangeable))
+        if code.interchangeable is not None:
+            calibrated.take_the_mean_over_places(code.interchangeable, gram)
         return calibrated
 
     @abstractmethod
@@ -264,14 +281,6 @@ class Decoder(ABC):
                 f"arrivals must be IndependentArrivals for decoder {self.name!r}; got {type(arrivals).__name__}"
             )
         return arrivals.straggle_prob
-
-
-def mean_over_places(values: NDArray[np.float64], labels: NDArray[np.intp] | None) -> NDArray[np.float64]:
-    """Return the mean of `values` over the places of shards with the same label, (n_shards,); as they are for None."""
-    if labels is None:
-        return values
-    mean: NDArray[np.float64] = (np.bincount(labels, values) / np.bincount(labels))[labels]
-    return mean
 
 
 def refuse_unheld(code: Code) -> None:
