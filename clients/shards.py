@@ -15,7 +15,6 @@ from flwr.app import Array, ArrayRecord, ConfigRecord, Context, Message, MetricR
 from numpy.typing import NDArray
 
 from fedgc.assignment import own_part
-from fedgc.encoding import Update, difference, without_rounding
 from fedgc.protocol import (
     BUSY_SECONDS,
     COEFFICIENTS,
@@ -31,6 +30,7 @@ from fedgc.protocol import (
     WORK_SECONDS,
     shard_seed,
 )
+from fedgc.updates import Update, difference, without_rounding
 from fedgc.validation import check_integer
 
 #: What the user may hand over as arrays: Flower's record, or names with numpy arrays or torch tensors.

@@ -10,8 +10,8 @@ import numpy as np
 from flwr.app import ConfigRecord
 from numpy.typing import NDArray
 
-from fedgc.encoding import Arrays, Update, add_scaled, apply_update, scaled, zero_update
 from fedgc.protocol import BUSY_SECONDS, DEADLINE, SEGMENTS, SIMULATED_PROGRESS, WORK_SECONDS
+from fedgc.updates import Arrays, Update, add_scaled, apply_update, scaled, zero_update
 
 
 class Budget:

@@ -1,6 +1,6 @@
 """Federated training that does not wait for stragglers: gradient coding with exactly unbiased decoding.
 
-A round, file by file: :mod:`fedgc.assignment` gives overlapping shards to clients, :mod:`fedgc.encoding` sums a
+A round, file by file: :mod:`fedgc.assignment` gives overlapping shards to clients, :mod:`fedgc.updates` sums a
 client's shard updates, :mod:`fedgc.deadline` chooses how long to wait and collects replies until then,
 :mod:`fedgc.arrivals` model what comes by then, :mod:`fedgc.decoders` weigh it (the optimal one after
 :mod:`fedgc.calibration`), and :mod:`fedgc.reliability` and :mod:`fedgc.completion_times` learn who comes, and when.

@@ -11,7 +11,7 @@ from scipy import sparse
 from scipy.sparse.csgraph import connected_components
 
 from fedgc.codes import Code
-from fedgc.encoding import Arrays, Update, add_scaled, zero_update
+from fedgc.updates import Arrays, Update, add_scaled, zero_update
 
 #: Rows of an encoding matrix.
 Rows = sparse.csr_array[np.float64] | NDArray[np.float64]

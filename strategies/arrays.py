@@ -9,7 +9,7 @@ import numpy as np
 from flwr.app import Array, ArrayRecord
 from numpy.typing import NDArray
 
-from fedgc.encoding import Arrays, Update, all_finite, apply_update, in_dtypes
+from fedgc.updates import Arrays, Update, all_finite, apply_update, in_dtypes
 
 #: More than the header of any array that is not out to do harm.
 _HEADER = 1024

@@ -24,12 +24,12 @@ from fedgc.assignment import AssignmentConstraints
 from fedgc.control_variates import UpdateMemory
 from fedgc.deadline import DeadlineRule, FixedDeadline, Timing
 from fedgc.decoders import DECODERS, Decoder
-from fedgc.encoding import average_statistics
 from fedgc.gram import CoherenceEstimate
 from fedgc.protocol import DEADLINE, NUM_EXAMPLES, RUN_SEED, SERVER_ROUND
 from fedgc.reliability import ReliabilityPosterior
 from fedgc.round import LateReplies, Planning, RoundState, finish_round, plan_round
 from fedgc.round.sizes import known_or_mean
+from fedgc.updates import average_statistics
 from fedgc.validation import check_integer, check_positive, check_vector, one_of
 
 # A child of Flower's logger, so that its lines appear where the user looks for Flower's.
@@ -72,7 +72,7 @@ class GradientCoding(Strategy):
         round), or a decoder object.
     memory : bool
         Whether the server remembers each block's or shard's last update and decodes only what has changed since, so
-        that stragglers cost less and less as training converges; it takes a float64 copy of the model for each block
+        that stragglers cost less and less as training converges; it takes a copy of the model for each block
         of the full schedule, and for each shard that is recovered by itself.
     shard_examples : sequence of int, optional
         Number of examples of each shard; a reply that says otherwise is left out. If not given, sizes are learnt from
@@ -86,8 +86,8 @@ class GradientCoding(Strategy):
         Seconds in which a client fetches a shard, for work lists: these then change only if moving the shards pays for
         itself over the rounds that are left, in place of `reassignment_gain`.
     first_deadline : float, optional
-        Deadline of the first round, if start-up takes long. Its arrivals say nothing about the usual deadline and do
-        not enter the straggle probabilities.
+        Deadline of the first round, if start-up takes long. Its arrivals and times say nothing about the usual rounds
+        and are not learnt from.
     timing : Timing, optional
         What is known of the clients' completion times, in ascending order of their node ids, in place of what is
         learnt: a fleet, in simulations.

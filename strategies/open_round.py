@@ -12,9 +12,9 @@ from fedgc.strategies.tasks import ClientTask
 from flwr.app import ArrayRecord, Message, MetricRecord
 from numpy.typing import NDArray
 
-from fedgc.encoding import Arrays
 from fedgc.errors import NothingToReadError, ReplyRejectedError
 from fedgc.round import CodedUpdate, RoundFold, RoundPlan, RoundState
+from fedgc.updates import Arrays
 
 
 @dataclass(frozen=True, eq=False)

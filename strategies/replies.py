@@ -11,7 +11,6 @@ from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord, RecordDic
 from flwr.common.constant import ErrorCode
 from numpy.typing import NDArray
 
-from fedgc.encoding import Arrays, ScaledDifference, all_finite, sum_dtype
 from fedgc.errors import NothingToReadError, ReplyRejectedError
 from fedgc.protocol import (
     BUSY_SECONDS,
@@ -24,6 +23,7 @@ from fedgc.protocol import (
     WORK_SECONDS,
 )
 from fedgc.round import CodedUpdate
+from fedgc.updates import Arrays, ScaledDifference, all_finite, sum_dtype
 
 #: Flower's codes for what never reached the client, or the server: message, reply or node unavailable.
 _LOST = (ErrorCode.MESSAGE_UNAVAILABLE, ErrorCode.REPLY_MESSAGE_UNAVAILABLE, ErrorCode.NODE_UNAVAILABLE)

@@ -18,10 +18,10 @@ from numpy.typing import NDArray
 from sklearn.linear_model import SGDClassifier
 from torch import nn
 
-from fedgc.encoding import apply_update, in_dtypes
 from fedgc.fleets import Fleet
 from fedgc.reliability import ReliabilityPosterior
 from fedgc.simulation import run_virtual
+from fedgc.updates import apply_update, in_dtypes
 from tests.apps import EXAMPLES, N_SHARDS, arrays_of, steady
 
 Arrays = dict[str, NDArray[Any]]

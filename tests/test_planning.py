@@ -27,6 +27,18 @@ def fleet_of(n_clients: int = 5, **settings: Any) -> Fleet:
     return build_fleet({"model": "log-normal", "clients": n_clients, "sigma": 0.2, **settings}, seed=1)
 
 
+@pytest.mark.parametrize(
+    "settings",
+    [{"median": 1500.0}, {"dropout": 0.9}, {"median": 1e-5}, {"n_clients": 1, "dropout": 0.2}],
+    ids=["hours a shard", "mostly away", "very fast", "a single client"],
+)
+def test_slow_fleets_and_such_as_are_mostly_away_are_planned_too(settings: dict[str, Any]) -> None:
+    plan = plan_fleet(fleet_of(**settings), n_shards=8, redundancies=(1,))
+    assert np.isfinite([choice.residual_error for choice in plan.choices]).all()
+    best = plan.recommended
+    assert best.arrivals > 0.0 and best.deadline > 0.2 * settings.get("median", 1.0)
+
+
 def plan_of(fleet: Fleet, **options: Any) -> FleetPlan:
     return plan_fleet(fleet, **{"n_shards": N_SHARDS, "redundancies": (1, 2), "deadlines": [3.0, 5.0], **options})
 

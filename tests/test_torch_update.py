@@ -22,10 +22,10 @@ from sklearn.datasets import load_digits
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 
-from fedgc.encoding import apply_update, average_statistics
 from fedgc.fleets import Fleet, build_fleet
 from fedgc.reliability import ReliabilityPosterior
 from fedgc.simulation import run_virtual
+from fedgc.updates import apply_update, average_statistics
 from tests.apps import arrays_of, steady
 
 CONFIG = ConfigRecord({"shard-seed": 11})

@@ -23,7 +23,7 @@ from fedgc.schemes import fractional_repetition_blocks
 
 #: Descents whose loss is the target, and rounds after which a run is given up.
 TARGETS, MOST = (100, 400), 800
-#: Decoders, and whether each is tried on shards with one holder too.
+#: Decoders by name; each is tried with one holder and with pairs.
 RULES = ("optimal-unbiased", "fixed", "least-squares", "first-arrival")
 
 

@@ -41,7 +41,9 @@ def time_to_target(forecast: RoundForecast, noise_sensitivity: float = 1.0) -> f
     return forecast.round_time * (1.0 + noise_sensitivity * forecast.residual_error)
 
 
-def cover_time(timing: Timing, n_shards: int, shortest: float = 1e-3, longest: float = 3600.0) -> float:
+def cover_time(
+    timing: Timing, n_shards: int, shortest: float = 1e-3, longest: float = 3600.0, *, part: float | None = None
+) -> float:
     """Return the least deadline by which all clients together are expected to do every shard once, to 1 %.
 
     Parameters
@@ -52,11 +54,13 @@ def cover_time(timing: Timing, n_shards: int, shortest: float = 1e-3, longest: f
         Number of shards.
     shortest, longest : float
         Seconds between which it is sought.
+    part : float, optional
+        If the fleet cannot do that much, return the least deadline for this part of what it can, between 0 and 1.
 
     Returns
     -------
     float
-        Seconds; `shortest` if the fleet cannot do that much however long one waits.
+        Seconds; if the fleet cannot do that much however long one waits and no `part` is given, `shortest`.
 
     Notes
     -----
@@ -69,12 +73,15 @@ def cover_time(timing: Timing, n_shards: int, shortest: float = 1e-3, longest: f
     def expected(deadline: float) -> float:
         return float(timing.reach(deadline, most)[:, 1:].sum())
 
-    if expected(longest) < n_shards:
-        return shortest
+    wanted, able = float(n_shards), expected(longest)
+    if able < wanted:
+        if part is None:
+            return shortest
+        wanted = part * able
     low, high = shortest, longest
     while high > low * 1.01:
         middle = float(np.sqrt(low * high))
-        low, high = (low, middle) if expected(middle) >= n_shards else (middle, high)
+        low, high = (low, middle) if expected(middle) >= wanted else (middle, high)
     return high
 
 
@@ -89,7 +96,8 @@ class AutomaticDeadline(DeadlineRule):
         Seconds that no deadline falls below or exceeds.
     cover : bool
         Never choose a deadline by which all clients together, each working on as long as it is given shards, are
-        expected to do less than every shard once. Below that, rounds lose work that nobody could have done in time.
+        expected to do less than every shard once. Work lists that are redrawn every round train with shorter ones too,
+        as noisier but shorter steps.
     noise_sensitivity : float
         See :func:`time_to_target`.
 

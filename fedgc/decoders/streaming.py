@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fedgc.decoders.base import CalibratedDecoder
-from fedgc.encoding import Arrays, Update, add_to_all, zero_update
+from fedgc.updates import Arrays, Update, add_to_all, zero_update
 from fedgc.validation import check_integer
 
 

@@ -7,8 +7,8 @@ from collections.abc import Callable
 from flwr.app import ArrayRecord, ConfigRecord
 
 from fedgc.clients import ShardUpdate
-from fedgc.encoding import Update, add_scaled, difference, squared_norm, zero_update
 from fedgc.protocol import SERVER_ROUND, SHARD_SEED, shard_seed
+from fedgc.updates import Update, add_scaled, difference, squared_norm, zero_update
 
 Trainer = Callable[[int, ArrayRecord, ConfigRecord], ShardUpdate]
 

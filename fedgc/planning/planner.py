@@ -20,6 +20,9 @@ from fedgc.planning.choice import BLOCK_CODES, Choice, FleetPlan, recommend
 
 #: Deadlines of the default grid, and the growth from one to the next.
 _GRID, _GROWTH = 10, 1.25
+#: Seconds between which the grid begins, or failing that; and the part of what a fleet can do that counts if it cannot do
+#: every shard.
+_USUAL, _AT_ALL, _MOST_OF_IT = (1e-3, 3600.0), (1e-6, 1e8), 0.9
 #: A choice whose rounds alone take so many times as long as its best time to target gets no longer deadlines.
 _PAST = 1.4
 
@@ -130,9 +133,12 @@ def default_deadlines(fleet: Fleet, n_shards: int, server_round: int = 0) -> lis
     -----
     With T1 that deadline and T0 the earliest at which one shard in a thousand that could be asked for is done, the grid
     is ``T0 + (T1 - T0) 1.25^k``: where all clients need some time before anything comes, only what is beyond it counts.
+    Of a fleet that is away too often to do every shard once, T1 is the time for nine tenths of what it can do.
     """
     timing = AtRound(fleet, server_round)
-    cover = cover_time(timing, n_shards)
+    cover = cover_time(timing, n_shards, *_USUAL)
+    if cover == _USUAL[0]:
+        cover = cover_time(timing, n_shards, *_AT_ALL, part=_MOST_OF_IT)
     first = cover
     while first > 1e-6 * cover and float(timing.reach(first, 1)[:, 1].mean()) > 1e-3:
         first *= 0.98

@@ -10,11 +10,11 @@ from numpy.typing import NDArray
 from fedgc.codes import WorkLists
 from fedgc.completion_times import TimeObservation
 from fedgc.control_variates import UpdateMemory, units_of
-from fedgc.encoding import Arrays, Update, add_scaled, scale_in_place
 from fedgc.round.fold import LEAST_SIZE, RoundFold
 from fedgc.round.planning import time_to_reconsider
 from fedgc.round.sizes import known_or_mean
 from fedgc.round.state import CodedUpdate, LateReplies, RoundOutcome, RoundPlan, RoundState
+from fedgc.updates import Arrays, Update, add_scaled, scale_in_place
 
 
 def finish_round(

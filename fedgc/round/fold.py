@@ -11,10 +11,10 @@ from numpy.typing import NDArray
 from fedgc.codes import Code
 from fedgc.control_variates import UpdateMemory, units_of
 from fedgc.decoders import StreamingSum
-from fedgc.encoding import Arrays, Update, add_scaled, scale_in_place
 from fedgc.round.probe import Probe
 from fedgc.round.sizes import known_or_mean
 from fedgc.round.state import CodedUpdate, RoundPlan, RoundState
+from fedgc.updates import Arrays, Update, add_scaled, scale_in_place
 
 #: Number of examples of an empty shard where sizes divide what a unit had.
 LEAST_SIZE = 1e-9

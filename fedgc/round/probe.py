@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from fedgc.encoding import Arrays, ScaledDifference
+from fedgc.updates import Arrays, ScaledDifference
 
 #: Entries of a sample, and how many neighbours are taken together: single ones would each cost a trip to memory.
 _ENTRIES, _RUN = 1 << 16, 64

@@ -14,9 +14,9 @@ from fedgc.codes import Code, redraw_places
 from fedgc.completion_times import CompletionTimes, TimeObservation
 from fedgc.control_variates import UpdateMemory
 from fedgc.decoders import CalibratedDecoder, Decoding
-from fedgc.encoding import Arrays, Update
 from fedgc.gram import CoherenceEstimate, GramModel
 from fedgc.reliability import ReliabilityPosterior
+from fedgc.updates import Arrays, Update
 
 
 @dataclass(frozen=True, eq=False)

@@ -1,4 +1,4 @@
-"""Encode: the client's half of the code, a weighted sum of the updates of its shards."""
+"""Updates: differences of models and weighted sums of them, what clients encode and the server decodes."""
 
 from __future__ import annotations
 
