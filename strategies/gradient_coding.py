@@ -15,6 +15,7 @@ from fedgc.strategies.past_round import PastRound
 from fedgc.strategies.report import RoundReport
 from fedgc.strategies.set_aside import SetAside
 from fedgc.strategies.shard_push import PushedShards
+from fedgc.strategies.summary import summary_lines
 from fedgc.strategies.tasks import ClientTask
 from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord, RecordDict
 from flwr.serverapp import Grid
@@ -215,32 +216,11 @@ class GradientCoding(Strategy):
         return f"GradientCoding({self.strategy!r}, load={self.planning.load}, decoder={self.decoder.name!r})"
 
     def summary(self) -> None:
-        """Log the options, then the inner strategy's."""
-        logger.info("\t├──> Gradient coding settings:")
-        logger.info("\t│\t├── Shards: %d, each held by %d clients", self.num_shards, self.planning.load)
-        logger.info("\t│\t├── Schedule: %s", self.planning.schedule)
-        decoded = ", of changes since the last update" if self.state.memory is not None else ""
-        logger.info("\t│\t├── Decoder: %s%s", self.decoder.name, decoded)
-        rule = "" if isinstance(self.deadline, FixedDeadline) else f"{self.deadline.name}, at first "
-        first = self.first_deadline or self.deadline.initial
-        logger.info("\t│\t├── Deadline: %s%g s (first round: %g s)", rule, self.deadline.initial, first)
-        logger.info("\t│\t└── Plan: %s", self._first_plan())
-        self.strategy.summary()
-
-    def _first_plan(self) -> str:
-        """Return what a round with the nodes that are there would look like."""
+        """Log the options and what a first round would look like, then the inner strategy's options."""
         nodes = [] if self._grid is None else list(self._grid.get_node_ids())
-        if not nodes:
-            return "made when nodes are there"
-        try:
-            plan = plan_round(self.state, nodes, self.planning)
-        except ValueError as error:
-            return str(error)
-        error_ = plan.decoder.residual_error
-        return (
-            f"{len(plan.node_ids)} of {len(nodes)} nodes, load {plan.code.load:.3g}, "
-            f"predicted residual error {'unknown' if error_ is None else f'{error_:.3g}'}"
-        )
+        for line in summary_lines(self.planning, self.state, nodes, self.first_deadline):
+            logger.info("%s", line)
+        self.strategy.summary()
 
     def start(  # noqa: PLR0917  (Flower's signature)
         self,

@@ -20,8 +20,8 @@ from fedgc.planning.choice import BLOCK_CODES, Choice, FleetPlan, recommend
 
 #: Deadlines of the default grid, and the growth from one to the next.
 _GRID, _GROWTH = 10, 1.25
-#: Seconds between which the grid begins, or failing that; and the part of what a fleet can do that counts if it cannot do
-#: every shard.
+#: Seconds between which the grid begins, or failing that; and the part of what a fleet can do that counts if it cannot
+#: do every shard.
 _USUAL, _AT_ALL, _MOST_OF_IT = (1e-3, 3600.0), (1e-6, 1e8), 0.9
 #: A choice whose rounds alone take so many times as long as its best time to target gets no longer deadlines.
 _PAST = 1.4
