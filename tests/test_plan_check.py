@@ -180,7 +180,7 @@ def test_arguments_out_of_range_are_refused(options: dict[str, Any], message: st
 
 
 def test_training_through_messages_is_the_replay_of_its_coverages() -> None:
-    task, step, rounds = Digits(N_SHARDS, np.float64), 6.0, 15
+    task, step, rounds = Digits(N_SHARDS, np.float64), 2.0, 15
     shard = [(task.x[task.of == s], task.y[task.of == s]) for s in range(N_SHARDS)]
 
     def forward(x: Any, w: Any) -> Any:
