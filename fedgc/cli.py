@@ -175,6 +175,9 @@ def plan(
     deadline: Annotated[
         list[float] | None, typer.Option(help="Deadline in seconds; may be repeated. Ten are tried if not given.")
     ] = None,
+    cover: Annotated[
+        bool, typer.Option(help="Begin at the deadline by which every shard can be done once, or at a tenth of it.")
+    ] = True,
     noise_sensitivity: Annotated[
         float, typer.Option(help="More rounds to the target per unit of residual error; 1 if steps are tuned.")
     ] = 1.0,
@@ -215,6 +218,7 @@ def plan(
                 coherence=coherence,
                 redundancies=redundancy or range(1, most + 1),
                 deadlines=deadline,
+                cover=cover,
                 constraints=constraints_of(known),
                 noise_sensitivity=noise_sensitivity,
                 server_round=server_round,

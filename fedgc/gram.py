@@ -97,6 +97,19 @@ class GramModel:
         incoherent, coherent = (np.bincount(labels, part) / count for part in (self.incoherent, self.coherent))
         return GramModel((incoherent + self._spread(labels))[labels], coherent[labels])
 
+    def differs_within(self, labels: NDArray[np.intp]) -> bool:
+        """Return whether shards of the same label, (n_shards,), have different energies.
+
+        Examples
+        --------
+        >>> model = GramModel([1.0, 1.0, 5.0], [1.0, 1.0, 0.0])
+        >>> model.differs_within(np.array([0, 0, 1])), model.differs_within(np.array([0, 0, 0]))
+        (False, True)
+        """
+        order = np.argsort(labels, kind="stable")
+        same = np.diff(labels[order]) == 0
+        return any(bool((np.diff(part[order])[same] != 0.0).any()) for part in (self.incoherent, self.coherent))
+
     def error_over_places(self, coverage: NDArray[np.float64], labels: NDArray[np.intp] | None) -> float:
         """Return the mean of :meth:`residual_error` over all places that shards of the same label may change to."""
         if labels is None:

@@ -63,9 +63,10 @@ class GradientCoding(Strategy):
     sums : str
         What a client sends of its work list: one sum per "shard", per "share", or for the "whole": from the least
         residual error to the fewest bytes.
-    redraw : bool
+    redraw : bool, optional
         Whether the shards of a block change places in its work lists every round, so that none is always last and
-        seldom done: see :func:`fedgc.codes.redraw_places`.
+        seldom done: see :func:`fedgc.codes.redraw_places`. If not given, they do unless fixed places are predicted to
+        have less residual error, as where shards differ much in size and their updates point the same way.
     early_end : bool
         Whether a round ends before its deadline once nothing more could be gained.
     decoder : str or Decoder
@@ -135,7 +136,7 @@ class GradientCoding(Strategy):
         load: int = 2,
         schedule: str = "full",
         sums: str = "shard",
-        redraw: bool = True,
+        redraw: bool | None = None,
         early_end: bool = True,
         decoder: str | Decoder = "optimal-unbiased",
         memory: bool = False,
@@ -173,7 +174,7 @@ class GradientCoding(Strategy):
             deadline=self.deadline,
             reassignment_gain=reassignment_gain,
             fetch_seconds=fetch_seconds,
-            redraw=bool(redraw),
+            redraw=redraw,
             seed=check_integer("seed", seed, low=0),
             timing=timing,
             constraints=constraints,

@@ -10,6 +10,7 @@ import pytest
 from fedgc.deadline import FixedDeadline, QuantileDeadline
 from fedgc.decoders import DECODERS, Decoder, OptimalUnbiasedDecoder
 from fedgc.fleets import build_fleet
+from fedgc.gram import KnownCoherence
 from fedgc.planning import constraints_of
 from fedgc.reliability import ReliabilityPosterior
 from fedgc.round import CodedUpdate, Planning, RoundPlan, RoundState, finish_round, plan_round
@@ -230,3 +231,35 @@ def test_what_is_known_of_a_fleet_stays_with_its_clients_when_some_leave(schedul
         np.testing.assert_allclose(fewer.straggle_prob, np.maximum(known, 0.0), atol=1e-9)
     stranger = plan_round(replace(state, plan=everyone), (*left, 99), planning)
     assert 99 in stranger.node_ids
+
+
+@pytest.mark.parametrize("redraw", [None, True, False])
+@pytest.mark.parametrize(("sizes", "coherence"), [((10, 10, 10), 0.9), ((1, 1, 10), 0.0), ((1, 1, 10), 0.9)])
+def test_shards_change_places_unless_fixed_ones_have_less_residual_error(
+    sizes: tuple[int, ...], coherence: float, redraw: bool | None
+) -> None:
+    fleet = build_fleet({"model": "log-normal", "clients": 4, "dropout": 0.1, "sigma": 0.4}, seed=2)
+    planning = Planning(
+        load=2,
+        decoder=OptimalUnbiasedDecoder(),
+        schedule="work-list",
+        deadline=FixedDeadline(6.0),
+        timing=fleet,
+        redraw=redraw,
+    )
+    state = RoundState(np.array(sizes * 2, dtype=float), coherence=KnownCoherence(energy=1.0, overlap=coherence))
+    errors = {}
+    for choice in (True, False, redraw):
+        plan = plan_round(state, tuple(range(4)), replace(planning, redraw=choice))
+        errors[choice] = plan.decoder.residual_error
+        if choice is not None:
+            assert (plan.code.interchangeable is not None) is choice
+    if redraw is None:
+        assert errors[None] == min(errors[True], errors[False])
+    if sizes == (1, 1, 10):
+        assert (errors[True] < errors[False]) is (coherence == 0.0)
+
+
+def test_whether_to_redraw_must_be_yes_no_or_open() -> None:
+    with pytest.raises(ValueError, match="redraw must be True, False or None; got 'always'"):
+        Planning(load=2, decoder=OptimalUnbiasedDecoder(), redraw="always")  # type: ignore[arg-type]

@@ -161,7 +161,14 @@ def check(preset: str, seed: int, args: argparse.Namespace, task: Digits, target
     began = time.perf_counter()
     # Nobody leaves for good: what a plan says of a round holds while the fleet is the one that it was made for.
     fleet = build_fleet({"preset": preset, "clients": args.clients, "leave_prob": 0.0}, seed=seed)
-    plan = plan_fleet(fleet, n_shards=args.shards, redundancies=args.redundancies, constraints=constraints_of(fleet))
+    plan = plan_fleet(
+        fleet,
+        n_shards=args.shards,
+        redundancies=args.redundancies,
+        cover=args.cover,
+        noise_sensitivity=args.noise_sensitivity,
+        constraints=constraints_of(fleet),
+    )
     place = {choice: index for index, choice in enumerate(plan.choices)}
     prepared = sorted(prepare(fleet, plan.choices, args.shards), key=lambda one: place[one.choice])
     draws = RoundDraws(fleet)
@@ -232,6 +239,8 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=1000, help="rounds per choice, more where they are correlated")
     parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2])
     parser.add_argument("--runs", type=int, default=16, help="more runs of the choices that come close to the best")
+    parser.add_argument("--cover", action=argparse.BooleanOptionalAction, default=True, help="see fedgc plan")
+    parser.add_argument("--noise-sensitivity", type=float, default=1.0, help="see fedgc plan")
     parser.add_argument("--out", type=Path)
     args = parser.parse_args()
     if args.runs < 4:

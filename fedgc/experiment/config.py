@@ -55,7 +55,7 @@ class GradientCodingConfig(_Section):
     load: Count = 2
     schedule: Literal["full", "work-list"] = "full"
     sums: Literal["shard", "share", "whole"] = "shard"
-    redraw: Annotated[bool, Field(strict=True)] = True
+    redraw: Annotated[bool | None, Field(strict=True)] = None
     early_end: Annotated[bool, Field(strict=True)] = True
     decoder: str = "optimal-unbiased"
     memory: Annotated[bool, Field(strict=True)] = False

@@ -18,8 +18,8 @@ from fedgc.gram import GramModel
 from fedgc.planning.candidates import Candidate, candidates
 from fedgc.planning.choice import BLOCK_CODES, Choice, FleetPlan, recommend
 
-#: Deadlines of the default grid, and the growth from one to the next.
-_GRID, _GROWTH = 10, 1.25
+#: Deadlines of the default grid from a cover on, and those before it if wanted; the growth from one to the next.
+_GRID, _BEFORE, _GROWTH = 10, 10, 1.25
 #: Seconds between which the grid begins, or failing that; and the part of what a fleet can do that counts if it cannot
 #: do every shard.
 _USUAL, _AT_ALL, _MOST_OF_IT = (1e-3, 3600.0), (1e-6, 1e8), 0.9
@@ -34,6 +34,7 @@ def plan_fleet(
     coherence: float = 0.0,
     redundancies: Sequence[int] = (1, 2, 3, 4, 5),
     deadlines: Sequence[float] | None = None,
+    cover: bool = True,
     constraints: AssignmentConstraints | None = None,
     noise_sensitivity: float = 1.0,
     schemes: bool = True,
@@ -54,6 +55,10 @@ def plan_fleet(
         Numbers of holders per shard to try.
     deadlines : sequence of float, optional
         Seconds; by default ten, from the one by which the fleet can do every shard once, see :func:`default_deadlines`.
+    cover : bool
+        Whether the default deadlines begin there, or at about a tenth of it: work lists whose shards change places
+        train with less than a cover each round too, in more but far shorter rounds; how many more, `noise_sensitivity`
+        says.
     constraints : AssignmentConstraints, optional
         Limits of the clients.
     noise_sensitivity : float
@@ -91,7 +96,7 @@ def plan_fleet(
         raise ConfigError(f"noise_sensitivity must be a finite number of at least 0; got {noise_sensitivity}")
     if server_round < 0:
         raise ConfigError(f"server_round must be an integer of at least 0; got {server_round}")
-    grid = default_deadlines(fleet, n_shards, server_round) if deadlines is None else list(deadlines)
+    grid = default_deadlines(fleet, n_shards, server_round, cover=cover) if deadlines is None else list(deadlines)
     if not grid or not all(0.0 < deadline < np.inf for deadline in grid):
         raise ConfigError(f"deadline must be a finite number above 0; got {grid}")
     found: list[tuple[Candidate, float, Choice]] = []
@@ -126,23 +131,24 @@ def plan_fleet(
     return replace(plan, infeasible=tuple((holders, str(error)) for holders, error in sorted(infeasible.items())))
 
 
-def default_deadlines(fleet: Fleet, n_shards: int, server_round: int = 0) -> list[float]:
-    """Return ten deadlines from the one by which the fleet is expected to do every shard once.
+def default_deadlines(fleet: Fleet, n_shards: int, server_round: int = 0, *, cover: bool = True) -> list[float]:
+    """Return ten deadlines from the one by which the fleet is expected to do every shard once, or ten more before it.
 
     Notes
     -----
     With T1 that deadline and T0 the earliest at which one shard in a thousand that could be asked for is done, the grid
-    is ``T0 + (T1 - T0) 1.25^k``: where all clients need some time before anything comes, only what is beyond it counts.
-    Of a fleet that is away too often to do every shard once, T1 is the time for nine tenths of what it can do.
+    is ``T0 + (T1 - T0) 1.25^k``, with k from 0, or from -10 without `cover`: where all clients need some time before
+    anything comes, only what is beyond it counts. Of a fleet that is away too often to do every shard once, T1 is the
+    time for nine tenths of what it can do.
     """
     timing = AtRound(fleet, server_round)
-    cover = cover_time(timing, n_shards, *_USUAL)
-    if cover == _USUAL[0]:
-        cover = cover_time(timing, n_shards, *_AT_ALL, part=_MOST_OF_IT)
-    first = cover
-    while first > 1e-6 * cover and float(timing.reach(first, 1)[:, 1].mean()) > 1e-3:
+    every = cover_time(timing, n_shards, *_USUAL)
+    if every == _USUAL[0]:
+        every = cover_time(timing, n_shards, *_AT_ALL, part=_MOST_OF_IT)
+    first = every
+    while first > 1e-6 * every and float(timing.reach(first, 1)[:, 1].mean()) > 1e-3:
         first *= 0.98
-    return [float(first + (cover - first) * _GROWTH**step) for step in range(_GRID)]
+    return [float(first + (every - first) * _GROWTH**step) for step in range(0 if cover else -_BEFORE, _GRID)]
 
 
 def _past_their_best(found: Sequence[tuple[Candidate, float, Choice]]) -> set[tuple[int, str]]:

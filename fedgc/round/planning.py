@@ -53,8 +53,10 @@ class Planning:
     nodes : tuple of int, optional
         The node ids, ascending, that `timing` and `constraints` are about; by default those of each round. Nodes may
         then leave; if one takes part that is not among them, times are learnt and limits are not known.
-    redraw : bool
-        Whether the shards of a block change places in its work lists every round, so that none is always last.
+    redraw : bool or None
+        Whether the shards of a block change places in its work lists every round, so that none is always last. None for
+        what is predicted to have less residual error, which is fixed places only where shards of a block differ much
+        and their updates point the same way.
     seed : int
         Seed of these places.
     timing : Timing, optional
@@ -77,7 +79,7 @@ class Planning:
     fetch_seconds: float | None = None
     rounds: int = 100
     nodes: tuple[int, ...] | None = None
-    redraw: bool = True
+    redraw: bool | None = None
     seed: int = 0
     timing: Timing | None = None
 
@@ -96,6 +98,8 @@ class Planning:
             check_vector("fetch_seconds", [self.fetch_seconds], length=1, low=0.0)
         check_integer("rounds", self.rounds, low=0)
         check_integer("seed", self.seed, low=0)
+        if self.redraw not in {True, False, None}:
+            raise ValueError(f"redraw must be True, False or None; got {self.redraw!r}")
         gain = self.reassignment_gain
         if not isinstance(gain, (int, float)) or not 0.0 <= float(gain) <= 1.0:
             raise ValueError(f"reassignment_gain must lie in [0, 1]; got {gain!r}")

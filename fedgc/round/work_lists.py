@@ -16,6 +16,7 @@ from fedgc.assignment import (
     residual_error,
     with_backups,
 )
+from fedgc.codes import Code
 from fedgc.deadline import Outlook, RoundForecast, Timing
 from fedgc.forecast import arrivals_by_deadline, forecast_round
 from fedgc.round.planning import Planning, time_to_reconsider
@@ -63,11 +64,23 @@ def plan_work_lists(state: RoundState, nodes: tuple[int, ...], copies: int, plan
         rounds_left = max(planning.rounds - state.rounds, 0)
         moved = _moved(assignment, reach, planning, holders=copies, deadline=deadline, rounds_left=rounds_left)
         assignment = with_everyone(moved, reach)
-    code, active = assignment.code(segments=planning.sums, redraw=planning.redraw)
+    code, active = assignment.code(segments=planning.sums)
     gram = shard_gram(state.coherence, state.shard_examples, code)
 
     def ahead(seconds: float) -> RoundForecast:
         return forecast_round(timing, code, planning.decoder, gram, seconds, clients=active).round
+
+    def error_of(one: Code) -> float:
+        return forecast_round(timing, one, planning.decoder, gram, deadline, clients=active).round.residual_error
+
+    fixed, _ = assignment.code(segments=planning.sums, redraw=False)
+    redraw = planning.redraw
+    if redraw is None and last is not None and not time_to_reconsider(state.rounds):
+        redraw = last.code.interchangeable is not None
+    elif redraw is None:
+        # Of shards that are alike within each block, redrawing never has more error: it asks less of the weights.
+        redraw = not gram.differs_within(assignment.block_of_shard) or error_of(code) <= error_of(fixed)
+    code = code if redraw else fixed
 
     if known and (last is None or time_to_reconsider(state.rounds)):
         share = np.array([own_share(assignment, int(client)) for client in active], dtype=np.intp)
