@@ -10,7 +10,7 @@ import numpy as np
 from flwr.app import ConfigRecord
 from numpy.typing import NDArray
 
-from fedgc.protocol import BUSY_SECONDS, DEADLINE, SEGMENTS, SIMULATED_PROGRESS, WORK_SECONDS
+from fedgc.protocol import BUDGET, BUSY_SECONDS, SIMULATED_PROGRESS, WORK_SECONDS
 from fedgc.updates import Arrays, Update, add_scaled, apply_update, scaled, zero_update
 
 
@@ -20,13 +20,13 @@ class Budget:
     Parameters
     ----------
     assignment : ConfigRecord
-        What the server asked for. Without segments there is no limit: all of it is to be done.
+        What the server asked for. Without a budget there is no limit: all of it is to be done.
     """
 
     def __init__(self, assignment: ConfigRecord) -> None:
         self._start = time.monotonic()
         self._last = self._start
-        self._seconds = cast(float, assignment[DEADLINE]) if SEGMENTS in assignment else np.inf
+        self._seconds = cast(float, assignment.get(BUDGET, np.inf))
         self._simulated = cast("int | None", assignment.get(SIMULATED_PROGRESS))
         self._times = [cast("float | None", assignment.get(name)) for name in (WORK_SECONDS, BUSY_SECONDS)]
 

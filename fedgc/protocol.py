@@ -26,6 +26,8 @@ DEADLINE = "deadline"
 #: list of int, only with work lists: lengths of the segments of the list; the client sends one sum for each. It works
 #: down the list until the deadline, and the shard ids of its reply are those it has done.
 SEGMENTS = "segments"
+#: float, with segments: seconds from getting the message in which to work, so that the reply comes by the deadline.
+BUDGET = "budget"
 #: float, in a reply: seconds by the client's clock from the message to the end of its last shard, and to its reply.
 WORK_SECONDS, BUSY_SECONDS = "work-seconds", "busy-seconds"
 #: int, set by the embedded runtime, in which no time passes while a client runs: shards that are done by the deadline.

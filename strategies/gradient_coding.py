@@ -279,9 +279,12 @@ class GradientCoding(Strategy):
             deadline = self.first_deadline
         tasks = [ClientTask.of(plan.decoder.code, client) for client in range(len(plan.node_ids))]
         told = {SERVER_ROUND: server_round, RUN_SEED: self.seed, DEADLINE: deadline}
+        # Of a known fleet it is known when each client has to stop.
+        known_times = self.planning.timing is not None
+        allowance = [0.0] * len(tasks) if known_times else self.state.overheads.allowance(plan.node_ids, deadline)
         messages = [
-            task.message(inner[node_id], told, self.configrecord_key)
-            for node_id, task in zip(plan.node_ids, tasks, strict=True)
+            task.message(inner[node_id], told, self.configrecord_key, allowance=float(left))
+            for node_id, task, left in zip(plan.node_ids, tasks, allowance, strict=True)
         ]
         if self.shards is not None:
             self.shards.attach(messages)

@@ -10,7 +10,7 @@ from flwr.app import ConfigRecord, Message, RecordDict
 from numpy.typing import NDArray
 
 from fedgc.codes import Code, WorkLists
-from fedgc.protocol import COEFFICIENTS, DEADLINE, RECORD, RUN_SEED, SEGMENTS, SERVER_ROUND, SHARD_IDS
+from fedgc.protocol import BUDGET, COEFFICIENTS, DEADLINE, RECORD, RUN_SEED, SEGMENTS, SERVER_ROUND, SHARD_IDS
 
 
 @dataclass(frozen=True, eq=False)
@@ -49,7 +49,9 @@ class ClientTask:
             record[COEFFICIENTS] = self.code.coefficients_of(self.client).tolist()
         return record
 
-    def message(self, source: Message, told: Mapping[str, int | float], configrecord_key: str) -> Message:
+    def message(
+        self, source: Message, told: Mapping[str, int | float], configrecord_key: str, *, allowance: float = 0.0
+    ) -> Message:
         """Return the inner strategy's message with the client's part added.
 
         Parameters
@@ -60,6 +62,8 @@ class ClientTask:
             Round, seed and deadline, by their names in :mod:`fedgc.protocol`.
         configrecord_key : str
             Name of the record that takes the round's number.
+        allowance : float
+            Seconds before the deadline at which a client with a work list stops working, to be heard in time.
         """
         content = RecordDict(dict(source.content))
         for name, record in source.content.config_records.items():
@@ -68,6 +72,8 @@ class ClientTask:
         content.config_records.setdefault(configrecord_key, ConfigRecord())[SERVER_ROUND] = told[SERVER_ROUND]
         assignment = self.record()
         assignment[RUN_SEED], assignment[DEADLINE] = told[RUN_SEED], told[DEADLINE]
+        if self.partial:
+            assignment[BUDGET] = max(told[DEADLINE] - allowance, 0.0)
         content[RECORD] = assignment
         return Message(
             content,

@@ -3,7 +3,8 @@
 :class:`TimeObservation` is what one round shows of one client, :class:`CompletionTimes` what all of them show. Inside:
 :mod:`~fedgc.completion_times.history` keeps the observations, :mod:`~fedgc.completion_times.fixed_part` takes off what
 does not depend on the load, :mod:`~fedgc.completion_times.fleet` learns what clients have in common, and one file per
-family fits each client. ``FAMILIES`` lists the families.
+family fits each client. ``FAMILIES`` lists the families. :class:`Overheads` says how long before the deadline a client
+should stop working, to be heard.
 """
 
 from fedgc.completion_times.base import FleetPrior, TimeFamily
@@ -12,6 +13,7 @@ from fedgc.completion_times.goodness_of_fit import GoodnessOfFit
 from fedgc.completion_times.log_normal import LogNormalTimes
 from fedgc.completion_times.model import CompletionTimes
 from fedgc.completion_times.observation import TimeObservation
+from fedgc.completion_times.overheads import Overheads
 from fedgc.completion_times.shifted_exponential import ShiftedExponentialTimes
 from fedgc.completion_times.weibull import WeibullTimes
 
@@ -21,6 +23,7 @@ __all__ = [
     "FleetPrior",
     "GoodnessOfFit",
     "LogNormalTimes",
+    "Overheads",
     "ShiftedExponentialTimes",
     "TimeFamily",
     "TimeObservation",

@@ -47,7 +47,7 @@ class FittedClients:
     nodes: Nodes
     fixed_seconds: Vector
 
-    def longer(self, rows: NDArray[np.intp], load: Vector, seconds: float) -> Vector:
+    def longer(self, rows: NDArray[np.intp], load: Vector, seconds: float | Vector) -> Vector:
         """Return the probability of each client, if it takes part, to need more than `seconds` for its load."""
         left = seconds - self.fixed_seconds[rows]
         with np.errstate(divide="ignore", invalid="ignore", over="ignore"):

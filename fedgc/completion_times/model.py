@@ -26,7 +26,7 @@ from fedgc.completion_times.goodness_of_fit import GoodnessOfFit, goodness_of_fi
 from fedgc.completion_times.history import History, as_ids
 from fedgc.completion_times.observation import TimeObservation
 from fedgc.completion_times.sample import Sample, Vector
-from fedgc.validation import check_integer, one_of
+from fedgc.validation import check_integer, check_vector, one_of
 
 
 @dataclass(frozen=True, eq=False)
@@ -153,11 +153,30 @@ class CompletionTimes:
             presence * (1.0 - self._fit.longer(rows, check_loads(load, rows.size), check_seconds("deadline", deadline)))
         )
 
-    def reach(self, node_ids: ArrayLike, max_shards: int, deadline: float) -> Vector:
-        """Return the probability of each client to have done at least k shards, (n, max_shards + 1)."""
+    def reach(
+        self, node_ids: ArrayLike, max_shards: int, deadline: float, *, allowance: ArrayLike | None = None
+    ) -> Vector:
+        """Return the probability of each client to have done at least k shards, (n, max_shards + 1).
+
+        Parameters
+        ----------
+        node_ids : array_like of int, shape (n,)
+            The clients; unknown ones are like the fleet.
+        max_shards : int
+            The largest k.
+        deadline : float
+            Seconds from the message to the deadline, at least 0; may be infinite.
+        allowance : array_like, shape (n,), optional
+            Seconds before the deadline at which each client stops working, see :meth:`Overheads.allowance`; by default
+            its fixed seconds, as if it knew when to stop.
+        """
         rows = self._history.rows(node_ids)
         check_integer("max_shards", max_shards, low=0)
-        time = check_seconds("deadline", deadline)
+        time: float | Vector = check_seconds("deadline", deadline)
+        if allowance is not None:
+            left = check_vector("allowance", allowance, length=rows.size, low=0.0, who="client")
+            fixed = self._fit.fixed_seconds[rows]
+            time = np.maximum(time - np.maximum(left, fixed) + fixed, 0.0)
         reached = np.ones((rows.size, max_shards + 1))
         for k in range(1, max_shards + 1):
             within = 1.0 - self._fit.longer(rows, np.full(rows.size, float(k)), time)

@@ -82,6 +82,9 @@ def finish_round(
     seen = _times(plan, fold.replies, silent) if learn else []
     if late is not None:
         seen = _times(late.plan, late.replies, late.silent) + seen
+    overheads = state.overheads if late is None else state.overheads.update(_overheads(late.plan, late.replies))
+    if learn:
+        overheads = overheads.update(_overheads(plan, fold.replies))
     times, new_times = state.completion_times, (*state.new_times, *seen)
     if time_to_reconsider(state.rounds + 1):
         times, new_times = times.update(new_times), ()
@@ -93,6 +96,7 @@ def finish_round(
         coherence=state.coherence.update(fold.energies, fold.sum_energy),
         plan=plan,
         completion_times=times,
+        overheads=overheads,
         new_times=new_times,
         rounds=state.rounds + 1,
         memory=None if memory is None else _remember(memory, plan, fold.kept, sizes, late),
@@ -148,6 +152,15 @@ def _times(plan: RoundPlan, replies: Mapping[int, CodedUpdate], silent: Mapping[
             work = plan.code.shards_of(client).size if whole else 1
             seen.append(TimeObservation(node, work, waited, censored=True))
     return seen
+
+
+def _overheads(plan: RoundPlan, replies: Mapping[int, CodedUpdate]) -> dict[int, float]:
+    """Return how much of the time to its reply each client was not busy, by node id."""
+    return {
+        plan.node_ids[client]: max(0.0, reply.seconds - reply.busy_seconds)
+        for client, reply in replies.items()
+        if reply.seconds is not None and reply.busy_seconds is not None
+    }
 
 
 def _time_of(node: int, reply: CodedUpdate, *, complete: bool) -> TimeObservation:

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from fedgc.arrivals import ArrivalModel
 from fedgc.assignment import Assignment
 from fedgc.codes import Code, redraw_places
-from fedgc.completion_times import CompletionTimes, TimeObservation
+from fedgc.completion_times import CompletionTimes, Overheads, TimeObservation
 from fedgc.control_variates import UpdateMemory
 from fedgc.decoders import CalibratedDecoder, Decoding
 from fedgc.gram import CoherenceEstimate, GramModel
@@ -35,6 +35,8 @@ class RoundState:
         The last plan, whose blocks are kept while they serve.
     completion_times : CompletionTimes
         How long clients took.
+    overheads : Overheads
+        How long their replies took beside the work.
     new_times : tuple of TimeObservation
         What has been seen since the completion times were last fitted, oldest first.
     rounds : int
@@ -48,6 +50,7 @@ class RoundState:
     coherence: CoherenceEstimate = field(default_factory=CoherenceEstimate)
     plan: RoundPlan | None = None
     completion_times: CompletionTimes = field(default_factory=CompletionTimes)
+    overheads: Overheads = field(default_factory=Overheads)
     new_times: tuple[TimeObservation, ...] = ()
     rounds: int = 0
     memory: UpdateMemory | None = None

@@ -9,7 +9,7 @@ from typing import ClassVar
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from fedgc.completion_times import CompletionTimes
+from fedgc.completion_times import CompletionTimes, Overheads
 from fedgc.deadline import Timing
 
 #: No progress is thought less likely than this: shards whose recovery was thought impossible could not be decoded, and
@@ -33,12 +33,16 @@ class LearntTiming:
         Probability not to answer at all, given what each client last did; None to take what the completion times say.
     guess : float
         Seconds per shard to start from while nothing has been seen.
+    overheads : Overheads, optional
+        From which follows how long before the deadline each node is told to stop working, for :meth:`reach`; without,
+        nodes are taken to know.
     """
 
     completion_times: CompletionTimes
     node_ids: Sequence[int]
     away: NDArray[np.float64] | None
     guess: float
+    overheads: Overheads | None = None
     #: What has been seen of who is silent tells neither.
     loss_detection: ClassVar[float] = np.inf
     presence: ClassVar[None] = None
@@ -51,7 +55,8 @@ class LearntTiming:
     def reach(self, deadline: float, max_shards: int) -> NDArray[np.float64]:
         """Return the probability of each node to have done at least k shards by then, (n_nodes, max_shards + 1)."""
         if self.has_seen:
-            reach = self.completion_times.reach(self.node_ids, max_shards, deadline)
+            allowance = None if self.overheads is None else self.overheads.allowance(self.node_ids, deadline)
+            reach = self.completion_times.reach(self.node_ids, max_shards, deadline, allowance=allowance)
             if self.away is not None:
                 reach = reach * ((1.0 - self.away) / self.completion_times.presence(self.node_ids))[:, None]
         else:

@@ -9,7 +9,7 @@ from flwr.app import Message
 from numpy.typing import ArrayLike, NDArray
 
 from fedgc.fleets.base import WorkDraw
-from fedgc.protocol import BUSY_SECONDS, DEADLINE, RECORD, SEGMENTS, SIMULATED_PROGRESS, WORK_SECONDS
+from fedgc.protocol import BUDGET, BUSY_SECONDS, DEADLINE, RECORD, SEGMENTS, SIMULATED_PROGRESS, WORK_SECONDS
 
 #: Rounding of a product of two times must not cost the last shard.
 _ROUNDING = 1e-9
@@ -60,14 +60,16 @@ def answer_time(message: Message, draw: WorkDraw, load: float) -> float:
 
     Notes
     -----
-    With a work list the client works until the deadline and then replies with what is finished, or as soon as all is. A
-    client that goes away before its reply loses what it has done.
+    With a work list the client works until its budget ends, or the reply would come after the deadline, and then
+    replies with what is finished, or as soon as all is. A client that goes away before its reply loses what it has
+    done.
     """
     record = message.content.config_records.get(RECORD)
     if record is None or load <= 0:
         return draw.completion_time(load)
     partial = SEGMENTS in record
-    budget = float(cast(float, record[DEADLINE])) if partial else np.inf
+    deadline, told = (float(cast(float, record.get(name, np.inf))) for name in (DEADLINE, BUDGET))
+    budget = min(deadline, draw.fixed + told) if partial else np.inf
     seconds, done = (float(value) for value in work_done(draw.fixed, draw.per_shard, load, budget))
     if partial:
         record[SIMULATED_PROGRESS] = int(done)
