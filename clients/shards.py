@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import wraps
 from typing import Any, cast
@@ -18,7 +18,10 @@ from fedgc.assignment import own_part
 from fedgc.protocol import (
     BUSY_SECONDS,
     COEFFICIENTS,
+    INTRODUCE,
+    LABEL,
     NUM_EXAMPLES,
+    PARTITION,
     RECORD,
     RUN_SEED,
     SEGMENTS,
@@ -69,6 +72,7 @@ def gradient_coded(
     num_shards: int | None = None,
     source: SourceLike | None = None,
     store: StoreLike | None = None,
+    labels: Sequence[str] = (),
     arrayrecord_key: str = "arrays",
     configrecord_key: str = "config",
 ) -> Callable[[ShardTrainer], TrainFunction]:
@@ -91,6 +95,9 @@ def gradient_coded(
         Where the client has its shards from; see :mod:`fedgc.clients.shard_sources`.
     store : ShardStore, or callable that makes one from the context, optional
         Where shards are kept that the server pushes. If it pushes none, they come from `source`.
+    labels : sequence of str
+        Entries of the node's config that the server may know beside the partition id: its site, say. The client tells
+        them before the first round.
     arrayrecord_key, configrecord_key : str
         Names of the records in the messages, as in the server's strategy.
 
@@ -169,6 +176,8 @@ def gradient_coded(
             done = ConfigRecord({SHARD_IDS: list(shard_ids[: len(examples)]), SHARD_EXAMPLES: examples})
             done[WORK_SECONDS], done[BUSY_SECONDS] = budget.spent(len(examples))
             done.update(at_hand.report())
+            if INTRODUCE in assignment:
+                done.update(_introduction(context, labels))
             reply = RecordDict({"metrics": MetricRecord({NUM_EXAMPLES: sum(examples), **means}), RECORD: done})
             for segment, coded in enumerate(sums.coded()):
                 name = arrayrecord_key if segment == 0 else SUM.format(segment)
@@ -178,6 +187,13 @@ def gradient_coded(
         return train
 
     return decorate
+
+
+def _introduction(context: Context, labels: Sequence[str]) -> dict[str, int | str]:
+    """Return what the server may know of this node."""
+    config = context.node_config
+    partition = {PARTITION: int(cast(int, config["partition-id"]))} if "partition-id" in config else {}
+    return partition | {f"{LABEL}{name}": str(config[name]) for name in labels if name in config}
 
 
 def _own_part(context: Context, num_shards: int | None) -> ConfigRecord:

@@ -10,8 +10,9 @@ from flwr.app import Context, Error, Message
 from flwr.common.constant import ErrorCode
 
 from fedgc.assignment import own_part
-from fedgc.fleets import Fleet
-from fedgc.protocol import DEADLINE, RECORD, SERVER_ROUND, SHARD_IDS
+from fedgc.fleets import Fleet, WorkDraw
+from fedgc.protocol import DEADLINE, INTRODUCE, RECORD, SERVER_ROUND, SHARD_IDS
+from fedgc.simulation.work import answer_time
 
 Mod = Callable[[Message, Context, Callable[[Message, Context], Message]], Message]
 
@@ -22,8 +23,9 @@ def simulated_straggling(
     """Return a mod for train functions that takes as long as the fleet says, in real time.
 
     For demonstrations in Flower's own runtimes, where nothing else slows a client down; the embedded runtime needs no
-    mod. A client that would come too late, or not at all, is silent up to the deadline and then drops the message with
-    an error reply: sleeping on would only keep others from the simulation's processes.
+    mod. On a work list the client gets as far as the fleet says. One that would come too late, or not at all, is silent
+    up to the deadline and then drops the message with an error reply: sleeping on would only keep others from the
+    simulation's processes. At the start of a run everyone is there.
 
     Parameters
     ----------
@@ -49,14 +51,18 @@ def simulated_straggling(
         server_round = (
             int(cast(int, configs[configrecord_key].get(SERVER_ROUND, 0))) if configrecord_key in configs else 0
         )
-        if RECORD in configs:
-            load = len(cast(list[int], configs[RECORD][SHARD_IDS]))
+        assignment = configs.get(RECORD)
+        if assignment is not None:
+            load = len(cast(list[int], assignment[SHARD_IDS]))
         else:
             load = len(own_part(client, fleet.n_clients, fleet.n_clients if num_shards is None else num_shards))
         # Clients run in processes that share no clock but the day's; sessions and outages need nothing else in common.
         now = time.time() % 86_400.0 / seconds_per_second
-        seconds = seconds_per_second * fleet.completion_time(client, server_round, load, now=now)
-        limit = float(cast(float, configs[RECORD][DEADLINE])) if RECORD in configs else message.metadata.ttl
+        drawn = fleet.draw(client, server_round, now=now, training=load > 0)
+        draw = WorkDraw(*(seconds_per_second * seconds for seconds in drawn))
+        introduces = assignment is not None and INTRODUCE in assignment
+        seconds = draw.fixed if introduces else answer_time(message, draw, load)
+        limit = message.metadata.ttl if assignment is None else float(cast(float, assignment[DEADLINE]))
         if seconds > limit:
             time.sleep(limit)
             too_late = Error(code=ErrorCode.UNKNOWN, reason=f"would take {seconds:.3g} s in round {server_round}")

@@ -32,6 +32,12 @@ BUDGET = "budget"
 WORK_SECONDS, BUSY_SECONDS = "work-seconds", "busy-seconds"
 #: int, set by the embedded runtime, in which no time passes while a client runs: shards that are done by the deadline.
 SIMULATED_PROGRESS = "simulated-progress"
+#: bool: the message is without work, and the client is to say what follows about itself.
+INTRODUCE = "introduce"
+#: int, in a reply to such a message: the node's partition id, if it has one.
+PARTITION = "partition-id"
+#: Beginning of the names of further entries of the node's config, in such a reply.
+LABEL = "label-"
 #: Name of the ArrayRecord of each sum but the first, which is where Flower's strategies look for it.
 SUM = "fedgc-sum-{}"
 #: list of str, only if the server has the shards: SHA-256 of each assigned shard, in the order of the shard ids. A

@@ -38,6 +38,8 @@ class DeadlineGrid(Grid):
         worked off, and its arrays are dropped.
     on_late : callable
         Likewise with each reply to a training message of an earlier round, and the instant.
+    on_send : callable
+        Called with each message that was held back, before it is sent, and by how many seconds.
 
     Attributes
     ----------
@@ -47,8 +49,17 @@ class DeadlineGrid(Grid):
         Ids of messages of past rounds whose replies are still of interest.
     late : list of (Message, float)
         Replies to these, with the instants at which they were found.
+    one_at_a_time : bool
+        Whether messages are held back from nodes that are at work; not in the embedded runtime.
     at_once : int or None
         How many messages replies are asked for at a time; None for all.
+
+    Notes
+    -----
+    A node has one message at a time: Flower's Simulation Runtime would work on two at once, and lose what one of them
+    writes into the node's state, and a SuperNode would work off a queue. While a message has neither been answered nor
+    run out of its time to live, the node's next one is held back; it is sent when the answer comes, if there is still
+    time for it. A client that goes on with a message whose time has run out cannot be known of, nor stopped.
     """
 
     def __init__(
@@ -59,12 +70,17 @@ class DeadlineGrid(Grid):
         enough: Callable[[], bool],
         on_reply: Callable[[Message, float], bool],
         on_late: Callable[[Message, float], bool],
+        on_send: Callable[[Message, float], bool],
     ) -> None:
         self._grid = grid
         self._train_timeout = train_timeout
         self._enough = enough
         self._on_reply = on_reply
         self._on_late = on_late
+        self._on_send = on_send
+        self.one_at_a_time = getattr(grid, "clock", None) is None
+        # By node: the message that it works on, and the instant at which that runs out.
+        self._at_work: dict[int, tuple[str, float]] = {}
         self.at_once: int | None = None
         self.clock = clock_of(grid)
         self.collected: Collected | None = None
@@ -115,7 +131,11 @@ class DeadlineGrid(Grid):
         if any(message.metadata.message_type.split(".")[0] == "train" for message in batch):
             self.collected = self._collect(batch, self._train_timeout(), training=True)
             return self.collected.replies
-        return self._collect(batch, float("inf") if timeout is None else timeout, training=False).replies
+        return self.collect(batch, float("inf") if timeout is None else timeout).replies
+
+    def collect(self, batch: list[Message], timeout: float) -> Collected:
+        """Send messages that are no part of a training round and return what comes, and when."""
+        return self._collect(batch, timeout, training=False)
 
     def _collect(self, batch: list[Message], timeout: float, *, training: bool) -> Collected:
         def take(reply: Message, seconds: float) -> None:
@@ -126,20 +146,44 @@ class DeadlineGrid(Grid):
             if self._on_late(reply, instant):
                 drop_arrays(reply)
 
+        free, held = self._by_readiness(batch)
         collected = collect_replies(
             self._grid,
-            batch,
+            free,
             timeout=timeout,
             clock=self.clock,
             enough=(lambda replies: self._enough()) if training else (lambda replies: False),
             earlier=self.earlier,
+            held=held,
+            on_send=self._on_send if training else (lambda message, seconds: True),
             on_reply=take if training else (lambda reply, seconds: None),
             on_late=take_late,
             at_once=self.at_once,
         )
         self.earlier -= {reply.metadata.reply_to_message_id for reply, _ in collected.late}
         self.late += collected.late
+        self._note_who_works(batch, collected)
         return collected
+
+    def _by_readiness(self, batch: list[Message]) -> tuple[list[Message], dict[str, Message]]:
+        """Return the messages to nodes that are free, and the others by the message that their nodes work on."""
+        if not self.one_at_a_time:
+            return batch, {}
+        now = self.clock.now()
+        self._at_work = {node: work for node, work in self._at_work.items() if work[1] > now}
+        free = [message for message in batch if message.metadata.dst_node_id not in self._at_work]
+        others = [message for message in batch if message.metadata.dst_node_id in self._at_work]
+        return free, {self._at_work[message.metadata.dst_node_id][0]: message for message in others}
+
+    def _note_who_works(self, batch: list[Message], collected: Collected) -> None:
+        answered = {reply.metadata.reply_to_message_id for reply, _ in collected.late}
+        self._at_work = {node: work for node, work in self._at_work.items() if work[0] not in answered}
+        for message in batch:
+            key, node = message.metadata.message_id, message.metadata.dst_node_id
+            if key in collected.sent:
+                self._at_work.pop(node, None)
+            if key in collected.pending:
+                self._at_work[node] = key, collected.sent[key] + message.metadata.ttl
 
 
 def drop_arrays(reply: Message) -> None:

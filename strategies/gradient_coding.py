@@ -17,6 +17,7 @@ from fedgc.strategies.set_aside import SetAside
 from fedgc.strategies.shard_push import PushedShards
 from fedgc.strategies.summary import summary_lines
 from fedgc.strategies.tasks import ClientTask
+from fedgc.strategies.warm_up import START_TIMEOUT, NodeFacts, by_partition, warm_up
 from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord, RecordDict
 from flwr.serverapp import Grid
 from flwr.serverapp.strategy import FedAvg, Result, Strategy
@@ -90,13 +91,18 @@ class GradientCoding(Strategy):
     first_deadline : float, optional
         Deadline of the first round, if start-up takes long. Its arrivals and times say nothing about the usual rounds
         and are not learnt from.
+    start_timeout : float, optional
+        Seconds in which nodes may start before the first round, each by answering a message without work: it loads what
+        a client needs, and tells the server the nodes' overheads and partitions, see :mod:`fedgc.strategies.warm_up`.
+        Over once all have answered; 0 to begin at once. By default two minutes, and 0 in the embedded runtime, where
+        nothing has to start.
     timing : Timing, optional
-        What is known of the clients' completion times, in ascending order of their node ids, in place of what is
-        learnt: a fleet, in simulations.
+        What is known of the clients' completion times, in place of what is learnt: a fleet, in simulations. Clients are
+        in the order of their partitions if these were told at the start, else of their node ids.
     coherence : CoherenceEstimate, optional
         How far updates point the same way, to start from; :class:`fedgc.gram.KnownCoherence` is not learnt.
     constraints : AssignmentConstraints, optional
-        What clients can and may hold, in ascending order of their node ids; for work lists.
+        What clients can and may hold, in the same order; for work lists.
     shards : PushedShards, optional
         The shards' data, if clients have it from the server: each is sent what it lacks of its part and keeps it. The
         train function then needs a ``store``; see :func:`fedgc.clients.gradient_coded`.
@@ -145,6 +151,7 @@ class GradientCoding(Strategy):
         reassignment_gain: float = 0.2,
         fetch_seconds: float | None = None,
         first_deadline: float | None = None,
+        start_timeout: float | None = None,
         timing: Timing | None = None,
         coherence: CoherenceEstimate | None = None,
         constraints: AssignmentConstraints | None = None,
@@ -162,6 +169,10 @@ class GradientCoding(Strategy):
         self.num_shards = check_integer("num_shards", num_shards, low=1)
         self.deadline = deadline if isinstance(deadline, DeadlineRule) else FixedDeadline(deadline)
         self.first_deadline = None if first_deadline is None else check_positive("first_deadline", first_deadline)
+        if start_timeout is not None:
+            check_vector("start_timeout", [start_timeout], length=1, low=0.0)
+        self.start_timeout = start_timeout
+        self.nodes: dict[int, NodeFacts] = {}
         if isinstance(decoder, str):
             decoder = DECODERS[one_of("decoder", decoder, list(DECODERS))]()
         if not isinstance(decoder, Decoder):
@@ -242,7 +253,9 @@ class GradientCoding(Strategy):
             enough=lambda: self.early_end and self._open is not None and self._open.settled(),
             on_reply=self._take,
             on_late=self._take_late,
+            on_send=lambda message, held: self._open is not None and self._open.may_still_send(message, held),
         )
+        self._warm_up(initial_arrays)
         return super().start(
             grid=self._grid,
             initial_arrays=initial_arrays,
@@ -272,7 +285,7 @@ class GradientCoding(Strategy):
             del inner[node_id]
         known = self.planning.timing is not None or self.planning.constraints is not None
         if known and self.planning.nodes is None:
-            self.planning = replace(self.planning, nodes=tuple(sorted({*grid.get_node_ids(), *inner})))
+            self.planning = replace(self.planning, nodes=by_partition(self.nodes, [*{*grid.get_node_ids(), *inner}]))
         plan = plan_round(self.state, list(inner), self.planning)
         deadline = plan.deadline if plan.deadline is not None else self.deadline.initial
         if server_round == 1 and self.first_deadline is not None:
@@ -363,6 +376,25 @@ class GradientCoding(Strategy):
         """Leave evaluation to the inner strategy."""
         return self.strategy.aggregate_evaluate(server_round, replies)
 
+    def _warm_up(self, arrays: ArrayRecord) -> None:
+        """Let the nodes start and introduce themselves."""
+        assert self._grid is not None
+        timeout = self.start_timeout
+        if timeout is None:
+            timeout = START_TIMEOUT if self._grid.one_at_a_time else 0.0
+        if timeout == 0.0:
+            return
+        self.nodes = warm_up(
+            self._grid,
+            arrays,
+            n_nodes=int(getattr(self.strategy, "min_available_nodes", 1)),
+            timeout=timeout,
+            arrayrecord_key=self.arrayrecord_key,
+            configrecord_key=self.configrecord_key,
+        )
+        seen = {node: facts.overhead for node, facts in self.nodes.items()}
+        self.state = replace(self.state, overheads=self.state.overheads.update(seen))
+
     def _take(self, reply: Message, seconds: float) -> bool:
         """Fold a reply into the open round, and return whether there is one."""
         if self._open is not None:
@@ -387,7 +419,7 @@ class GradientCoding(Strategy):
                 logger.debug("round %d: node %d has nothing late from before: %s", server_round, node_id, reason)
         self._past = PastRound.of(current, self._grid.collected)
         self._grid.listen_for(self._past.silent)
-        return late, self._past.silent.values()
+        return late, [*self._past.silent.values(), *self._past.held_back()]
 
     @property
     def _weighted_by(self) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from functools import cached_property
+from typing import cast
 
 import numpy as np
 from fedgc.strategies.arrays import views
@@ -13,6 +14,7 @@ from flwr.app import ArrayRecord, Message, MetricRecord
 from numpy.typing import NDArray
 
 from fedgc.errors import NothingToReadError, ReplyRejectedError
+from fedgc.protocol import BUDGET, RECORD
 from fedgc.round import CodedUpdate, RoundFold, RoundPlan, RoundState
 from fedgc.updates import Arrays
 
@@ -56,6 +58,7 @@ class OpenRound:
     rejected: dict[int, str] = field(default_factory=dict)
     bad: set[int] = field(default_factory=set)
     _taken: set[int] = field(default_factory=set)
+    _client_by_message: dict[str, int] = field(default_factory=dict)
 
     @cached_property
     def values(self) -> Arrays:
@@ -69,11 +72,19 @@ class OpenRound:
 
     def client_of(self, reply: Message) -> int | None:
         """Return the client that a reply is from, None if it is to no message of this round."""
-        return self._client_by_message.get(reply.metadata.reply_to_message_id)
+        key = reply.metadata.reply_to_message_id
+        if key not in self._client_by_message:
+            # Messages get their ids when they are sent, and some are held back.
+            self._client_by_message.update({m.metadata.message_id: client for client, m in enumerate(self.messages)})
+            self._client_by_message.pop("", None)
+        return self._client_by_message.get(key)
 
-    @cached_property
-    def _client_by_message(self) -> dict[str, int]:
-        return {message.metadata.message_id: client for client, message in enumerate(self.messages)}
+    def may_still_send(self, message: Message, seconds: float) -> bool:
+        """Return whether a message that was held back for so many seconds is of use, with its budget cut by them."""
+        assignment = message.content.config_records[RECORD]
+        if BUDGET in assignment:
+            assignment[BUDGET] = cast(float, assignment[BUDGET]) - seconds
+        return min(self.deadline - seconds, cast(float, assignment.get(BUDGET, np.inf))) > 0.0
 
     def take(self, reply: Message, seconds: float | None = None) -> None:
         """Read a reply, once, and fold it into the round, or note why it is left out.

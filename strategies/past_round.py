@@ -51,7 +51,7 @@ class PastRound:
         client = self.silent.get(reply.metadata.reply_to_message_id)
         if client is None or client in self.replies:
             return
-        self.answered[client] = seconds = instant - self.collected.started
+        self.answered[client] = seconds = instant - self.collected.sent[reply.metadata.reply_to_message_id]
         try:
             update, _ = self.round.read(reply, client, seconds)
         except ReplyRejectedError as reason:
@@ -59,6 +59,10 @@ class PastRound:
             return
         kept = {} if self.round.fold.memory is None else {row: dict(total) for row, total in update.sums.items()}
         self.replies[client] = replace(update, sums=kept)
+
+    def held_back(self) -> list[int]:
+        """Return the clients whose message was not sent, as they were still at work on another: it says nothing."""
+        return [c for c, m in enumerate(self.round.messages) if m.metadata.message_id not in self.collected.sent]
 
     def heard(self, now: float) -> LateReplies:
         """Return what has been heard until now.
@@ -69,10 +73,11 @@ class PastRound:
         whose message came to nothing (a node that has gone, say) was not waited for any longer than until that was
         told.
         """
-        waited = now - self.collected.started
         silent = {
-            client: self.answered.get(client, min(waited, self.round.messages[client].metadata.ttl))
-            for client in self.silent.values()
+            client: self.answered.get(
+                client, min(now - self.collected.sent[key], self.round.messages[client].metadata.ttl)
+            )
+            for key, client in self.silent.items()
             if client not in self.replies
         }
         return LateReplies(self.round.plan, self.replies, silent)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -28,13 +28,15 @@ class Collected:
     replies : list of Message
         Replies, error replies included, in the order in which they were found.
     seconds : list of float
-        Seconds from the sending of the messages to each reply.
+        Seconds from the sending of its message to each reply.
     waited : float
-        Seconds from the sending to the end of the round.
+        Seconds from the first sending to the end of the round.
     pending : set of str
         Ids of the messages without a reply.
     started : float
-        Instant of the sending, by the clock.
+        Instant of the first sending, by the clock.
+    sent : dict of str to float
+        Instant at which each message was sent, by its id; messages that were held back to the end are missing.
     late : list of (Message, float)
         Replies to messages of earlier rounds and the instants at which they were found.
     """
@@ -44,6 +46,7 @@ class Collected:
     waited: float
     pending: set[str]
     started: float
+    sent: dict[str, float]
     late: list[tuple[Any, float]]
 
 
@@ -55,6 +58,8 @@ def collect_replies(
     clock: Clock,
     enough: Callable[[Sequence[Any]], bool] = lambda replies: False,
     earlier: Collection[str] = (),
+    held: Mapping[str, Any] | None = None,
+    on_send: Callable[[Any, float], bool] = lambda message, seconds: True,
     on_reply: Callable[[Any, float], None] = lambda reply, seconds: None,
     on_late: Callable[[Any, float], None] = lambda reply, instant: None,
     at_once: int | None = None,
@@ -75,7 +80,14 @@ def collect_replies(
         Asked, whenever replies have come, with all replies so far whether the round may end early. It ends in any case
         once all messages have been answered.
     earlier : collection of str
-        Ids of messages of earlier rounds; replies to them are kept apart and end nothing.
+        Ids of messages of earlier rounds; replies to them, and to those that `held` names, are kept apart and end
+        nothing.
+    held : mapping of str to Message, optional
+        Messages to be sent only once there is a reply to another one, by the id of that: those of nodes that are still
+        at work.
+    on_send : callable
+        Called with each of these before it is sent, and the seconds since the first sending. If it returns False, the
+        message is not sent any more.
     on_reply : callable
         Called with each reply as it is found, and its seconds: what is large in it may be worked off and dropped.
     on_late : callable
@@ -91,31 +103,37 @@ def collect_replies(
     clock, and once more at the deadline.
     """
     # A list, since Flower's HTTP grid does not take a generator.
-    pending = {message_id for message_id in grid.push_messages(list(messages)) if message_id}
+    ids = [message_id for message_id in grid.push_messages(list(messages)) if message_id]
     start = clock.now()
+    pending, sent, waiting = set(ids), dict.fromkeys(ids, start), dict(held or {})
     replies: list[Any] = []
     seconds: list[float] = []
     late: list[tuple[Any, float]] = []
     unheard = set(earlier)
-    while pending:
+    while pending or waiting:
         overdue = clock.now() >= start + timeout
         before = len(replies)
-        for reply in _pull(grid, pending | unheard, at_once):
+        for reply in _pull(grid, pending | unheard | waiting.keys(), at_once):
             message_id, now = reply.metadata.reply_to_message_id, clock.now()
-            if message_id in unheard:
+            next_one = waiting.pop(message_id, None)
+            if next_one is not None and not overdue and on_send(next_one, now - start):
+                new = [new_id for new_id in grid.push_messages([next_one]) if new_id]
+                sent.update(dict.fromkeys(new, now))
+                pending.update(new)
+            if message_id in unheard or next_one is not None:
                 unheard.discard(message_id)
                 on_late(reply, now)
                 late.append((reply, now))
-                continue
-            pending.discard(message_id)
-            on_reply(reply, now - start)
-            replies.append(reply)
-            seconds.append(now - start)
+            elif message_id in sent:
+                pending.discard(message_id)
+                seconds.append(now - sent[message_id])
+                on_reply(reply, seconds[-1])
+                replies.append(reply)
         if overdue or (len(replies) > before and enough(replies)):
             break
-        if pending:
+        if pending or waiting:
             clock.wait(start + timeout)
-    return Collected(replies, seconds, clock.now() - start, pending, start, late)
+    return Collected(replies, seconds, clock.now() - start, pending, start, sent, late)
 
 
 def _pull(grid: Mailbox, message_ids: Collection[str], at_once: int | None) -> Iterator[Any]:

@@ -20,11 +20,11 @@ def main(grid: Grid, context: Context) -> None:
         FedAvg(fraction_evaluate=0.0, min_train_nodes=n_clients, min_available_nodes=n_clients),
         num_shards=int(config["num-shards"]),
         load=int(config["load"]),
+        schedule=str(config["schedule"]),
         decoder=str(config["decoder"]),
         deadline=float(config["deadline"]),
         # Phones that would be late sleep until the deadline here, and keep a process of the simulation busy meanwhile.
         early_end=False,
-        first_deadline=float(config["first-deadline"]),
         shard_examples=task.shard_examples,
         seed=int(config["seed"]),
     )
@@ -34,7 +34,12 @@ def main(grid: Grid, context: Context) -> None:
         if server_round > 0:
             report = strategy.history[-1]
             came = f"{report.n_arrived} of {report.n_clients} clients came"
-            print(f"round {server_round}: {came}, test accuracy {metrics['accuracy']:.3f}", flush=True)
+            over = 1000.0 * ((report.seconds or 0.0) - report.deadline)
+            print(
+                f"round {server_round}: {came}, test accuracy {metrics['accuracy']:.3f}, "
+                f"ended {over:+.0f} ms after its deadline",
+                flush=True,
+            )
         return metrics
 
     strategy.start(grid, task.initial_arrays(), num_rounds=int(config["num-server-rounds"]), evaluate_fn=evaluate)

@@ -1,0 +1,143 @@
+"""Warm-up: before the first round every node answers a message without work, which starts it and introduces it."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import cast
+
+import numpy as np
+from fedgc.strategies.deadline_grid import DeadlineGrid
+from flwr.app import ArrayRecord, ConfigRecord, Message, RecordDict
+
+from fedgc.protocol import (
+    BUSY_SECONDS,
+    COEFFICIENTS,
+    DEADLINE,
+    INTRODUCE,
+    LABEL,
+    PARTITION,
+    RECORD,
+    RUN_SEED,
+    SERVER_ROUND,
+    SHARD_IDS,
+)
+
+logger = logging.getLogger("flwr.fedgc")
+
+#: Seconds that nodes get by default where they run on real clocks.
+START_TIMEOUT = 120.0
+#: The second message gets this much longer than the slowest answer to the first one took, and a second.
+_LONGER = 1.5
+
+
+@dataclass(frozen=True)
+class NodeFacts:
+    """What a node has told of itself.
+
+    Attributes
+    ----------
+    overhead : float
+        Seconds from sending a message without work to its reply, less those in which the client was busy.
+    partition : int or None
+        Its ``partition-id``, if it has one.
+    labels : mapping of str to str
+        Further entries of its node config, those that :func:`fedgc.clients.gradient_coded` was told to name.
+    """
+
+    overhead: float
+    partition: int | None = None
+    labels: Mapping[str, str] = field(default_factory=dict)
+
+
+def warm_up(
+    grid: DeadlineGrid,
+    arrays: ArrayRecord,
+    *,
+    n_nodes: int,
+    timeout: float,
+    arrayrecord_key: str = "arrays",
+    configrecord_key: str = "config",
+) -> dict[int, NodeFacts]:
+    """Wait for nodes, send each a message without work, and return what those that answer say of themselves.
+
+    Parameters
+    ----------
+    grid : DeadlineGrid
+        The grid.
+    arrays : ArrayRecord
+        The global arrays: they are sent there and back, as in a round.
+    n_nodes : int
+        Nodes that must be there before anything is sent.
+    timeout : float
+        Seconds for all of it; it is over as soon as all nodes have answered.
+    arrayrecord_key, configrecord_key : str
+        Names of the records.
+
+    Returns
+    -------
+    dict of int to NodeFacts
+        By node id.
+
+    Notes
+    -----
+    Runtimes start processes, and clients load their libraries, when the first message comes. What that takes is not
+    part of a round, so the overheads are those of a second message to the nodes that have answered the first.
+    """
+    clock, began = grid.clock, grid.clock.now()
+    while len(nodes := sorted(grid.get_node_ids())) < n_nodes and clock.now() < began + timeout:
+        clock.wait(began + timeout)
+
+    def ask(asked: Sequence[int], seconds: float) -> dict[int, tuple[Message, float]]:
+        batch = []
+        for node in asked:
+            content = RecordDict({arrayrecord_key: arrays, configrecord_key: ConfigRecord({SERVER_ROUND: 0})})
+            content[RECORD] = ConfigRecord(
+                {SHARD_IDS: [], COEFFICIENTS: [], RUN_SEED: 0, DEADLINE: seconds, INTRODUCE: True}
+            )
+            batch.append(Message(content, dst_node_id=node, message_type="train", ttl=2.0 * seconds, group_id="0"))
+        collected = grid.collect(batch, seconds)
+        node_of = {message.metadata.message_id: message.metadata.dst_node_id for message in batch}
+        return {
+            node_of[reply.metadata.reply_to_message_id]: (reply, after)
+            for reply, after in zip(collected.replies, collected.seconds, strict=True)
+            if not reply.has_error() and RECORD in reply.content.config_records
+        }
+
+    first = ask(nodes, max(began + timeout - clock.now(), 1.0))
+    if not first:
+        logger.warning("start: none of %d nodes answered within %g s", len(nodes), timeout)
+        return {}
+    slowest = max(after for _, after in first.values())
+    heard = first | ask(sorted(first), _LONGER * slowest + 1.0)
+    facts = {node: _facts(reply.content.config_records[RECORD], after) for node, (reply, after) in heard.items()}
+    overheads = np.array([fact.overhead for fact in facts.values()])
+    logger.info(
+        "start: %d of %d nodes answered, with an overhead of %.3g s in the median, %.3g s at most",
+        len(facts), len(nodes), float(np.median(overheads)), float(overheads.max()),
+    )  # fmt: skip
+    return facts
+
+
+def by_partition(facts: Mapping[int, NodeFacts], node_ids: Sequence[int]) -> tuple[int, ...]:
+    """Return the nodes in the order of their partitions, or of their ids if not all have told different ones.
+
+    Examples
+    --------
+    >>> by_partition({11: NodeFacts(0.1, partition=1), 12: NodeFacts(0.1, partition=0)}, [11, 12])
+    (12, 11)
+    >>> by_partition({}, [12, 11])
+    (11, 12)
+    """
+    partitions = {node: facts[node].partition if node in facts else None for node in node_ids}
+    if None in partitions.values() or len(set(partitions.values())) < len(partitions):
+        return tuple(sorted(partitions))
+    return tuple(sorted(partitions, key=lambda node: cast(int, partitions[node])))
+
+
+def _facts(said: ConfigRecord, after: float) -> NodeFacts:
+    busy, partition = said.get(BUSY_SECONDS), said.get(PARTITION)
+    spent = float(busy) if isinstance(busy, (int, float)) and 0.0 <= busy <= after else 0.0
+    labels = {name.removeprefix(LABEL): str(value) for name, value in said.items() if name.startswith(LABEL)}
+    return NodeFacts(after - spent, partition if type(partition) is int else None, labels)
