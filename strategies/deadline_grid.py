@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 
-from flwr.app import Message, RecordDict
+from flwr.app import ArrayRecord, Message, RecordDict
 from flwr.proto.node_pb2 import NodeInfo
 from flwr.serverapp import Grid
 from flwr.supercore.run import Run
 
 from fedgc.clock import Clock, WallClock
 from fedgc.deadline import Collected, collect_replies
+
+#: Bytes of arrays that replies which are asked for together may have.
+_BYTES_AT_ONCE = 2**26
 
 
 def clock_of(grid: Grid) -> Clock:
@@ -184,6 +187,23 @@ class DeadlineGrid(Grid):
                 self._at_work.pop(node, None)
             if key in collected.pending:
                 self._at_work[node] = key, collected.sent[key] + message.metadata.ttl
+
+
+def replies_at_once(arrays: ArrayRecord) -> int:
+    """Return for how many messages replies are asked for at a time, so that few large models are in memory at once.
+
+    Notes
+    -----
+    A look over HTTP costs some ten milliseconds however much it asks for, so small models are all asked for together.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> replies_at_once(ArrayRecord([np.zeros(2**20, dtype=np.float32)]))
+    15
+    """
+    size = sum(len(array.data) for array in arrays.values())
+    return max(1, _BYTES_AT_ONCE // max(size, 1))
 
 
 def drop_arrays(reply: Message) -> None:

@@ -8,7 +8,7 @@ from dataclasses import replace
 
 import numpy as np
 from fedgc.strategies.arrays import in_the_types_of, moved_record
-from fedgc.strategies.deadline_grid import DeadlineGrid
+from fedgc.strategies.deadline_grid import DeadlineGrid, replies_at_once
 from fedgc.strategies.metrics import mean_metrics
 from fedgc.strategies.open_round import OpenRound
 from fedgc.strategies.past_round import PastRound
@@ -255,6 +255,8 @@ class GradientCoding(Strategy):
             on_late=self._take_late,
             on_send=lambda message, held: self._open is not None and self._open.may_still_send(message, held),
         )
+        if self._grid.one_at_a_time:
+            self._grid.at_once = replies_at_once(initial_arrays)
         self._warm_up(initial_arrays)
         return super().start(
             grid=self._grid,
@@ -393,6 +395,12 @@ class GradientCoding(Strategy):
             configrecord_key=self.configrecord_key,
         )
         seen = {node: facts.overhead for node, facts in self.nodes.items()}
+        if seen and min(seen.values()) >= self.deadline.initial:
+            logger.warning(
+                "start: no node can answer within the deadline of %g s, since even without work it takes them %.3g s",
+                self.deadline.initial,
+                min(seen.values()),
+            )
         self.state = replace(self.state, overheads=self.state.overheads.update(seen))
 
     def _take(self, reply: Message, seconds: float) -> bool:

@@ -262,3 +262,28 @@ def test_nothing_sent_is_nothing_waited() -> None:
 def test_silence_lasts_until_the_deadline() -> None:
     found, _ = collected([np.inf, 8.0], 5.0, enough=lambda replies: True)
     assert (found.replies, found.waited, found.pending) == ([], 5.0, {"m0", "m1"})
+
+
+def test_a_node_that_is_at_work_gets_its_message_when_it_has_answered() -> None:
+    post = Post([3.0, 9.0, 2.0, 4.0, 30.0])
+    told: list[tuple[str, float]] = []
+
+    def on_send(message: str, seconds: float) -> bool:
+        told.append((message, seconds))
+        return message != "m9"
+
+    # m0 is sent at once. m2 and m4 are answers that others wait for; m1 would be sent after m2's, m9 after m3's.
+    found = collect_replies(
+        post,
+        ["m0"],
+        timeout=10.0,
+        clock=post,
+        earlier={"m2"},
+        held={"m2": "m1", "m3": "m9", "m4": "m5"},
+        on_send=on_send,
+    )
+    assert told == [("m1", 2.0), ("m9", 4.0)]
+    assert [reply.metadata.reply_to_message_id for reply in found.replies] == ["m0", "m1"]
+    assert found.seconds == [3.0, 7.0]  # each from its own sending
+    assert [reply.metadata.reply_to_message_id for reply, _ in found.late] == ["m2", "m3"]
+    assert (found.sent, found.pending, found.waited) == ({"m0": 100.0, "m1": 102.0}, set(), 10.0)

@@ -69,14 +69,17 @@ def test_runs_in_flowers_simulation_runtime(flower_environment: dict[str, str]) 
     command = [
         *("flwr", "run", str(APP), "--stream"),
         *("--federation-config", "num-supernodes=4 client-resources-num-cpus=1 init-args-num-cpus=4"),
-        *("--run-config", "num-server-rounds=4 num-clients=4 num-shards=8 deadline=3.0 first-deadline=60.0"),
+        *("--run-config", "num-server-rounds=5 num-clients=4 num-shards=8 deadline=3.0 schedule='work-list'"),
     ]
     done = subprocess.run(command, capture_output=True, text=True, timeout=300, env=flower_environment, check=False)
     output = done.stdout + done.stderr
     assert done.returncode == 0, output
-    rounds = re.findall(r"^round (\d+): (\d) of 4 clients came, test accuracy (0\.\d+)", output, re.MULTILINE)
-    assert [int(number) for number, _, _ in rounds] == [1, 2, 3, 4], output
-    # The first round waits for the runtime, so whoever answers at all is in it; the phones of this seed straggle later.
-    assert int(rounds[0][1]) >= 3, output
-    assert any(int(came) < 4 for _, came, _ in rounds[1:]), output
+    assert re.search(r"start: 4 of 4 nodes answered, with an overhead of [0-9.]+ s in the median", output), output
+    line = r"^round (\d+): (\d) of 4 clients came, test accuracy (0\.\d+), ended ([+-]\d+) ms after its deadline"
+    rounds = re.findall(line, output, re.MULTILINE)
+    assert [int(number) for number, *_ in rounds] == [1, 2, 3, 4, 5], output
+    # Some phones of this seed are away, the others get through a part of their lists and are heard of it in time.
+    came = [int(count) for _, count, *_ in rounds]
+    assert 4 * len(rounds) > sum(came) >= 2 * len(rounds), output
+    assert sorted(int(over) for *_, over in rounds)[len(rounds) // 2] < 100, output
     assert float(rounds[-1][2]) > float(rounds[0][2]), output

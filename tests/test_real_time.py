@@ -1,0 +1,113 @@
+"""Rounds in real time: clients stop in time to be heard, nodes work on one message at a time, deadlines are kept."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import numpy as np
+import pytest
+from fedgc.clients import ShardUpdate, gradient_coded
+from fedgc.strategies import GradientCoding
+from flwr.app import ArrayRecord, ConfigRecord, Context, Message, MetricRecord, RecordDict
+from flwr.clientapp import ClientApp
+from flwr.common.constant import SUPERLINK_NODE_ID
+from flwr.serverapp.strategy import FedAvg
+from flwr.supercore.task_identity import TaskIdentity
+
+from tests.apps import EXAMPLES, N_SHARDS, initial_arrays, train_shard
+from tests.real_time_grid import RealTimeGrid
+
+
+@pytest.fixture(autouse=True)
+def identity(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in (("_run_id", 1), ("_node_id", SUPERLINK_NODE_ID), ("_task_id", 0)):
+        monkeypatch.setattr(TaskIdentity, name, value)
+
+
+def app(seconds_per_shard: float) -> ClientApp:
+    client = ClientApp()
+
+    @client.train()
+    @gradient_coded(labels=("site", "rack"))
+    def train(shard_id: int, arrays: ArrayRecord, config: ConfigRecord) -> ShardUpdate:
+        time.sleep(seconds_per_shard)
+        return train_shard(shard_id, arrays, config)
+
+    @client.evaluate()
+    def evaluate(message: Message, context: Context) -> Message:
+        return Message(RecordDict({"metrics": MetricRecord({"num-examples": 1, "loss": 0.5})}), reply_to=message)
+
+    return client
+
+
+GridOf = Callable[[float, Sequence[float]], RealTimeGrid]
+
+
+@pytest.fixture
+def grid_of() -> Iterator[GridOf]:
+    made: list[RealTimeGrid] = []
+
+    def build(seconds_per_shard: float, delays: Sequence[float]) -> RealTimeGrid:
+        # Node ids in the opposite order of the partitions, which they have nothing to do with in Flower either.
+        config = [{"partition-id": p, "num-partitions": len(delays), "site": f"s{p % 2}"} for p in range(len(delays))]
+        contexts = {109 - p: Context(1, 109 - p, own, RecordDict(), {}) for p, own in enumerate(config)}
+        made.append(RealTimeGrid(app(seconds_per_shard), contexts, lambda partition: delays[partition]))
+        return made[-1]
+
+    yield build
+    for grid in made:
+        grid.join()
+
+
+def strategy_for(n_nodes: int, **options: Any) -> GradientCoding:
+    inner = FedAvg(min_train_nodes=n_nodes, min_available_nodes=n_nodes, min_evaluate_nodes=n_nodes)
+    return GradientCoding(inner, num_shards=N_SHARDS, shard_examples=EXAMPLES, **options)
+
+
+def test_clients_with_partial_work_stop_in_time_to_be_heard(grid_of: GridOf) -> None:
+    delays = [0.02, 0.2, 0.4, 0.6]
+    grid = grid_of(0.15, delays)
+    strategy = strategy_for(4, deadline=1.2, load=3, schedule="work-list", early_end=False)
+    strategy.start(grid, initial_arrays(), num_rounds=6)
+
+    facts = [strategy.nodes[109 - partition] for partition in range(4)]
+    assert [fact.partition for fact in facts] == [0, 1, 2, 3]
+    assert [dict(fact.labels) for fact in facts] == [{"site": "s0"}, {"site": "s1"}, {"site": "s0"}, {"site": "s1"}]
+    for fact, delay in zip(facts, delays, strict=True):
+        assert delay <= fact.overhead < delay + 0.2
+    # Nobody gets through its list of up to six shards, and nearly everybody is heard: a machine may stutter once.
+    arrived = [report.n_arrived for report in strategy.history]
+    assert sum(arrived) >= 4 * len(arrived) - 3
+    assert all(report.shards_done <= 20 for report in strategy.history)
+    assert np.mean([report.shards_done for report in strategy.history]) > 8
+    over = [float(report.seconds or np.inf) - 1.2 for report in strategy.history]
+    assert np.median(over) < 0.1
+
+
+def test_a_node_has_one_message_at_a_time(grid_of: GridOf) -> None:
+    grid = grid_of(0.0, [0.9, 0.0, 0.0])
+    strategy = strategy_for(3, deadline=0.6, load=2, early_end=False, start_timeout=0.0)
+    strategy.start(grid, initial_arrays(), num_rounds=5)
+    assert grid.most_at_once == 1
+    # It takes one round and a half each time: heard in a round's middle, it gets the next message then.
+    assert [report.n_clients for report in strategy.history] == [3] * 5
+    assert all(report.n_arrived >= 2 for report in strategy.history)
+    assert sum(report.n_arrived for report in strategy.history) <= 13
+    assert not any(report.rejected for report in strategy.history)
+    # What it needs was learnt from its late replies, counted from when it was sent its message.
+    slow, quick = strategy.state.overheads.seconds[109], strategy.state.overheads.seconds[108]
+    assert all(0.9 <= seconds < 1.3 for seconds in slow)
+    assert all(seconds < 0.4 for seconds in quick)
+
+
+def test_a_deadline_that_nobody_can_meet_is_said_so_at_the_start(
+    grid_of: GridOf, caplog: pytest.LogCaptureFixture
+) -> None:
+    grid = grid_of(0.0, [0.5, 0.5])
+    strategy = strategy_for(2, deadline=0.2)
+    caplog.set_level(logging.WARNING)
+    strategy.start(grid, initial_arrays(), num_rounds=1)
+    assert "no node can answer within the deadline of 0.2 s" in caplog.text
