@@ -15,6 +15,9 @@ from fedgc.deadline import Timing
 #: No progress is thought less likely than this: shards whose recovery was thought impossible could not be decoded, and
 #: one thought next to impossible would weigh next to everything.
 _LEAST_REACH = 1e-3
+#: Nor, after n rounds, than this part of 1 / (n + 2), what Laplace's rule of succession makes of n misses: a few rounds
+#: cannot show that something happens once in a thousand, and if it then does its weight would throw training back.
+_BELIEVED = 0.1
 #: Spread of the guess before anything has been seen: clients may well be e times faster or slower.
 _GUESS_SPREAD = 1.0
 
@@ -36,6 +39,8 @@ class LearntTiming:
     overheads : Overheads, optional
         From which follows how long before the deadline each node is told to stop working, for :meth:`reach`; without,
         nodes are taken to know.
+    rounds : int
+        Number of rounds that all this was learnt from; many, if not given.
     """
 
     completion_times: CompletionTimes
@@ -43,6 +48,7 @@ class LearntTiming:
     away: NDArray[np.float64] | None
     guess: float
     overheads: Overheads | None = None
+    rounds: int = 1000
     #: What has been seen of who is silent tells neither.
     loss_detection: ClassVar[float] = np.inf
     presence: ClassVar[None] = None
@@ -63,7 +69,7 @@ class LearntTiming:
             done = np.arange(max_shards + 1.0)
             present = np.ones(len(self.node_ids)) if self.away is None else 1.0 - self.away
             reach = np.outer(present, _guess(done, self.guess, deadline))
-        reach = np.clip(reach, _LEAST_REACH, 1.0)
+        reach = np.clip(reach, max(_LEAST_REACH, _BELIEVED / (self.rounds + 2.0)), 1.0)
         reach[:, 0] = 1.0
         return np.minimum.accumulate(reach, axis=1)
 
