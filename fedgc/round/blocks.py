@@ -28,7 +28,7 @@ def plan_blocks(state: RoundState, nodes: tuple[int, ...], copies: int, planning
         gram = shard_gram(state.coherence, state.shard_examples, code)
         deadline = None if planning.deadline is None else planning.deadline.initial
         prob = straggle_prob
-        timing = LearntTiming(state.completion_times, nodes, None, np.inf)
+        timing = LearntTiming(state.completion_times, nodes, None, np.inf, rounds=state.rounds)
         if planning.deadline is not None and not isinstance(planning.deadline, FixedDeadline) and timing.has_seen:
             # Past outcomes are about past deadlines: for another one the times have to tell.
             work = work_of(code)

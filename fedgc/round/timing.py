@@ -69,7 +69,7 @@ class LearntTiming:
             done = np.arange(max_shards + 1.0)
             present = np.ones(len(self.node_ids)) if self.away is None else 1.0 - self.away
             reach = np.outer(present, _guess(done, self.guess, deadline))
-        reach = np.clip(reach, max(_LEAST_REACH, _BELIEVED / (self.rounds + 2.0)), 1.0)
+        reach = np.clip(reach, self._least, 1.0)
         reach[:, 0] = 1.0
         return np.minimum.accumulate(reach, axis=1)
 
@@ -86,7 +86,11 @@ class LearntTiming:
             within = self.completion_times.in_time_prob(self.node_ids, work, deadline, given_present=known)
         else:
             within = _guess(work, self.guess, deadline)
-        return np.asarray(1.0 - np.clip(present * within, _LEAST_REACH, 1.0 - 1e-9))
+        return np.asarray(1.0 - np.clip(present * within, self._least, 1.0 - 1e-9))
+
+    @property
+    def _least(self) -> float:
+        return max(_LEAST_REACH, _BELIEVED / (self.rounds + 2.0))
 
 
 @dataclass(frozen=True, eq=False)
