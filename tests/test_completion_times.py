@@ -29,7 +29,8 @@ VAGUE = FleetPrior(mean=(0.0, -1.0), spread=(1e4, 1e4), present=1e9, absent=1e-3
 def sample_of(log_time, censored, weight=None):
     times = np.atleast_2d(np.asarray(log_time, dtype=float))
     weights = np.ones(times.shape) if weight is None else np.atleast_2d(weight)
-    return Sample.build(times, weights, np.atleast_2d(np.asarray(censored, dtype=bool)))
+    cut = np.atleast_2d(np.asarray(censored, dtype=bool))
+    return Sample.build(times, weights, cut, ~cut)
 
 
 def censored_draw(seed):
@@ -468,7 +469,7 @@ def test_arguments_are_checked(times):
 @pytest.mark.parametrize(
     ("path", "value", "message"),
     [
-        (["version"], 2, "version must be 1; got 2"),
+        (["version"], 3, "version must be 2; got 3"),
         (["family"], "x", "family must be one of"),
         (["count"], [1], "count must hold 30 integers"),
         (["observations", "seconds", 0, 0], -1.0, "seconds must be finite and above 0"),
@@ -491,3 +492,24 @@ def test_data_are_checked(times, path, value, message):
     del data[path[0]]
     with pytest.raises(ValueError, match="data must be what to_data returns; got KeyError"):
         CompletionTimes.from_data(data)
+
+
+@pytest.mark.parametrize("family", ["log-normal", "shifted-exponential", "auto"])
+def test_who_replies_with_nothing_done_is_slow_and_not_absent(family: str) -> None:
+    rng = np.random.default_rng(3)
+    pace = np.append(1.5 * np.exp(rng.normal(0.0, 0.5, 7)), 40.0)
+    times = CompletionTimes(family=family)
+    for _ in range(20):
+        seen = []
+        for node, usual in enumerate(pace):
+            x = usual * np.exp(rng.normal(0.0, 0.25))
+            done = min(int(9.5 / x), 6)
+            if done:
+                seen.append(TimeObservation(node, done, 0.5 + done * x, fixed_seconds=0.5, complete=False))
+            else:
+                seen.append(TimeObservation(node, 1, 10.0, censored=True, complete=False, there=True))
+        times = times.update(seen)
+    assert times.presence([7])[0] > 0.95
+    # The rule of succession gives 1 / 22 after twenty rounds without a shard.
+    assert times.reach([7], 1, 10.0)[0, 1] < 0.1
+    assert times.reach([0], 1, 10.0)[0, 1] > 0.9

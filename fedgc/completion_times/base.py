@@ -178,7 +178,7 @@ def silent_presence(sample: Sample, prior: FleetPrior, presence: Vector, longer:
     rounds = prior.present + prior.absent + came + silent.sum(silent.weight)
     present = came
     for _ in range(_PRESENCE_STEPS):
-        own = presence[silent.owner]
+        own = silent.presence(presence)
         there = own * longer / (1.0 - own + own * longer)
         present = came + silent.sum(silent.weight * there)
         presence = (prior.present + present) / rounds

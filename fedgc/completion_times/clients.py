@@ -74,7 +74,7 @@ def build_sample(
     fixed = np.where(np.isfinite(told), told, fixed_seconds[index, None])
     work = np.maximum(seconds - fixed, _LEAST_SHARE * seconds)
     log_time = np.clip(np.log(work) - np.log(history.shards[index]), -_LARGEST_LOG, _LARGEST_LOG)
-    return Sample.build(log_time, weight[index], history.censored[index])
+    return Sample.build(log_time, weight[index], history.censored[index], history.there[index])
 
 
 def fleet_rows(history: History) -> NDArray[np.intp]:

@@ -13,7 +13,7 @@ from fedgc.completion_times.families import FAMILIES
 from fedgc.completion_times.history import COLUMNS, FLAGS, History
 from fedgc.completion_times.model import CompletionTimes
 
-_VERSION = 1
+_VERSION = 2
 _OPTIONS = ("family", "window", "forgetting", "slow_rounds")
 
 

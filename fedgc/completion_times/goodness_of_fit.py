@@ -43,7 +43,8 @@ def log_scores(
     presence = estimate.presence
     arrived = mixture_log_density(family, nodes.take(seen.owner), prior, np.exp(seen.log_time))
     longer = mixture_survival(family, nodes.take(silent.owner), prior, np.exp(silent.log_time))
-    quiet = np.log1p(-presence[silent.owner] * (1.0 - longer))
+    quiet = np.log1p(-silent.presence(presence) * (1.0 - longer))
+    quiet += np.where(silent.there, np.log(presence[silent.owner]), 0.0)
     return arrived + np.log(presence[seen.owner]), quiet
 
 

@@ -15,7 +15,7 @@ from fedgc.completion_times.sample import Vector
 
 #: Columns of the table of observations. NaN where the fixed part is not known.
 COLUMNS = ("shards", "seconds", "fixed_seconds")
-FLAGS = ("censored", "complete")
+FLAGS = ("censored", "complete", "there")
 
 
 @dataclass(frozen=True, eq=False)
@@ -30,7 +30,7 @@ class History:
         Number of observations of each client ever; the newest lies at ``(count - 1) % window``.
     shards, seconds, fixed_seconds : ndarray, shape (n_clients, window)
         See :class:`TimeObservation`.
-    censored, complete : ndarray of bool, shape (n_clients, window)
+    censored, complete, there : ndarray of bool, shape (n_clients, window)
         See :class:`TimeObservation`.
     """
 
@@ -41,6 +41,7 @@ class History:
     fixed_seconds: Vector
     censored: NDArray[np.bool_]
     complete: NDArray[np.bool_]
+    there: NDArray[np.bool_]
 
     @classmethod
     def empty(cls, window: int, n_clients: int = 0, node_ids: NDArray[np.int64] | None = None) -> History:
@@ -54,6 +55,7 @@ class History:
             np.ones(shape),
             np.full(shape, np.nan),
             np.zeros(shape, dtype=np.bool_),
+            np.ones(shape, dtype=np.bool_),
             np.ones(shape, dtype=np.bool_),
         )
 

@@ -162,7 +162,7 @@ class LogLocationScale(TimeFamily):
         silent = self._entries(sample.silent, prior, theta, scale, presence)
         value, g1, g2, j11, j12, j22 = (a + b for a, b in zip(seen[:6], silent[:6], strict=True))
         # With presence as well this is one objective, which neither a step nor an update of the presence lowers.
-        came = sample.seen.sum(sample.seen.weight)
+        came = sample.seen.sum(sample.seen.weight) + sample.silent.sum(sample.silent.weight * sample.silent.there)
         share = (came + prior.present) * np.log(presence) + prior.absent * np.log1p(-presence)
         return Sums(
             value=value + share - 0.5 * (off**2).sum(axis=1),
@@ -189,8 +189,8 @@ class LogLocationScale(TimeFamily):
             logs.append(log_prob + value - (log_scale if presence is None else 0.0))
         if presence is not None:
             # Presence is strictly between 0 and 1, since both pseudo-counts are above 0.
-            there = np.log(presence)[owner]
-            logs = [there + value for value in logs] + [np.log1p(-presence)[owner]]
+            there = entries.presence(presence)
+            logs = [np.log(there) + value for value in logs] + [np.log1p(-there)]
         total = logs[0]
         for value in logs[1:]:
             total = np.logaddexp(total, value)
@@ -223,7 +223,7 @@ class LogLocationScale(TimeFamily):
         each = [total, g1, g2, c11 + g1 * g1, c12 + g1 * g2, c22 + g2 * g2]
         longer = np.ones(0)
         if presence is not None:
-            longer = np.exp(np.logaddexp.reduce(logs[:-1]) - np.log(presence)[entries.owner])
+            longer = np.exp(np.logaddexp.reduce(logs[:-1]) - np.log(entries.presence(presence)))
         return *(entries.sum(weight * value) for value in each), longer
 
     def _slow(self, entries: Entries, prior: FleetPrior, theta: Vector, presence: Vector | None) -> Vector:

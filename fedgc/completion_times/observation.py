@@ -25,10 +25,14 @@ class TimeObservation:
     fixed_seconds : float, optional
         The part of `seconds` that does not depend on the load (waking up, transfer), below `seconds`, if known.
     censored : bool
-        Nothing was seen until `seconds`: the client takes longer, or is absent.
+        Nothing was done until `seconds`: the client takes longer, or is absent.
     complete : bool
         The number of shards was set beforehand. False for partial work, where it is itself an effect of the client's
         speed: such a round says nothing about how the time depends on the load.
+
+    there : bool, optional
+        Whether the client is known to take part: by default if it is not censored. A client that replies with nothing
+        done is slow, and not absent.
 
     Raises
     ------
@@ -51,6 +55,7 @@ class TimeObservation:
     fixed_seconds: float | None = None
     censored: bool = False
     complete: bool = True
+    there: bool | None = None
 
     def __post_init__(self) -> None:
         check_integer("node_id", self.node_id, low=-(2**63), high=2**64 - 1)
@@ -61,6 +66,7 @@ class TimeObservation:
             if fixed >= self.seconds:
                 raise ValueError(f"fixed_seconds must be below seconds = {self.seconds:g}; got {fixed:g}")
             object.__setattr__(self, "fixed_seconds", fixed)
-        for name in ("censored", "complete"):
+        object.__setattr__(self, "there", not self.censored if self.there is None else self.there)
+        for name in ("censored", "complete", "there"):
             if not isinstance(getattr(self, name), bool):
                 raise ValueError(f"{name} must be True or False; got {getattr(self, name)!r}")

@@ -10,6 +10,9 @@ from numpy.typing import NDArray
 
 Vector = NDArray[np.float64]
 
+#: Presence of a client that is known to be there: its logarithm's complement is still a number.
+_CERTAIN = 1.0 - 1e-12
+
 
 @dataclass(frozen=True, eq=False)
 class Entries:
@@ -25,12 +28,15 @@ class Entries:
         The client of each entry, not decreasing.
     n_clients : int
         Number of clients, those without entries included.
+    there : ndarray of bool, shape (n_entries,)
+        Whether the client is known to have taken part.
     """
 
     log_time: Vector
     weight: Vector
     owner: NDArray[np.intp]
     n_clients: int
+    there: NDArray[np.bool_]
 
     @cached_property
     def _segments(self) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
@@ -58,13 +64,19 @@ class Entries:
         """Return the entries of the clients in `keep`, which are numbered anew."""
         cells = keep[self.owner]
         number = np.cumsum(keep) - 1
-        return Entries(self.log_time[cells], self.weight[cells], number[self.owner[cells]], int(keep.sum()))
+        return Entries(
+            self.log_time[cells], self.weight[cells], number[self.owner[cells]], int(keep.sum()), self.there[cells]
+        )
 
     def rows(self, low: int, high: int) -> Entries:
         """Return the entries of clients low .. high - 1, numbered from 0."""
         first, last = np.searchsorted(self.owner, [low, high])
         part = slice(int(first), int(last))
-        return Entries(self.log_time[part], self.weight[part], self.owner[part] - low, high - low)
+        return Entries(self.log_time[part], self.weight[part], self.owner[part] - low, high - low, self.there[part])
+
+    def presence(self, presence: Vector) -> Vector:
+        """Return each entry's probability that its client took part, from that of each client."""
+        return np.where(self.there, _CERTAIN, presence[self.owner])
 
 
 @dataclass(frozen=True, eq=False)
@@ -76,7 +88,7 @@ class Sample:
     seen : Entries
         Known seconds per shard.
     silent : Entries
-        Bounds: the client took longer, or was absent.
+        Bounds: the client took longer, or was absent unless it is known to have been there.
     """
 
     seen: Entries
@@ -88,11 +100,11 @@ class Sample:
         return self.seen.n_clients
 
     @classmethod
-    def build(cls, log_time: Vector, weight: Vector, censored: NDArray[np.bool_]) -> Sample:
+    def build(cls, log_time: Vector, weight: Vector, censored: NDArray[np.bool_], there: NDArray[np.bool_]) -> Sample:
         """Return the sample of a table with one row per client; cells of weight 0 are left out."""
 
         def entries(cells: NDArray[np.bool_]) -> Entries:
-            return Entries(log_time[cells], weight[cells], np.nonzero(cells)[0], log_time.shape[0])
+            return Entries(log_time[cells], weight[cells], np.nonzero(cells)[0], log_time.shape[0], there[cells])
 
         used = weight > 0.0
         return cls(entries(used & ~censored), entries(used & censored))

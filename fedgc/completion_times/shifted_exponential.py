@@ -92,7 +92,7 @@ class ShiftedExponentialTimes(TimeFamily):
             shares = [np.exp(kind - np.logaddexp.reduce(kinds)) for kind in kinds]
             longer = np.sum(tails, axis=0)
             new_presence, present = silent_presence(sample, prior, presence, longer)
-            there = new_presence[silent.owner]
+            there = silent.presence(new_presence)
             silent_shares = [there * tail / (1.0 - there + there * longer) for tail in tails]
             new_first, new_second, variance, pseudo = self._update(
                 sample, prior, shares, silent_shares, (first, second)
@@ -199,7 +199,9 @@ class ShiftedExponentialTimes(TimeFamily):
         self, nodes: Nodes, silent: Entries, prior: FleetPrior, presence: Vector, seen: np.ndarray
     ) -> Nodes:
         keep = ~seen[silent.owner]
-        part = Entries(silent.log_time[keep], silent.weight[keep], silent.owner[keep], silent.n_clients)
+        part = Entries(
+            silent.log_time[keep], silent.weight[keep], silent.owner[keep], silent.n_clients, silent.there[keep]
+        )
         if not keep.any():
             return nodes
         own = part.owner
@@ -209,7 +211,7 @@ class ShiftedExponentialTimes(TimeFamily):
             for log_prob, log_factor in prior.shifts:
                 x = np.exp(part.log_time - log_factor)
                 longer += np.exp(log_prob + self.log_survival(x, nodes.first[own, k], nodes.second[own, k]))
-            log_weight[:, k] += part.sum(part.weight * np.log1p(-presence[own] * (1.0 - longer)))
+            log_weight[:, k] += part.sum(part.weight * np.log1p(-part.presence(presence) * (1.0 - longer)))
         log_weight -= log_weight.max(axis=1, keepdims=True)
         weight = np.exp(log_weight)
         return Nodes(nodes.first, nodes.second, weight / weight.sum(axis=1, keepdims=True))

@@ -166,7 +166,7 @@ def _overheads(plan: RoundPlan, replies: Mapping[int, CodedUpdate]) -> dict[int,
 def _time_of(node: int, reply: CodedUpdate, *, complete: bool) -> TimeObservation:
     done, seconds = reply.shards.size, float(reply.seconds or 0.0)
     if done == 0:
-        return TimeObservation(node, 1, seconds, censored=True, complete=complete)
+        return TimeObservation(node, 1, seconds, censored=True, complete=complete, there=True)
     if reply.work_seconds is None or reply.busy_seconds is None or not 0.0 < reply.work_seconds <= reply.busy_seconds:
         return TimeObservation(node, done, seconds, complete=complete)
     # What the client was not busy is transfer and waking up; a clock that runs fast must not make that negative.
