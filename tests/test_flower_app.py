@@ -80,3 +80,4 @@ def test_runs_in_flowers_simulation_runtime(flower_environment: dict[str, str]) 
     assert int(rounds[0][1]) >= 3, output
     assert any(int(came) < 4 for _, came, _ in rounds[1:]), output
     assert float(rounds[-1][2]) > float(rounds[0][2]), output
+    assert "Gradient coding, 4 rounds, means over rounds:" in output, output
