@@ -2,6 +2,15 @@
 
 from fedgc.strategies.gradient_coding import GradientCoding
 from fedgc.strategies.report import RoundReport
+from fedgc.strategies.reporting import CsvResults, RoundReporter, TensorBoardResults, read_csv_results
 from fedgc.strategies.shard_push import PushedShards
 
-__all__ = ["GradientCoding", "PushedShards", "RoundReport"]
+__all__ = [
+    "CsvResults",
+    "GradientCoding",
+    "PushedShards",
+    "RoundReport",
+    "RoundReporter",
+    "TensorBoardResults",
+    "read_csv_results",
+]

@@ -13,6 +13,7 @@ from fedgc.strategies.metrics import mean_metrics
 from fedgc.strategies.open_round import OpenRound
 from fedgc.strategies.past_round import PastRound
 from fedgc.strategies.report import RoundReport
+from fedgc.strategies.reporting import Reporting, RoundReporter
 from fedgc.strategies.set_aside import SetAside
 from fedgc.strategies.shard_push import PushedShards
 from fedgc.strategies.summary import summary_lines
@@ -106,6 +107,8 @@ class GradientCoding(Strategy):
     shards : PushedShards, optional
         The shards' data, if clients have it from the server: each is sent what it lacks of its part and keeps it. The
         train function then needs a ``store``; see :func:`fedgc.clients.gradient_coded`.
+    reporters : sequence of RoundReporter
+        Where each round's report goes, beside the log: see :mod:`fedgc.strategies.reporting`.
     seed : int
         Seed that clients derive the randomness of a shard's update from, so that all holders compute the same, and of
         the places that shards change to.
@@ -156,6 +159,7 @@ class GradientCoding(Strategy):
         coherence: CoherenceEstimate | None = None,
         constraints: AssignmentConstraints | None = None,
         shards: PushedShards | None = None,
+        reporters: Sequence[RoundReporter] = (),
         seed: int = 0,
         arrayrecord_key: str = "arrays",
         configrecord_key: str = "config",
@@ -195,6 +199,7 @@ class GradientCoding(Strategy):
         if shards is not None:
             shards.check(self.num_shards)
         self.shards = shards
+        self.reporting = Reporting(reporters)
         self.set_aside = SetAside()
         self.early_end = bool(early_end)
         self.seed = seed
@@ -258,15 +263,16 @@ class GradientCoding(Strategy):
         if self._grid.one_at_a_time:
             self._grid.at_once = replies_at_once(initial_arrays)
         self._warm_up(initial_arrays)
-        return super().start(
-            grid=self._grid,
-            initial_arrays=initial_arrays,
-            num_rounds=num_rounds,
-            timeout=timeout,
-            train_config=train_config,
-            evaluate_config=evaluate_config,
-            evaluate_fn=evaluate_fn,
-        )
+        with self.reporting.run(self.history):
+            return super().start(
+                grid=self._grid,
+                initial_arrays=initial_arrays,
+                num_rounds=num_rounds,
+                timeout=timeout,
+                train_config=train_config,
+                evaluate_config=evaluate_config,
+                evaluate_fn=evaluate_fn,
+            )
 
     def configure_train(
         self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
@@ -337,9 +343,9 @@ class GradientCoding(Strategy):
             pending=pending,
             late=late,
         )
-        report = RoundReport.of(server_round, current, self._waited(), outcome)
+        report = RoundReport.of(server_round, current, self._waited(), outcome, late)
         self.history.append(report)
-        logger.info("%s", report)
+        self.reporting.write(report)
         for one, other, apart in report.disagreements:
             logger.warning(
                 "round %d: nodes %d and %d should have sent the same sum and are %.3g of it apart: "

@@ -6,8 +6,34 @@ from dataclasses import dataclass
 
 import numpy as np
 from fedgc.strategies.open_round import OpenRound
+from numpy.typing import NDArray
 
-from fedgc.round import RoundOutcome
+from fedgc.arrivals import IndependentArrivals
+from fedgc.round import LateReplies, RoundOutcome, RoundPlan
+
+#: Names of the numbers that are reported of a round, in their order in results files; see :attr:`RoundReport.metrics`.
+METRICS = (
+    "fedgc-asked",
+    "fedgc-arrived",
+    "fedgc-arrived-predicted",
+    "fedgc-late",
+    "fedgc-rejected",
+    "fedgc-disagreements",
+    "fedgc-blocks",
+    "fedgc-blocks-recovered",
+    "fedgc-shards-recovered",
+    "fedgc-load",
+    "fedgc-shards-done",
+    "fedgc-shards-late",
+    "fedgc-wasted",
+    "fedgc-deadline",
+    "fedgc-round-seconds",
+    "fedgc-straggle-prob",
+    "fedgc-straggle-prob-max",
+    "fedgc-likely-stragglers",
+    "fedgc-error-predicted",
+    "fedgc-error-observed",
+)
 
 
 @dataclass(frozen=True, eq=False)
@@ -18,49 +44,57 @@ class RoundReport:
     ----------
     server_round : int
         Round number, from 1.
-    n_clients : int
-        Nodes that were asked.
-    n_arrived : int
-        Nodes whose coded update was used.
+    node_ids : tuple of int
+        Nodes that were asked, ascending; the order of all that is told by client.
+    arrived : ndarray of bool, shape (n_clients,)
+        Whose coded update was used.
+    done : ndarray of int, shape (n_clients,)
+        Shards that each had done in time.
+    reply_seconds : ndarray, shape (n_clients,)
+        Seconds after which each replied; NaN where nothing usable came in time or the time is not known.
     deadline : float
         Seconds that the round might last.
     seconds : float or None
         Seconds that it did last, if known.
     straggle_prob : ndarray, shape (n_clients,)
-        Probability to send nothing that the decoder assumed, in order of the node ids.
+        Probability to send nothing by the deadline that the decoder assumed; on work lists, not to have done the first
+        shard by then.
     coverage : ndarray, shape (n_shards,)
         How often each shard's update counts in the decoded one.
+    block_of_shard : ndarray of int, shape (n_shards,)
+        The block of clients that holds each shard.
     predicted_residual_error : float or None
         Expected before the round: E|decoded - full|^2 / |full|^2; None if the decoder has no closed form for it.
     model_residual_error : float
-        The same for the arrivals that came about, under the Gram model. With a memory both errors are of what is
-        decoded then, the changes since the last updates.
+        The same for the arrivals that were observed, ``(v - 1)' G (v - 1) / 1' G 1`` with the coverage v and the Gram
+        model G that was learnt before the round: what has not come cannot be measured. With a memory both errors are of
+        what is decoded then, the changes since the last updates.
     rejected : dict of int to str
         Reason for each reply that was left out, by node id.
-    shards_done : int
-        Shard copies that were computed and came.
-    shards_recovered : int
-        Shards that count in the decoded update.
     load : float
         Shard copies per shard that clients were asked for.
     disagreements : tuple of (int, int, float)
         Nodes that sent different sums over the same shards, and how far apart these are, relative to their length.
+    late : tuple of int
+        Shards done in each reply to the round before that came after its end and until this report.
     """
 
     server_round: int
-    n_clients: int
-    n_arrived: int
+    node_ids: tuple[int, ...]
+    arrived: NDArray[np.bool_]
+    done: NDArray[np.intp]
+    reply_seconds: NDArray[np.float64]
     deadline: float
     seconds: float | None
-    straggle_prob: np.ndarray[tuple[int, ...], np.dtype[np.float64]]
-    coverage: np.ndarray[tuple[int, ...], np.dtype[np.float64]]
+    straggle_prob: NDArray[np.float64]
+    coverage: NDArray[np.float64]
+    block_of_shard: NDArray[np.intp]
     predicted_residual_error: float | None
     model_residual_error: float
     rejected: dict[int, str]
-    shards_done: int = 0
-    shards_recovered: int = 0
-    load: float = 0.0
+    load: float
     disagreements: tuple[tuple[int, int, float], ...] = ()
+    late: tuple[int, ...] = ()
 
     @classmethod
     def of(
@@ -69,60 +103,151 @@ class RoundReport:
         current: OpenRound,
         seconds: float | None,
         outcome: RoundOutcome,
+        late: LateReplies | None = None,
     ) -> RoundReport:
         """Return the report of a round that has been decoded."""
-        plan = current.plan
+        plan, replies = current.plan, current.fold.replies
+        arrived = np.zeros(len(plan.node_ids), dtype=np.bool_)
+        done, reply_seconds = np.zeros(arrived.size, dtype=np.intp), np.full(arrived.size, np.nan)
+        for client, reply in replies.items():
+            arrived[client], done[client] = bool(current.fold.rows[client]), reply.shards.size
+            reply_seconds[client] = np.nan if reply.seconds is None else reply.seconds
         return cls(
             server_round=server_round,
-            n_clients=len(plan.node_ids),
-            n_arrived=outcome.n_arrived,
+            node_ids=plan.node_ids,
+            arrived=arrived,
+            done=done,
+            reply_seconds=reply_seconds,
             deadline=current.deadline,
             seconds=seconds,
-            straggle_prob=plan.straggle_prob,
+            straggle_prob=_straggle_prob(plan),
             coverage=outcome.decoding.coverage,
+            block_of_shard=_block_of_shard(plan),
             predicted_residual_error=outcome.predicted_residual_error,
             model_residual_error=outcome.model_residual_error,
             rejected=current.rejected,
-            shards_done=sum(reply.shards.size for reply in current.fold.replies.values()),
-            shards_recovered=int(np.count_nonzero(outcome.decoding.coverage)),
+            load=sum(task.shards.size for task in current.tasks) / plan.code.n_shards,
             disagreements=tuple(
                 (plan.node_ids[one], plan.node_ids[other], apart) for one, other, apart in current.fold.disagreements
             ),
-            load=sum(task.shards.size for task in current.tasks) / plan.code.n_shards,
+            late=() if late is None else tuple(reply.shards.size for reply in late.replies.values()),
         )
 
     @property
-    def metrics(self) -> dict[str, float]:
-        """The report in numbers, as Flower's results and logs have them.
+    def n_clients(self) -> int:
+        """Number of nodes that were asked."""
+        return len(self.node_ids)
 
-        ``fedgc-asked``, ``-arrived`` and ``-rejected`` count clients, ``-disagreements`` pairs of them that sent
-        different sums over the same shards, ``-shards-recovered`` shards; ``-load`` is shard
-        copies asked for per shard, ``-wasted`` the fraction of the copies that came which were not needed for the
-        shards that did; ``-deadline`` and ``-seconds`` tell what the round might and did take; ``-straggle-prob`` is
-        the mean probability that the decoder assumed, ``-error-predicted`` and ``-error`` the residual error.
+    @property
+    def n_arrived(self) -> int:
+        """Number of nodes whose coded update was used."""
+        return int(np.count_nonzero(self.arrived))
+
+    @property
+    def n_blocks(self) -> int:
+        """Number of blocks: sets of clients that hold the same shards."""
+        return int(np.count_nonzero(np.bincount(self.block_of_shard)))
+
+    @property
+    def blocks_recovered(self) -> int:
+        """Number of blocks of which every shard counts in the decoded update."""
+        return self.n_blocks - int(np.count_nonzero(np.bincount(self.block_of_shard[self.coverage == 0.0])))
+
+    @property
+    def shards_recovered(self) -> int:
+        """Number of shards that count in the decoded update."""
+        return int(np.count_nonzero(self.coverage))
+
+    @property
+    def shards_done(self) -> int:
+        """Shard updates that were computed and came in time, each copy counted."""
+        return int(self.done.sum())
+
+    @property
+    def work_seen(self) -> int:
+        """Shard updates that are known to have been computed, each copy counted: those in time, and the late ones."""
+        return self.shards_done + sum(self.late)
+
+    @property
+    def work_wasted(self) -> int:
+        """Shard updates of these that decoding did not need: late ones, and in time all beyond one of each shard.
+
+        Copies of a shard's update are the same, so that a second one adds nothing; but which will be the second is not
+        known beforehand. Late replies are those to the round before that came until this report. With a memory they
+        are not quite lost, since they refresh it. What clients computed of whom nothing came, or whose reply was left
+        out, is not known and not in here.
         """
-        numbers: dict[str, float] = {
-            "asked": self.n_clients,
-            "arrived": self.n_arrived,
-            "rejected": len(self.rejected),
-            "disagreements": len(self.disagreements),
-            "shards-recovered": self.shards_recovered,
-            "load": self.load,
-            "wasted": max(0.0, 1.0 - self.shards_recovered / self.shards_done) if self.shards_done else 0.0,
-            "deadline": self.deadline,
-            "straggle-prob": float(self.straggle_prob.mean()),
-            "error": self.model_residual_error,
-        }
-        if self.seconds is not None:
-            numbers["seconds"] = self.seconds
-        if self.predicted_residual_error is not None:
-            numbers["error-predicted"] = self.predicted_residual_error
-        return {f"fedgc-{name}": value for name, value in numbers.items()}
+        return max(0, self.shards_done - self.shards_recovered) + sum(self.late)
 
-    def __str__(self) -> str:
-        """Return one line for the log."""
-        expected = self.predicted_residual_error
-        return (
-            f"round {self.server_round}: {self.n_arrived} of {self.n_clients} clients came; residual error "
-            f"{self.model_residual_error:.3g}, {'unknown' if expected is None else f'{expected:.3g}'} expected"
+    @property
+    def numbers(self) -> dict[str, float | None]:
+        """The report in numbers by name, in the order of :data:`METRICS`; None where one is not known."""
+        values: tuple[float | None, ...] = (
+            self.n_clients,
+            self.n_arrived,
+            float((1.0 - self.straggle_prob).sum()),
+            len(self.late),
+            len(self.rejected),
+            len(self.disagreements),
+            self.n_blocks,
+            self.blocks_recovered,
+            self.shards_recovered,
+            self.load,
+            self.shards_done,
+            sum(self.late),
+            self.work_wasted / self.work_seen if self.work_seen else 0.0,
+            self.deadline,
+            self.seconds,
+            float(self.straggle_prob.mean()),
+            float(self.straggle_prob.max()),
+            int(np.count_nonzero(self.straggle_prob > 0.5)),
+            self.predicted_residual_error,
+            self.model_residual_error,
         )
+        return dict(zip(METRICS, values, strict=True))
+
+    @property
+    def metrics(self) -> dict[str, float]:
+        """The report in numbers, as Flower's results, results files and TensorBoard have them.
+
+        Each name begins with ``fedgc-``, since clients' own metrics stand beside it. What is not known is left out.
+
+        ==================  =======================================================================================
+        asked               clients that were sent their part of the round
+        arrived             clients whose coded update came in time and was used
+        arrived-predicted   how many were expected to by the deadline: the sum of ``1 - straggle probability``; fewer
+                            come where a round ends early
+        late                clients whose reply to the round before came since that round's end
+        rejected            clients whose reply was left out: an error, or not what it must be
+        disagreements       pairs of clients that sent different sums over the same shards
+        blocks              sets of clients that hold the same shards
+        blocks-recovered    blocks of which every shard counts in the decoded update
+        shards-recovered    shards that count in the decoded update
+        load                shard updates that clients were asked for, per shard
+        shards-done         shard updates that came in time, copies included
+        shards-late         shard updates in the late replies
+        wasted              fraction of these two that decoding did not need, see :attr:`work_wasted`
+        deadline            seconds that the round might last
+        round-seconds       seconds that it lasted
+        straggle-prob       mean of the clients' probabilities to send nothing by the deadline, before the round
+        straggle-prob-max   that of the least reliable client
+        likely-stragglers   clients that were more likely to send nothing than something
+        error-predicted     residual error expected before the round
+        error-observed      residual error of the arrivals that were observed, with updates as alike as in the past
+        ==================  =======================================================================================
+        """
+        return {name: value for name, value in self.numbers.items() if value is not None}
+
+
+def _block_of_shard(plan: RoundPlan) -> NDArray[np.intp]:
+    """Return the block of each shard: those of the code or of the assignment, else each shard for itself."""
+    if plan.code.blocks is not None:
+        return plan.code.blocks.of_shard
+    return np.arange(plan.code.n_shards) if plan.assignment is None else plan.assignment.block_of_shard
+
+
+def _straggle_prob(plan: RoundPlan) -> NDArray[np.float64]:
+    """Return the probability that nothing comes of each client."""
+    if isinstance(plan.arrivals, IndependentArrivals):
+        return plan.straggle_prob
+    return np.array([part.probability[~part.outcomes.any(axis=1)].sum() for part in plan.arrivals.parts()])

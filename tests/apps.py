@@ -79,6 +79,7 @@ def train(
     rounds: int = 1,
     app: ClientApp | None = None,
     on_grid: Callable[[Grid], None] | None = None,
+    backlog: bool = False,
 ) -> tuple[Result, VirtualRun]:
     """Run a strategy on a fleet; training starts from :func:`initial_arrays`."""
     results: list[Result] = []
@@ -90,7 +91,7 @@ def train(
             on_grid(grid)
         results.append(strategy.start(grid, initial_arrays(), num_rounds=rounds, timeout=1e5))
 
-    run = run_virtual(server, app or shard_app(), fleet, num_shards=N_SHARDS)
+    run = run_virtual(server, app or shard_app(), fleet, num_shards=N_SHARDS, backlog=backlog)
     return results[0], run
 
 

@@ -12,6 +12,7 @@ import time
 from pathlib import Path
 
 import pytest
+from fedgc.strategies.report import METRICS
 from rich.console import Console
 
 from fedgc.cli import _heard_interrupts
@@ -47,8 +48,14 @@ def test_results_are_complete(results: Path) -> None:
         rows = list(csv.DictReader(file))
     assert len(rows) == 2 * 1 * 6  # strategies x seeds x (rounds and the start)
     coded = [row for row in rows if row["strategy"].startswith("GradientCoding") and row["round"] != "0"]
-    assert all(float(row["predicted_residual_error"]) >= 0 for row in coded)
-    assert all(float(row["observed_residual_error"]) >= 0 for row in coded)
+    # The names are those of the strategy's own reports; what these do not have stands before and behind them.
+    own = ["strategy", "seed", "round", "seconds", "accuracy", "loss"]
+    assert list(rows[0]) == [*own, *METRICS, "fedgc-error-measured"]
+    assert all(float(row["fedgc-error-predicted"]) >= 0 for row in coded)
+    assert all(float(row["fedgc-error-measured"]) >= 0 for row in coded)
+    assert all(row["fedgc-wasted"] != "" for row in coded)
+    assert {row["fedgc-wasted"] for row in rows[:6]} == {""}
+    assert all(int(row["fedgc-arrived"]) <= int(row["fedgc-asked"]) == 4 for row in rows if row["round"] != "0")
     assert [float(row["seconds"]) for row in rows[:6]] == sorted(float(row["seconds"]) for row in rows[:6])
     summary = json.loads((results / "summary.json").read_text())
     assert summary["seeds"] == [1]

@@ -83,3 +83,4 @@ def test_runs_in_flowers_simulation_runtime(flower_environment: dict[str, str]) 
     assert 4 * len(rounds) > sum(came) >= 2 * len(rounds), output
     assert sorted(int(over) for *_, over in rounds)[len(rounds) // 2] < 100, output
     assert float(rounds[-1][2]) > float(rounds[0][2]), output
+    assert "Gradient coding, 4 rounds, means over rounds:" in output, output

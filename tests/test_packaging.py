@@ -59,7 +59,7 @@ def test_dependencies_point_down_only() -> None:
             assert not {"flwr", "fedgc.strategies", "fedgc.clients"} & _imports(path), path
             assert family == "round" or "fedgc.round" not in _imports(path), path
     for here, there in (("strategies", "fedgc.clients"), ("clients", "fedgc.strategies")):
-        for path in (ROOT / here).glob("*.py"):
+        for path in (ROOT / here).rglob("*.py"):
             assert not any(name.startswith(there) for name in _imports(path)), path
 
 

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import logging
+import re
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 from fedgc.strategies import GradientCoding
+from fedgc.strategies.report import METRICS, RoundReport
 from fedgc.strategies.set_aside import SetAside
 from flwr.app import Array, Message
 from flwr.serverapp.strategy import FedAvg
 
+from fedgc.codes import WorkLists
 from fedgc.fleets import build_fleet
 from tests.apps import EXAMPLES, N_SHARDS, shard_app, train
 
@@ -88,11 +92,88 @@ def test_a_round_reports_itself_in_flowers_metrics() -> None:
     assert metrics["fedgc-load"] == 2.0
     assert metrics["fedgc-shards-recovered"] == N_SHARDS
     assert metrics["fedgc-wasted"] == 0.5  # everyone came, so that every second copy was not needed
-    assert metrics["fedgc-error"] == report.model_residual_error
+    assert metrics["fedgc-error-observed"] == report.model_residual_error
     assert metrics["fedgc-error-predicted"] == report.predicted_residual_error
-    assert metrics["fedgc-seconds"] == report.seconds == pytest.approx(2.0)
+    assert metrics["fedgc-round-seconds"] == report.seconds == pytest.approx(2.0)
     assert metrics["fedgc-straggle-prob"] == pytest.approx(float(np.mean(report.straggle_prob)))
     assert "loss" in metrics  # beside the clients' own
+    assert [name for name in METRICS if name in metrics] == list(METRICS)
+
+
+def test_every_number_is_described() -> None:
+    described = re.findall(r"^ {8}([a-z-]+)  +\S", str(RoundReport.metrics.__doc__), re.MULTILINE)
+    assert [f"fedgc-{name}" for name in described] == list(METRICS)
+    readme = (Path(__file__).parents[1] / "README.md").read_text(encoding="utf-8")
+    named = dict.fromkeys(name for name in re.findall(r"`(fedgc-[a-z-]+)`", readme) if name in METRICS)
+    assert list(named) == list(METRICS)
+
+
+@pytest.mark.parametrize("schedule", ["full", "work-list"])
+@pytest.mark.parametrize("load", [1, 2, 3])
+def test_recovered_and_wasted_are_what_the_replies_say(schedule: str, load: int) -> None:
+    """Counted from the shard ids of the replies themselves."""
+    sent: dict[tuple[int, int], list[int]] = {}
+
+    def note(reply: Message, partition: int) -> Message | None:
+        sent[int(reply.metadata.group_id), 100 + partition] = list(reply.content["fedgc"]["shard-ids"])
+        return None
+
+    strategy = coding(load=load, schedule=schedule)
+    settings = {"clients": 6, "sigma": 0.9, "median": [3.0, 5.0, 5.0, 6.0, 9.0, 12.0]}
+    fleet = build_fleet({"model": "log-normal", **settings}, seed=2)
+    result, _ = train(strategy, fleet, app=shard_app(note), rounds=12)
+    seen_waste = set()
+    for report in strategy.history:
+        came = [node for node, here in zip(report.node_ids, report.arrived, strict=True) if here]
+        done = [shard for node in came for shard in sent[report.server_round, node]]
+        metrics = result.train_metrics_clientapp[report.server_round]
+        assert metrics["fedgc-shards-done"] == len(done)
+        assert metrics["fedgc-shards-recovered"] == len(set(done))
+        missing = set(range(N_SHARDS)) - set(done)
+        blocks = [set(np.flatnonzero(report.block_of_shard == k)) for k in np.unique(report.block_of_shard)]
+        assert metrics["fedgc-blocks"] == len(blocks)
+        assert schedule == "work-list" or len(blocks) == 6 // load
+        assert metrics["fedgc-blocks-recovered"] == sum(not block & missing for block in blocks)
+        late = metrics["fedgc-shards-late"]
+        assert late == sum(report.late) and metrics["fedgc-late"] == len(report.late)
+        seen = len(done) + late  # type: ignore[operator]
+        wasted = (len(done) - len(set(done)) + late) / seen if seen else 0.0  # type: ignore[operator]
+        assert metrics["fedgc-wasted"] == pytest.approx(wasted, abs=1e-15)
+        seen_waste.add(wasted)
+    assert len(seen_waste) > (1 if load > 1 else 0)
+
+
+def test_what_is_expected_of_work_lists_is_that_the_first_shard_is_done() -> None:
+    """Not that a client replies, which it does with empty hands too."""
+    strategy = coding(load=2, schedule="work-list")
+    settings = {"clients": 6, "sigma": 0.9, "median": [3.0, 5.0, 5.0, 6.0, 9.0, 12.0]}
+    train(strategy, build_fleet({"model": "log-normal", **settings}, seed=2), rounds=12)
+    plan, last = strategy.state.plan, strategy.history[-1]
+    assert plan is not None and isinstance(plan.code, WorkLists)
+    first_shard = [int(plan.code.rows_of(client)[0]) for client in range(6)]
+    np.testing.assert_allclose(last.straggle_prob, 1.0 - plan.arrivals.row_probability[first_shard], atol=1e-12)
+    assert (last.straggle_prob > plan.straggle_prob + 0.01).any()
+
+
+def test_late_replies_are_wasted_work_of_the_round_in_which_they_come() -> None:
+    """The slow client takes 14 s and works off one message after the other; each round lasts 10 s."""
+    fleet = build_fleet({"clients": 6, "model": "log-normal", "median": [5.0] * 5 + [14.0], "sigma": 0.0}, seed=1)
+    strategy = coding(load=1)
+    train(strategy, fleet, rounds=4, backlog=True)
+    # Sent at 0, 10, 20 s; done at 14 and 28 s, and at 42 s, when nobody listens any more.
+    assert [report.late for report in strategy.history] == [(), (1,), (1,), ()]
+    assert [report.metrics["fedgc-wasted"] for report in strategy.history] == pytest.approx([0, 1 / 6, 1 / 6, 0])
+
+
+def test_the_reliability_is_told_as_it_was_before_the_round() -> None:
+    strategy = coding(load=2, early_end=False)
+    fleet = build_fleet({"model": "log-normal", "clients": 6, "sigma": 0.0, "dropout": [0.9, *[0.05] * 5]}, seed=3)
+    train(strategy, fleet, rounds=20)
+    first, last = strategy.history[0], strategy.history[-1]
+    assert first.metrics["fedgc-straggle-prob-max"] == first.metrics["fedgc-straggle-prob"]  # all are strangers
+    assert last.metrics["fedgc-straggle-prob-max"] == last.straggle_prob[0] > 0.7
+    assert last.metrics["fedgc-likely-stragglers"] == 1
+    assert last.metrics["fedgc-arrived-predicted"] == pytest.approx(6 * (1 - last.metrics["fedgc-straggle-prob"]))
 
 
 def test_an_empty_round_reports_itself_too() -> None:

@@ -1,4 +1,4 @@
-"""Observe the residual error: compare a round's aggregate with the one that every shard would have given."""
+"""Measure the residual error: compare a round's aggregate with the one that every shard would have given."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def remember_round(trainer: Trainer) -> Trainer:
     return train
 
 
-def observed_residual_error(
+def measured_residual_error(
     trainer: Trainer,
     shard_examples: list[int],
     before: ArrayRecord,

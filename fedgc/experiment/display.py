@@ -51,7 +51,7 @@ def live_progress(config: ExperimentConfig, console: Console) -> Iterator[ShowRo
                 progress.start_task(bar)
                 progress.update(bar, visible=True)
                 return
-            status = f"came {row.came:2d}/{row.clients} {row.accuracy:6.1%}"
+            status = f"came {row.metrics['fedgc-arrived']:2.0f}/{row.metrics['fedgc-asked']:.0f} {row.accuracy:6.1%}"
             progress.update(bar, advance=1, status=status)
 
         yield show
@@ -83,7 +83,7 @@ def results_table(config: ExperimentConfig, summaries: Sequence[StrategySummary]
         f"seconds\nto {target}",
         "clients\nthat came",
         "error\npredicted",
-        "error\nobserved",
+        "error\nmeasured",
     )
     for heading in headings:
         table.add_column(heading, justify="right")
@@ -94,9 +94,9 @@ def results_table(config: ExperimentConfig, summaries: Sequence[StrategySummary]
             f"{line.accuracy:.1%}",
             never if line.rounds_to_target is None else f"{line.rounds_to_target:.1f}",
             "" if line.seconds_to_target is None else f"{line.seconds_to_target:.0f}",
-            f"{line.came:.1f} of {line.clients:.0f}",
+            f"{line.arrived:.1f} of {line.asked:.0f}",
             _error(line.predicted_residual_error),
-            _error(line.observed_residual_error),
+            _error(line.measured_residual_error),
         )
     return table
 

@@ -9,15 +9,19 @@ import math
 import os
 import tempfile
 from collections.abc import Sequence
-from dataclasses import asdict, fields
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from fedgc.errors import ConfigError
 from fedgc.experiment.config import ExperimentConfig
 from fedgc.experiment.figure import draw_figure
-from fedgc.experiment.runner import Row
+from fedgc.experiment.runner import MEASURED, Row
 from fedgc.experiment.summary import provenance, summarise
+from fedgc.strategies.report import METRICS
+
+#: Columns that no strategy reports.
+_OWN = ("strategy", "seed", "round", "seconds", "accuracy", "loss")
 
 FILES = ("results.csv", "summary.json", "accuracy.png", "accuracy.svg")
 
@@ -48,7 +52,10 @@ def check_output_folder(folder: Path, *, overwrite: bool) -> None:
 def write_results(folder: Path, config: ExperimentConfig, rows: Sequence[Row]) -> list[Path]:
     """Write results.csv, summary.json, accuracy.png and accuracy.svg into `folder`.
 
-    The contents depend on configuration and versions only: no date, no duration.
+    The contents depend on configuration and versions only: no date, no duration. A row of results.csv has strategy,
+    seed, round, the virtual seconds since the start, accuracy and loss, then the numbers of
+    :attr:`fedgc.strategies.RoundReport.metrics` under the same names, and last the measured residual error; a cell is
+    empty where a number is not known.
 
     Returns
     -------
@@ -56,9 +63,9 @@ def write_results(folder: Path, config: ExperimentConfig, rows: Sequence[Row]) -
         The files, in that order.
     """
     table = io.StringIO()
-    writer = csv.DictWriter(table, [field.name for field in fields(Row)], lineterminator="\n")
+    writer = csv.DictWriter(table, [*_OWN, *METRICS, MEASURED], restval="", lineterminator="\n")
     writer.writeheader()
-    writer.writerows({key: "" if value is None else value for key, value in asdict(row).items()} for row in rows)
+    writer.writerows({**{name: getattr(row, name) for name in _OWN}, **row.metrics} for row in rows)
     summary = provenance(config)
     summary["results"] = [asdict(line) for line in summarise(rows, config.target_accuracy)]
     png, svg = draw_figure(config, rows)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from flwr.app import ArrayRecord, Context, MetricRecord
@@ -14,7 +14,7 @@ from flwr.serverapp.strategy import FedAvg, Strategy
 from fedgc.clients import gradient_coded
 from fedgc.deadline import DeadlineRule, build_deadline
 from fedgc.errors import ExperimentError
-from fedgc.experiment.audit import observed_residual_error, remember_round
+from fedgc.experiment.audit import measured_residual_error, remember_round
 from fedgc.experiment.config import ExperimentConfig, FedAvgConfig, GradientCodingConfig, StrategyConfig
 from fedgc.fleets import build_fleet
 from fedgc.simulation import VirtualGrid, run_virtual
@@ -25,6 +25,12 @@ logger = logging.getLogger("flwr.fedgc")
 
 #: Virtual seconds that stand for "until everyone has answered": the fleet reports lost clients long before.
 WAIT_FOR_EVERYONE = 1.0e6
+
+
+#: The residual error that the updates of all shards, which an experiment has, show the round to have had: squared
+#: distance of the aggregate from the one of all shards, relative to the latter's square. What a strategy calls observed
+#: is what a server can know of it: who came, while the updates are taken to be as alike as in the past.
+MEASURED = "fedgc-error-measured"
 
 
 @dataclass(frozen=True)
@@ -41,12 +47,9 @@ class Row:
         Virtual seconds since the start.
     accuracy, loss : float
         On the test set.
-    clients, came : int
-        Clients that were sent a message, and replies that were used.
-    predicted_residual_error : float or None
-        What the strategy expected before the round, if it makes a prediction.
-    observed_residual_error : float or None
-        Squared distance of the aggregate from the one of all shards, relative to the latter's square.
+    metrics : mapping of str to float
+        What the strategy reports of the round, see :attr:`fedgc.strategies.RoundReport.metrics`; of other strategies
+        the clients that were asked and that came. After each round :data:`MEASURED` as well.
     """
 
     strategy: str
@@ -55,10 +58,7 @@ class Row:
     seconds: float
     accuracy: float
     loss: float
-    clients: int
-    came: int
-    predicted_residual_error: float | None
-    observed_residual_error: float | None
+    metrics: Mapping[str, float]
 
 
 def run_experiment(config: ExperimentConfig, on_row: Callable[[Row], None] = lambda _: None) -> list[Row]:
@@ -107,22 +107,18 @@ def _run_one(config: ExperimentConfig, choice: StrategyConfig, seed: int, keep: 
         def evaluate(server_round: int, arrays: ArrayRecord) -> MetricRecord:
             nonlocal before
             metrics = task.evaluate(arrays)
-            asked, came = _count(grid, server_round)
+            asked, arrived = _count(grid, server_round)
             _check_clients(grid)
-            predicted = None
-            if isinstance(strategy, GradientCoding) and server_round > 0:
-                report = next((r for r in strategy.history if r.server_round == server_round), None)
-                if report is not None:
-                    came, predicted = report.n_arrived, report.predicted_residual_error
-            observed = None
+            numbers: dict[str, float] = {"fedgc-asked": asked, "fedgc-arrived": arrived}
             if server_round > 0:
-                observed = observed_residual_error(
+                reports = strategy.history if isinstance(strategy, GradientCoding) else []
+                numbers |= next((report.metrics for report in reports if report.server_round == server_round), {})
+                numbers[MEASURED] = measured_residual_error(
                     trainer, task.shard_examples, before, arrays, server_round=server_round, run_seed=seed
                 )
             before = arrays
             accuracy, loss = float(metrics["accuracy"]), float(metrics["loss"])  # type: ignore[arg-type]
-            now = grid.clock.now()
-            keep(Row(choice.label, seed, server_round, now, accuracy, loss, asked, came, predicted, observed))
+            keep(Row(choice.label, seed, server_round, grid.clock.now(), accuracy, loss, numbers))
             return metrics
 
         strategy.start(grid, before, num_rounds=config.rounds, timeout=timeout, evaluate_fn=evaluate)

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from fedgc.experiment.config import ExperimentConfig
-from fedgc.experiment.runner import Row
+from fedgc.experiment.runner import MEASURED, Row
 
 
 @dataclass(frozen=True)
@@ -30,9 +30,9 @@ class StrategySummary:
         Rounds and virtual seconds until the target accuracy was first reached; None unless every seed reached it.
     reached_target : int
         Number of seeds that reached it.
-    clients, came : float
+    asked, arrived : float
         Clients asked and used per round.
-    predicted_residual_error, observed_residual_error : float or None
+    predicted_residual_error, measured_residual_error : float or None
         Mean over the rounds.
     """
 
@@ -41,10 +41,10 @@ class StrategySummary:
     rounds_to_target: float | None
     seconds_to_target: float | None
     reached_target: int
-    clients: float
-    came: float
+    asked: float
+    arrived: float
     predicted_residual_error: float | None
-    observed_residual_error: float | None
+    measured_residual_error: float | None
 
 
 def summarise(rows: Sequence[Row], target_accuracy: float) -> list[StrategySummary]:
@@ -64,10 +64,10 @@ def summarise(rows: Sequence[Row], target_accuracy: float) -> list[StrategySumma
                 rounds_to_target=float(np.mean([row.round for row in reached])) if everyone else None,
                 seconds_to_target=float(np.mean([row.seconds for row in reached])) if everyone else None,
                 reached_target=len(reached),
-                clients=float(np.mean([row.clients for row in trained])),
-                came=float(np.mean([row.came for row in trained])),
-                predicted_residual_error=_mean(row.predicted_residual_error for row in trained),
-                observed_residual_error=_mean(row.observed_residual_error for row in trained),
+                asked=float(np.mean([row.metrics["fedgc-asked"] for row in trained])),
+                arrived=float(np.mean([row.metrics["fedgc-arrived"] for row in trained])),
+                predicted_residual_error=_mean(row.metrics.get("fedgc-error-predicted") for row in trained),
+                measured_residual_error=_mean(row.metrics.get(MEASURED) for row in trained),
             )
         )
     return summaries
