@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import signal
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
@@ -132,16 +132,38 @@ def analyze(
     """Predict residual error, bias and load of codes and decoders on a fleet."""
     import json  # noqa: PLC0415
     from dataclasses import asdict  # noqa: PLC0415
-    from functools import partial  # noqa: PLC0415
     from itertools import product  # noqa: PLC0415
 
     from rich.console import Console  # noqa: PLC0415
 
-    from fedgc.comparison import compare, comparison_table, draw_comparison, select_schemes  # noqa: PLC0415
+    from fedgc.comparison import (  # noqa: PLC0415
+        Comparison,
+        compare,
+        comparison_table,
+        draw_comparison,
+        select_schemes,
+    )
 
     schemes = select_schemes(scheme or [])
     deadlines, coherences = tau or [1.5], coherence or [0.5]
-    at = partial(compare, fleet, clients=clients, load=load, draws=draws, seed=seed, schemes=schemes)
+
+    def at(deadline: float, coherence: float) -> list[Comparison]:
+        try:
+            return compare(
+                fleet,
+                clients=clients,
+                deadline=deadline,
+                coherence=coherence,
+                load=load,
+                draws=draws,
+                seed=seed,
+                schemes=schemes,
+            )
+        except ConfigError as error:
+            raise ConfigError(_as_options(str(error), {"deadline": "--tau", "fleet.preset": "--fleet"})) from None
+        except MemoryError as error:
+            raise _too_large(error, {"--clients": clients, "--draws": draws}) from None
+
     if plot is not None:
         if len(deadlines) > 1:
             raise ConfigError(f"--tau must be given once with --plot; got {len(deadlines)} values")
@@ -195,6 +217,7 @@ def plan(
     from rich.console import Console  # noqa: PLC0415
     from rich.progress import Progress  # noqa: PLC0415
 
+    from fedgc.assignment import InfeasibleAssignmentError  # noqa: PLC0415
     from fedgc.fleets import load_fleet, presets  # noqa: PLC0415
     from fedgc.planning import constraints_of, plan_fleet, recommended_assignment  # noqa: PLC0415
     from fedgc.planning.figure import check_plot_path, draw_plan  # noqa: PLC0415
@@ -226,8 +249,13 @@ def plan(
             )
         except ConfigError:
             raise
+        except InfeasibleAssignmentError as error:
+            # Only the fleet states limits, so what cannot be met stands there.
+            raise ConfigError(f"{fleet}: {error}") from None
         except ValueError as error:
             raise ConfigError(str(error)) from None
+        except MemoryError as error:
+            raise _too_large(error, {"--clients": known.n_clients, "--shards": n_shards}) from None
     title = f"{fleet}: {known.n_clients} clients, {n_shards} shards, coherence {coherence:g}"
     if plot is not None:
         assignment = recommended_assignment(known, found.recommended, n_shards, constraints_of(known), server_round)
@@ -243,6 +271,19 @@ def plan(
     typer.echo(found.verdict)
     if plot is not None:
         typer.echo(f"wrote {plot}")
+
+
+def _as_options(message: str, names: Mapping[str, str]) -> str:
+    """Return the message about a parameter with the option's name in its place."""
+    for parameter, option in names.items():
+        if message.startswith(f"{parameter} "):
+            return option + message.removeprefix(parameter)
+    return message
+
+
+def _too_large(error: MemoryError, given: Mapping[str, int]) -> ConfigError:
+    came = ", ".join(f"{name} {value}" for name, value in given.items())
+    return ConfigError(f"{' and '.join(given)} must be small enough for this computer's memory; got {came} ({error})")
 
 
 def _one_thread() -> None:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 from rich import box
 from rich.table import Table
 
@@ -19,6 +20,8 @@ from fedgc.schemes import PAPER_SCHEMES, SCHEMES, Scheme
 
 #: Biases below this are rounding.
 _ROUNDING = 1e-9
+#: More clients or draws than this are a slip of the keyboard.
+_MOST = 10_000_000
 
 
 @dataclass(frozen=True)
@@ -101,6 +104,8 @@ def compare(
     for name, value, low in (*whole, ("seed", seed, 0)):
         if value < low:
             raise ConfigError(f"{name} must be an integer of at least {low}; got {value}")
+        if name in ("clients", "draws") and value > _MOST:
+            raise ConfigError(f"{name} must be an integer from {low} to {_MOST}; got {value}")
     if not 0.0 < deadline < np.inf:
         raise ConfigError(f"deadline must be a finite number above 0; got {deadline}")
     if load > clients:
@@ -133,10 +138,16 @@ def compare(
             residual_error=float(np.median(errors[:, index])),
             bias=float(biases[:, index].max()),
             standard_error=float(np.median(noises[:, index])),
-            ratio_to_paper=float(np.median(yardstick / errors[:, index])),
+            ratio_to_paper=float(np.median(_ratio(yardstick, errors[:, index]))),
         )
         for index, scheme in enumerate(schemes)
     ]
+
+
+def _ratio(yardstick: NDArray[np.float64], errors: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return the yardstick in units of the errors: one where neither errs, as when everybody comes."""
+    with np.errstate(divide="ignore", invalid="ignore"):
+        return np.where((yardstick == 0.0) & (errors == 0.0), 1.0, yardstick / errors)
 
 
 def select_schemes(names: Sequence[str]) -> list[Scheme]:

@@ -104,7 +104,7 @@ class EarlyEnd:
         """
         instants, widths, end = [np.zeros(0)], [np.zeros(0)], self._deadline
         for level in range(_LEVELS):
-            middle = end * (np.arange(_INSTANTS) + 0.5) / _INSTANTS
+            middle = end * ((np.arange(_INSTANTS) + 0.5) / _INSTANTS)
             quarter = np.array([end / 4.0])
             hardly = float(self._over(quarter, 1.0 - self._missing(end / 4.0)[None, :], self._never)[0]) < _HARDLY
             last = hardly or level == _LEVELS - 1

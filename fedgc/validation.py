@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 from numbers import Integral, Real
 
@@ -43,7 +44,10 @@ def check_indices(name: str, value: ArrayLike) -> NDArray[np.intp]:
 
 def check_positive(name: str, value: object) -> float:
     """Return `value` as a finite float above zero, or raise ValueError."""
-    if isinstance(value, bool) or not isinstance(value, Real) or not np.isfinite(float(value)) or value <= 0:
+    if isinstance(value, bool) or not isinstance(value, Real):
+        raise ValueError(f"{name} must be a finite number above 0; got {value!r}")
+    # Compared as it is: an integer may be too large for a float. And negated, since nothing is true of NaN.
+    if value <= 0 or not value <= sys.float_info.max:
         raise ValueError(f"{name} must be a finite number above 0; got {value!r}")
     return float(value)
 

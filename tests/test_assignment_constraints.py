@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import numpy as np
@@ -126,6 +127,46 @@ def test_what_is_just_feasible_is_found(n_clients: int) -> None:
         )
         held = [found.shards_of(client).size for client in range(n_clients)]
         assert held == room.tolist()
+
+
+@pytest.mark.parametrize(
+    ("given", "holders", "message"),
+    [
+        ({}, 3, "site must name at least 3 different sites, one for each holder; got 2"),
+        (
+            {"residency": [([0], [0, 1])]},
+            2,
+            "site must leave room for 6 shards, 4 clients and 2 holders together with the other constraints; "
+            "got no assignment (without site or residency or holders there would be one)",
+        ),
+        (
+            {"storage": [6, 6, 1, 1]},
+            2,
+            "storage must leave room for 6 shards, 4 clients and 2 holders together with the other constraints; "
+            "got no assignment (without storage or site or holders there would be one)",
+        ),
+    ],
+)
+def test_failure_domains_go_by_the_name_that_they_were_given(given: dict[str, Any], holders: int, message: str) -> None:
+    constraints = AssignmentConstraints(domain=[0, 0, 1, 1], domain_name="site", **given)
+    for method in (assign, solve_exactly):
+        with pytest.raises(InfeasibleAssignmentError, match=f"^{re.escape(message)}$") as caught:
+            method([[1, 0.5]] * 4, 6, holders=holders, schedule="work-list", constraints=constraints)
+        assert "domain" in caught.value.constraints  # the word of the Python API
+    of_three = constraints.for_clients([0, 1, 2]).without("storage")
+    assert of_three.domain_name == "site"
+    with pytest.raises(ValueError, match=r"^site must have one entry per client, 4; got 3$"):
+        assign(
+            [[1, 0.5]] * 4,
+            6,
+            holders=1,
+            schedule="full",
+            constraints=AssignmentConstraints(domain=[0, 0, 1], domain_name="site"),
+        )
+    with pytest.raises(
+        ValueError, match=r"^storage, computation and site must have one entry per client; got .*'site'"
+    ):
+        AssignmentConstraints(storage=[1, 2], domain=[0], domain_name="site")
 
 
 def test_malformed_constraints_are_refused() -> None:

@@ -12,6 +12,7 @@ from typer.testing import CliRunner
 from fedgc.cli import app
 from fedgc.comparison import compare, draw_comparison, select_schemes
 from fedgc.errors import ConfigError
+from fedgc.fleets import presets
 from fedgc.schemes import PAPER_SCHEMES, SCHEMES
 
 CELLS = [(tau, coherence) for tau in (1.1, 1.5) for coherence in (0.0, 0.5, 0.9)]
@@ -64,7 +65,9 @@ def test_the_command_prints_json_and_a_table() -> None:
         ({"coherence": 1.0}, r"coherence must lie in \[0, 1\); got 1.0"),
         ({"load": 11}, "load must be an integer from 1 to clients = 10; got 11"),
         ({"draws": 0}, "draws must be an integer of at least 1; got 0"),
+        ({"draws": 10**30}, f"draws must be an integer from 1 to 10000000; got {10**30}"),
         ({"clients": 0}, "clients must be an integer of at least 1; got 0"),
+        ({"clients": 10**30}, f"clients must be an integer from 1 to 10000000; got {10**30}"),
         ({"deadline": 0.5}, "deadline must be long enough for every client to make it at times; got 0.5"),
         ({"deadline": -1.0}, "deadline must be a finite number above 0; got -1.0"),
     ],
@@ -72,6 +75,32 @@ def test_the_command_prints_json_and_a_table() -> None:
 def test_impossible_comparisons_are_refused(options: dict[str, float], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         compare("paper", **{"clients": 10, "deadline": 1.5, "coherence": 0.5, "draws": 1, **options})  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--tau", "nan"], "--tau must be a finite number above 0; got nan"),
+        (["--tau", "1.5", "--tau", "-2"], "--tau must be a finite number above 0; got -2.0"),
+        (["--tau", "0.5"], "--tau must be long enough for every client to make it at times; got 0.5"),
+        (
+            ["--tau", "0.5", "--plot", "x.png"],
+            "--tau must be long enough for every client to make it at times; got 0.5",
+        ),
+        (["--coherence", "inf"], "coherence must lie in [0, 1); got inf"),
+        (["--fleet", "tablets"], f"--fleet must be one of {', '.join(sorted(presets()))}; got 'tablets'"),
+    ],
+)
+def test_the_command_calls_what_is_wrong_as_its_options_do(options: list[str], message: str) -> None:
+    done = CliRunner().invoke(app, ["analyze", "--clients", "4", "--draws", "1", *options])
+    assert isinstance(done.exception, ConfigError)
+    assert (str(done.exception), done.stdout) == (message, "")
+
+
+def test_schemes_that_never_err_are_as_good_as_each_other() -> None:
+    lines = compare("paper", clients=4, deadline=1e300, coherence=0.5, draws=1)
+    assert all((line.residual_error, line.ratio_to_paper) == (0.0, 1.0) for line in lines if line.scheme == "uncoded")
+    assert not any(np.isnan(line.ratio_to_paper) for line in lines)
 
 
 def test_unknown_fleets_and_schemes_are_refused(tmp_path) -> None:  # type: ignore[no-untyped-def]

@@ -85,6 +85,29 @@ BAD = {
     f"{FULL}dropout_persistence = 1.0\n": "dropout_persistence must lie in [0, 1); got 1 for client 0",
     f"{FULL}site = 0.5\n": "site must be an integer; got 0.5 for client 0",
     f"{FULL}session_on = 0\n": "session_on must lie in [0.001, inf); got 0 for client 0",
+    f"{FULL}storage = -1\n": "storage must lie in [0, inf); got -1 for client 0",
+    f"{FULL}storage = [4, 2.5]\n": "storage must be an integer; got 2.5 for client 1",
+    f"{FULL}computation = [4]\n": "computation must be one number, or one for each of 2 clients; got 1 numbers",
+    f"{FULL}computation = 'few'\n": "computation must be a number or a list of numbers; got 'few'",
+    f"{FULL}site = 'Ulm'\n": "site must be a number or a list of numbers; got 'Ulm'",
+    f"{FULL}site = 1e10\n": "site must lie in [-1, 1e+09]; got 1e+10 for client 0",
+    f"{FULL}storage = {'9' * 400}\n": "storage must be a number or a list of numbers; "
+    f"got {'9' * 60}... (400 characters)",
+    f"{FULL}median = [1, -{'9' * 400}]\n": "median must be a number or a list of numbers; got [1, -9999",
+    f"{FULL}median = {'9' * 5000}\n": "must be valid TOML; Exceeds the limit (4300 digits) for integer",
+    f"{FULL}median = {'[' * 5000}{']' * 5000}\n": "must be valid TOML; got tables or lists nested too deeply",
+    f"{FULL}loss_detection = {'9' * 400}\n": "loss_detection must be a finite number above 0; got 9999",
+    f"{FULL}[[groups]]\nshare = 0.5\nstorage = -4\n": "groups.0.storage must lie in [0, inf); got -4",
+    f"{FULL}[[groups]]\nshare = 0.5\n[[groups]]\nshare = 0.5\ncomputation = 0.5\n": "groups.1.computation must be an "
+    "integer; got 0.5",
+    f"{FULL}[[groups]]\nshare = 0.5\nsite = [1]\n": "groups.0.site must be a number; got [1]",
+    f"{FULL}[[groups]]\nshare = 0.5\nmedian = nan\n": "groups.0.median must not be NaN; got nan",
+    f"{FULL}[[groups]]\nshare = 0.5\nmedian = inf\n": "groups.0.median must lie in [0, inf); got inf",
+    f"{FULL}[[client]]\nid = 1\nsite = true\n": "client table 1: site must be a number; got True",
+    f"{FULL}[[client]]\nid = 1\nmedian = {'9' * 400}\n": "client table 1: median must be a number; got 9999",
+    f"{FULL}[[client]]\nid = {'9' * 400}\n": "client table 1: id must be an integer from 0 to 1; got 9999",
+    "": "model must be given, or preset in its place; got neither",
+    "client = 3\n[fleet]\nmodel = 'pareto'\n": "client must be a list of tables; got 3",
     f"{TOP}": "clients must be an integer from 1 to 10000000; got None",
     f"{FULL}client = 3\n": "client must be a list of tables; got 3",
     f"{TOP}[[client]]\nid = 0\n[[client]]\nid = 0\n": "client table 2: id must be given once; client table 1 has 0 too",
@@ -97,8 +120,7 @@ BAD = {
     "[0, inf); got -2",
     f"{FULL}[[client]]\nid = 1\nmedian = nan\n": "client table 1: median must not be NaN; got nan",
     f"{FULL}[[client]]\nid = 1\nmedian = inf\n": "client table 1: median must lie in [0, inf); got inf",
-    f"{FULL}[[client]]\nid = 1\nmedian = 'x'\n": "client table 1: median must be a number or a list of numbers; "
-    "got 'x'",
+    f"{FULL}[[client]]\nid = 1\nmedian = 'x'\n": "client table 1: median must be a number; got 'x'",
     f"{FULL}[[client]]\nid = 1\nmedian = [1.0]\n": "client table 1: median must be a number; got [1.0]",
     f"{FULL}[[client]]\nid = 1\nstorage = 1.5\n": "client table 1: storage must be an integer; got 1.5",
     f"{FULL}[[client]]\nid = 1\ncomputation = -1\n": "client table 1: computation must lie in [0, inf); got -1",
@@ -109,7 +131,7 @@ BAD = {
 }
 
 
-@pytest.mark.parametrize(("text", "message"), BAD.items())
+@pytest.mark.parametrize(("text", "message"), BAD.items(), ids=map(str, range(len(BAD))))
 def test_bad_files_name_file_row_and_reason(text: str, message: str, tmp_path: Path) -> None:
     path = write(tmp_path, text)
     with pytest.raises(ConfigError, match=f"^{re.escape(f'{path}: {message}')}") as caught:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import resource
 import sys
 from pathlib import Path
 
@@ -106,12 +107,20 @@ BAD_PLANS: dict[str, tuple[tuple[str, ...], str]] = {
     "deadline": (("--deadline", "-1"), "deadline must be a finite number above 0; got [-1.0]"),
     "deadline nan": (("--deadline", "nan"), "deadline must be a finite number above 0; got [nan]"),
     "deadline inf": (("--deadline", "inf"), "deadline must be a finite number above 0; got [inf]"),
-    "shards": (("--shards", "0"), "shards must be an integer of at least 1; got 0"),
+    "shards": (("--shards", "0"), "shards must be an integer from 1 to 10000000; got 0"),
     "sensitivity": (
         ("--noise-sensitivity", "nan"), "noise_sensitivity must be a finite number of at least 0; got nan"
     ),
-    "round": (("--server-round", "-1"), "server_round must be an integer of at least 0; got -1"),
+    "round": (("--server-round", "-1"), "server_round must be an integer from 0 to 10000000; got -1"),
     "seed": (("--seed", "-1"), "--seed must be an integer from 0 to 2^32 - 1; got -1"),
+    "sensitivity beyond times": (
+        ("--noise-sensitivity", "1e308"),
+        "noise_sensitivity and deadline must be small enough for finite times to the target; got 1e+308 and up to 5",
+    ),
+    "shards beyond": (("--shards", "9" * 30), f"shards must be an integer from 1 to 10000000; got {'9' * 30}"),
+    "round beyond": (
+        ("--server-round", "9" * 400), f"server_round must be an integer from 0 to 10000000; got {'9' * 400}"
+    ),
     "picture": (
         ("--plot", "x.txt"), "--plot must be a .png, .svg or .pdf file in a folder that exists; got 'x.txt'"
     ),
@@ -128,7 +137,8 @@ def test_bad_options_of_a_plan_end_with_one_line_exit_code_2_and_no_file(
 ) -> None:
     monkeypatch.chdir(fleet_file.parent)
     plot = () if "--plot" in options else ("--plot", "plan.png")
-    assert plan(monkeypatch, fleet_file, *plot, *options) == 2
+    small = SMALL if "--noise-sensitivity" in options else ()
+    assert plan(monkeypatch, fleet_file, *small, *plot, *options) == 2
     shown = capsys.readouterr()
     assert (shown.out, shown.err) == ("", f"fedgc: {message}\n")
     assert list(fleet_file.parent.iterdir()) == [fleet_file]
@@ -146,7 +156,27 @@ BAD_FLEETS: dict[str, tuple[str, str]] = {
         FLEET_FILE + "[[client]]\nid = 1\nmedian = -2.0", "client table 1: median must lie in [0, inf); got -2"
     ),
     "not a number for a client": (FLEET_FILE + "[[client]]\nid = 1\noverhead = nan", "client table 1: overhead must "),
-    "too little storage": (FLEET_FILE + "storage = 1", "storage must hold at least "),
+    "not a number for a group": (
+        FLEET_FILE + "[[groups]]\nshare = 1.0\nstorage = 'big'", "groups.0.storage must be a number; got 'big'"
+    ),
+    "huge storage": (FLEET_FILE + "storage = " + "9" * 400, "storage must be a number or a list of numbers; got 9999"),
+    "wrong storage": (FLEET_FILE + "storage = -1", "storage must lie in [0, inf); got -1"),
+    "wrong site": (FLEET_FILE + "site = 'here'", "site must be a number or a list of numbers; got 'here'"),
+    "wrong computation": (
+        FLEET_FILE + "[[client]]\nid = 1\ncomputation = 0.5", "client table 1: computation must be an integer; got 0.5"
+    ),
+    "too little storage": (FLEET_FILE + "storage = 1", "storage must hold at least 10 shards in all; got 5"),
+    "too little computation": (
+        FLEET_FILE + "computation = [1, 1, 1, 1, 0]", "computation must do at least 10 shards in all, in blocks of "
+    ),
+    "too little together": (
+        FLEET_FILE + "storage = [10, 0, 0, 0, 0]\ncomputation = [0, 9, 9, 9, 9]",
+        "storage must leave room for 10 shards, 5 clients and 1 holders together with the other constraints; "
+        "got no assignment (without storage or computation there would be one)",
+    ),
+    "never there": (
+        FLEET_FILE.replace("0.3", "1.0"), "deadline must be long enough for every shard to be done at times; got 3, 5"
+    ),
 }  # fmt: skip
 
 
@@ -162,10 +192,71 @@ def test_bad_fleets_end_with_one_line_exit_code_2_and_no_file(
     assert plan(monkeypatch, fleet_file, *SMALL, "--plot", fleet_file.parent / "plan.png") == 2
     shown = capsys.readouterr()
     assert shown.out == ""
-    where = "" if "storage" in message else f"{fleet_file}: "
+    where = "" if message.startswith("deadline ") else f"{fleet_file}: "
     assert shown.err.startswith(f"fedgc: {where}{message}")
     assert len(shown.err.splitlines()) == 1
     assert list(fleet_file.parent.iterdir()) == [fleet_file]
+
+
+SITES = "site = [0, 0, 0, 1, 1]\n"
+
+
+@pytest.mark.parametrize(
+    ("limits", "message"),
+    [
+        (SITES, "site must name at least 3 different sites, one for each holder; got 2"),
+        (
+            SITES + "storage = [10, 10, 10, 6, 6]\ncomputation = 9\n[[client]]\nid = 4\nsite = 2\nstorage = 0\n",
+            "storage must leave room for 10 shards, 5 clients and 3 holders together with the other constraints; "
+            "got no assignment (without storage or site or holders there would be one)",
+        ),
+    ],
+)
+def test_sites_that_cannot_be_met_are_called_as_in_the_fleet_file(
+    limits: str, message: str, fleet_file: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    fleet_file.write_text(FLEET_FILE + limits)
+    three = ("--shards", 10, "--deadline", 5, "--redundancy", 3)
+    assert plan(monkeypatch, fleet_file, *three) == 2
+    assert capsys.readouterr() == ("", f"fedgc: {fleet_file}: {message}\n")
+
+
+def test_a_verdict_calls_sites_as_the_fleet_file_does(
+    fleet_file: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    fleet_file.write_text(FLEET_FILE + "site = 0\n")
+    assert plan(monkeypatch, fleet_file, *SMALL) == 0
+    verdict = "redundancy is not possible: site must name at least 2 different sites, one for each holder; got 1"
+    assert capsys.readouterr().out.splitlines()[-1] == verdict
+
+
+def test_a_fleet_that_never_does_anything_is_refused_whatever_the_deadline(
+    fleet_file: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    fleet_file.write_text(FLEET_FILE.replace("0.3", "1.0"))
+    assert plan(monkeypatch, fleet_file, "--redundancy", 1, "--shards", 2) == 2
+    error = capsys.readouterr().err
+    assert error.startswith("fedgc: fleet must have clients that do every shard at times; got none that do by a dead")
+    assert len(error.splitlines()) == 1
+
+
+def test_too_little_memory_is_said_in_one_line(
+    fleet_file: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    soft, hard = resource.getrlimit(resource.RLIMIT_AS)
+    pages = int(Path("/proc/self/statm").read_text().split()[0])
+    try:
+        resource.setrlimit(resource.RLIMIT_AS, (pages * resource.getpagesize() + 2**29, hard))
+        code = plan(monkeypatch, fleet_file, "--shards", 9_999_999, "--redundancy", 5, "--deadline", 5)
+    finally:
+        resource.setrlimit(resource.RLIMIT_AS, (soft, hard))
+    assert code == 2
+    expected = (
+        "--clients and --shards must be small enough for this computer's memory; got --clients 5, --shards 9999999"
+    )
+    error = capsys.readouterr().err
+    assert error.startswith(f"fedgc: {expected} (")
+    assert len(error.splitlines()) == 1
 
 
 def test_an_unknown_fleet_ends_with_one_line_and_exit_code_2(tmp_path: Path) -> None:

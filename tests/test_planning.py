@@ -264,7 +264,7 @@ def test_limits_that_cannot_be_kept_are_named(limits: dict[str, Any], name: str)
 BAD: dict[str, tuple[dict[str, Any], str]] = {
     "coherence 1": ({"coherence": 1.0}, "coherence must lie in [0, 1); got 1.0"),
     "coherence nan": ({"coherence": np.nan}, "coherence must lie in [0, 1); got nan"),
-    "shards": ({"n_shards": 0}, "shards must be an integer of at least 1; got 0"),
+    "shards": ({"n_shards": 0}, "shards must be an integer from 1 to 10000000; got 0"),
     "redundancy 0": ({"redundancies": [1, 0]}, "redundancy must be an integer from 1 to clients = 5; got [0]"),
     "redundancy 6": ({"redundancies": [6]}, "redundancy must be an integer from 1 to clients = 5; got [6]"),
     "no redundancy": ({"redundancies": []}, "redundancy must be an integer from 1 to clients = 5; got none"),
@@ -276,7 +276,7 @@ BAD: dict[str, tuple[dict[str, Any], str]] = {
     "sensitivity nan": (
         {"noise_sensitivity": np.nan}, "noise_sensitivity must be a finite number of at least 0; got nan"
     ),
-    "round": ({"server_round": -1}, "server_round must be an integer of at least 0; got -1"),
+    "round": ({"server_round": -1}, "server_round must be an integer from 0 to 10000000; got -1"),
 }  # fmt: skip
 
 
@@ -349,7 +349,7 @@ def test_what_limits_do_not_allow_and_who_is_a_backup_is_said() -> None:
     together = build_fleet({"model": "log-normal", "clients": 4, "sigma": 0.3, "site": 0}, seed=1)
     plan = plan_fleet(together, n_shards=8, redundancies=(1, 2), constraints=constraints_of(together))
     assert {holders for holders, _ in plan.infeasible} == {2}
-    assert plan.verdict.startswith("redundancy is not possible: domain must name at least 2 different domains")
+    assert plan.verdict.startswith("redundancy is not possible: site must name at least 2 different sites")
     spread = build_fleet({"preset": "paper", "clients": 10}, seed=1)
     plan = plan_fleet(spread, n_shards=40, redundancies=(1, 2), deadlines=[2.3])
     for choice in plan.choices:

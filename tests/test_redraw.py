@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import itertools
+import re
 from collections.abc import Iterator
+from typing import Any
 
 import cvxpy as cp
 import numpy as np
@@ -14,10 +16,19 @@ from numpy.typing import NDArray
 
 from fedgc.analysis import analyse
 from fedgc.arrivals import ProgressArrivals
+from fedgc.assignment import (
+    Assignment,
+    AssignmentConstraints,
+    InfeasibleAssignmentError,
+    assign,
+    exchange,
+    reassign,
+)
 from fedgc.codes import WorkLists, redraw_places
 from fedgc.decoders import CalibrationStatus, LeastSquaresDecoder, NormalisedSumDecoder, OptimalUnbiasedDecoder
 from fedgc.errors import NoUnbiasedDecoderError
 from fedgc.gram import GramModel
+from tests.assignment_cases import random_instance
 from tests.enumeration import exact_moments, joint_sets
 
 LISTS = {
@@ -192,3 +203,112 @@ def test_only_interchangeable_shards_change_places() -> None:
         WorkLists(LISTS["one sum in all"], 5).with_places(np.arange(5))
     with pytest.raises(ValueError, match=r"interchangeable must have shape \(5,\); got shape \(4,\)"):
         WorkLists(LISTS["one sum in all"], 5, interchangeable=LABELS[1:])
+
+
+ALIKE = "interchangeable must label alike only shards that every client with one in its list holds all of; got "
+UNHELD: dict[str, tuple[dict[str, Any], str]] = {
+    "a list that ends sooner": (
+        {"interchangeable": [4, 4, 4, 9]}, ALIKE + "4 for shards of which client 1 lists 1 but does not hold 0"
+    ),
+    "holdings that end sooner": (
+        {"interchangeable": [4, 4, 4, 9], "held": [[0, 1, 2], [2, 1], [3]]},
+        ALIKE + "4 for shards of which client 1 lists 1 but does not hold 0",
+    ),
+    "holdings without the list": (
+        {"interchangeable": [0, 1, 2, 3], "held": [[0, 1, 2], [2], [3]]},
+        ALIKE + "1 for shards of which client 1 lists 1 but does not hold 1",
+    ),
+    "one label for all": (
+        {"interchangeable": [0, 0, 0, 0], "held": [[0, 1, 2, 3], [0, 1, 2, 3], [3]]},
+        ALIKE + "0 for shards of which client 2 lists 3 but does not hold 0",
+    ),
+    "holdings of fewer clients": (
+        {"interchangeable": [0, 1, 2, 3], "held": [[0, 1, 2], [2, 1]]},
+        "held must have one entry per client, 3; got 2",
+    ),
+    "a shard that is not there": (
+        {"interchangeable": [0, 1, 2, 3], "held": [[0, 1, 2], [2, 1, 4], [3]]},
+        "held must name shards from 0 to 3; got 4",
+    ),
+    "holdings that are no shards": (
+        {"interchangeable": [0, 1, 2, 3], "held": [[0, 1, 2], [2, -1], [3]]},
+        "held of client 1 must be integers of at least 0, in one dimension; got [2, -1]",
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("options", "message"), UNHELD.values(), ids=UNHELD)
+def test_labels_by_which_a_list_would_name_a_shard_that_is_not_held_are_refused(
+    options: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(ValueError, match=f"^{re.escape(message)}$"):
+        WorkLists([[0, 1, 2], [2, 1], [3]], 4, **options)
+
+
+def test_labels_are_accepted_just_where_no_draw_of_places_asks_for_what_is_not_held() -> None:
+    """Every labelling of three shards, with every holding of the second client, against every draw of places."""
+    lists = [[0, 1, 2], [2]]
+    for labels in itertools.product(range(3), repeat=3):
+        for size in range(4):
+            for own in itertools.combinations(range(3), size):
+                held = [[0, 1, 2], list(own)]
+                fits = all(set(shard_at[[2]].tolist()) <= set(own) for shard_at in places(list(labels)))
+                if fits:
+                    assert WorkLists(lists, 3, interchangeable=labels, held=held).interchangeable is not None
+                else:
+                    with pytest.raises(ValueError, match=r"^interchangeable must label alike"):
+                        WorkLists(lists, 3, interchangeable=labels, held=held)
+
+
+def check_asked(found: Assignment, constraints: AssignmentConstraints, segments: str) -> int:
+    """Check what clients are asked for in some rounds; return how many copies are asked for that were not at first."""
+    code, active = found.code(segments=segments)
+    assert isinstance(code, WorkLists)
+    others = 0
+    for server_round in range(12):
+        asked = code.with_places(redraw_places(code, seed=5, server_round=server_round))
+        for row, client in enumerate(active.tolist()):
+            shards = set(asked.shards_of(row).tolist())
+            assert shards <= set(found.shards_of(client).tolist())
+            assert len(shards) == found.lists[client].size
+            others += len(shards - set(found.lists[client].tolist()))
+            for named, allowed in constraints.residency or []:  # type: ignore[union-attr]
+                assert client in allowed or not shards & set(named)
+    return others
+
+
+def test_no_client_is_asked_for_a_shard_that_its_holdings_or_residency_do_not_allow(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(exchange, "_RUINS", 5)  # any valid assignment will do
+    rng = np.random.default_rng(12)
+    after, others = 0, 0
+    for case in range(40):
+        reach, n_shards, options = random_instance(rng)
+        options["schedule"] = "work-list"
+        segments = ("shard", "share", "whole")[case % 3]
+        try:
+            old = assign(reach, n_shards, **options)
+        except InfeasibleAssignmentError:
+            continue
+        others += check_asked(old, options["constraints"], segments)
+        alive = rng.random(reach.shape[0]) < 0.8
+        alive[0] = True
+        options["holders"] = (1, options["holders"][1])
+        prices = {"round_seconds": 1.0, "rounds_left": 100, "seconds_per_shard": 0.1}
+        try:
+            new = reassign(
+                old,
+                rng.permutation(reach),
+                holders=options["holders"],
+                constraints=options["constraints"],
+                alive=alive,
+                **prices,
+            )
+        except InfeasibleAssignmentError:
+            continue
+        others += check_asked(new, options["constraints"], segments)
+        after += new.shards_moved(old) > 0
+    # Clients died and shards moved, and lists ended before the last shard that is held.
+    assert after > 10
+    assert others > 100

@@ -92,11 +92,23 @@ BAD = {
     "client,round,seconds\n1,1,2\n": "every client from 0 to 1 needs every round from 1 to 1; client 0 has no round 1",
     "client,round,seconds\n9999999,9999999,2\n": "every client from 0 to 9999999 needs every round from 9999999 to "
     "9999999; client 0 has no round 9999999",
-    'client,round,seconds\n0,1,"2\n': "trace must be a CSV file in UTF-8; unexpected end of data",
+    'client,round,seconds\n0,1,2\n0,2,"2\n0,3,"2"\n': "row 3: must be CSV, with quotes closed on their own row; got "
+    "unexpected end of data",
+    'client,round,seconds\n0,1,"2"x\n0,2,2\n': "row 2: must be CSV, with quotes closed on their own row; got "
+    "',' expected after '\"'",
+    '"client,round,seconds\n0,1,2\n': "row 1: must be CSV, with quotes closed on their own row; got "
+    "unexpected end of data",
+    'client,round,seconds\n0,1,2"\n': "row 2: seconds must be a finite number of at least 0, or 'missed'; got '2\"'",
+    "client,round,seconds\n0,1,2\n\n0,2,\0\n": "row 4: must be text in UTF-8; got the byte 0x00",
+    "client,round,seconds\n\0\0\n0,1,2\n": "row 2: must be text in UTF-8; got the byte 0x00",
+    "client,round,seconds\n0,1,\u0663\n": "row 2: seconds must be a finite number of at least 0, or 'missed'; "
+    "got '\u0663'",
+    f"client,round,seconds\n0,1,{'9' * 200_000}\n": "row 2: must be CSV, with quotes closed on their own row; got "
+    "field larger than field limit (131072)",
 }
 
 
-@pytest.mark.parametrize(("text", "message"), BAD.items())
+@pytest.mark.parametrize(("text", "message"), BAD.items(), ids=map(str, range(len(BAD))))
 def test_bad_traces_name_file_row_and_reason(text: str, message: str, tmp_path: Path) -> None:
     path = write(tmp_path, text)
     with pytest.raises(ConfigError) as caught:
@@ -112,9 +124,46 @@ def test_files_that_are_no_traces(tmp_path: Path) -> None:
     ):
         with pytest.raises(ConfigError, match=message):
             build_fleet({"model": "trace", "trace": trace}, seed=1)
-    (tmp_path / "latin.csv").write_bytes(b"client,round,seconds\n0,1,\xff\n")
-    with pytest.raises(ConfigError, match=r"latin.csv: trace must be a CSV file in UTF-8; 'utf-8' codec"):
-        read_trace(tmp_path / "latin.csv")
+    with pytest.raises(ConfigError, match=r"^trace must be a .csv or .parquet file; got 'a\\x00.csv'$"):
+        read_trace("a\0.csv")
+    with pytest.raises(ConfigError, match=f"^{re.escape(str(tmp_path))}: trace must be|^trace must be a .csv or "):
+        read_trace(tmp_path)
+    for folder in ("folder.csv", "folder.parquet"):
+        (tmp_path / folder).mkdir()
+    with pytest.raises(ConfigError, match=r"folder.csv: trace must be a readable file; Is a directory$"):
+        read_trace(tmp_path / "folder.csv")
+
+
+HEADER = b"client,round,seconds\n"
+BYTES = {
+    "latin": (HEADER + b"0,1,2\n0,2,\xe9\n0,3,2\n", "row 3: must be text in UTF-8; got the byte 0xe9"),
+    "far down": (
+        HEADER + b"\n" * 9000 + b"0,1,\xff",
+        "row 9002: must be text in UTF-8; got the byte 0xff",
+    ),
+    "old Macintosh": (HEADER[:-1] + b"\r0,1,2\r0,2,\xff\r", "row 3: must be text in UTF-8; got the byte 0xff"),
+    "only spaces": (HEADER + b"0,1,2\n\xa0\n", "row 3: must be text in UTF-8; got the byte 0xa0"),
+    "cut off": (HEADER + b"0,1,2\n0,2,\xe2\x82", "row 3: must be text in UTF-8; got the byte 0xe2"),
+    "surrogates": (HEADER + b"0,1,\xed\xb2\x80\n", "row 2: must be text in UTF-8; got the byte 0xed"),
+    "UTF-16": ("client,round,seconds\n0,1,2\n".encode("utf-16-le"), "row 1: must be text in UTF-8; got the byte 0x00"),
+    "UTF-16 with a mark": (
+        b"\xff\xfe" + "client".encode("utf-16-le"),
+        "row 1: must be text in UTF-8; got the byte 0xff",
+    ),
+}
+
+
+@pytest.mark.parametrize(("raw", "message"), BYTES.values(), ids=BYTES)
+def test_bytes_that_are_no_text_name_file_row_and_byte(raw: bytes, message: str, tmp_path: Path) -> None:
+    path = tmp_path / "trace.csv"
+    path.write_bytes(raw)
+    with pytest.raises(ConfigError, match=f"^{re.escape(f'{path}, {message}')}$"):
+        build_fleet({"model": "trace", "trace": str(path)}, seed=1)
+
+
+def test_text_beyond_ascii_is_text(tmp_path: Path) -> None:
+    path = write(tmp_path, "client,round,seconds\n0,1,\u00a02.5\n")
+    assert read_trace(path).seconds.tolist() == [[2.5]]
 
 
 def test_options_that_do_not_fit_the_trace(tmp_path: Path) -> None:
@@ -139,6 +188,16 @@ def test_fleet_files_name_traces_relative_to_themselves(tmp_path: Path) -> None:
     path = write(tmp_path, GOOD.replace("1.5", "x"))
     with pytest.raises(ConfigError, match=f"^{re.escape(path)}, row 6: seconds must be a finite number"):
         load_fleet(tmp_path / "fleet.toml", seed=1)
+
+
+def test_a_fleet_file_is_named_if_what_it_names_cannot_be_a_trace(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name, shown in (("trace", "'trace'"), ("a\\u0000.csv", r"'a\\x00.csv'"), ("", "'.'")):
+        write(tmp_path, f'model = "trace"\ntrace = "{name}"\n', "fleet.toml")
+        with pytest.raises(ConfigError, match=rf"^fleet.toml: trace must be a .csv or .parquet file; got {shown}$"):
+            load_fleet("fleet.toml", seed=1)
 
 
 def test_parquet_says_the_same_as_csv(tmp_path: Path) -> None:
@@ -166,12 +225,43 @@ def test_parquet_says_the_same_as_csv(tmp_path: Path) -> None:
         with pytest.raises(ConfigError, match=f"^{re.escape(str(path))}, {message}"):
             read_trace(path)
     parquet.write_table(pyarrow.table({"client": [0]}), path)
-    with pytest.raises(ConfigError, match=r"header: header must name .*; 'round' is missing|header must name"):
+    with pytest.raises(ConfigError, match=f"^{re.escape(str(path))}: header must name .*; 'round' is missing$"):
         read_trace(path)
-    with pytest.raises(ConfigError, match=r"trace must be a Parquet file; "):
-        read_trace(write(tmp_path, "no parquet", "broken.parquet"))
+    # Not UTF-8, in a column that says it is text.
+    offsets, characters = (pyarrow.py_buffer(raw) for raw in (np.array([0, 1, 2], dtype=np.int32).tobytes(), b"1\xff"))
+    text = pyarrow.StringArray.from_buffers(2, offsets, characters)
+    parquet.write_table(pyarrow.table({"client": [0, 0], "round": [1, 2], "seconds": text}), path)
+    with pytest.raises(ConfigError, match=f"^{re.escape(str(path))}, row 2: must be numbers, or text in UTF-8; "):
+        read_trace(path)
     with pytest.raises(ConfigError, match=r"none.parquet: trace must be a readable file; No such file"):
         read_trace(tmp_path / "none.parquet")
+
+
+def test_broken_parquet_files_are_refused_in_one_line_with_the_file(tmp_path: Path) -> None:
+    pyarrow = pytest.importorskip("pyarrow")
+    parquet = pytest.importorskip("pyarrow.parquet")
+    path = tmp_path / "trace.parquet"
+    columns = {"client": [0] * 900, "round": list(range(900)), "seconds": np.linspace(0.0, 1.0, 900)}
+    parquet.write_table(pyarrow.table(columns), path, row_group_size=300, compression="zstd")
+    whole = path.read_bytes()
+    footer = whole.index(b"pandas") if b"pandas" in whole else len(whole) - 200
+    broken = {
+        "empty": b"",
+        "text": GOOD.encode(),
+        "no content": b"PAR1 between PAR1",
+        **{f"first {size} bytes": whole[:size] for size in range(4, len(whole), 97)},
+        "no end": whole[:-1],
+        "zeros for data": whole[:4] + bytes(footer // 2) + whole[4 + footer // 2 :],
+        "zeros in the footer": whole[:-60] + bytes(40) + whole[-20:],
+    }
+    for name, raw in broken.items():
+        path.write_bytes(raw)
+        with pytest.raises(ConfigError) as caught:
+            read_trace(path)
+        assert str(caught.value).startswith(f"{path}: trace must be a whole Parquet file; "), name
+        assert "\n" not in str(caught.value), name
+    path.write_bytes(whole)
+    assert read_trace(path).seconds.shape == (1, 900)
 
 
 def test_without_pyarrow_the_extra_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -25,7 +26,7 @@ class InfeasibleAssignmentError(ValueError):
         The constraints to blame, from :data:`CONSTRAINTS`: each of them alone, if dropped, would leave something
         feasible, or cannot be met even on its own. If no single one can be blamed, all that are set.
     message : str
-        One line that names the first of them and the numbers.
+        One line that names the first of them and the numbers; failure domains by the `domain_name` that is given.
     """
 
     def __init__(self, constraints: tuple[str, ...], message: str) -> None:
@@ -49,6 +50,8 @@ class AssignmentConstraints:
     residency : mapping or sequence, optional
         Shard to the clients on which it may live, or pairs (shards, clients). Shards that are not named may live
         anywhere; a shard that is named twice must meet both.
+    domain_name : str
+        What errors call the failure domains, such as "site" where they come from a fleet file that says so.
 
     Raises
     ------
@@ -66,6 +69,7 @@ class AssignmentConstraints:
     computation: ArrayLike | None = None
     domain: Sequence[Hashable] | NDArray[np.generic] | None = None
     residency: Residency | None = None
+    domain_name: str = "domain"
 
     def __post_init__(self) -> None:
         lengths = {}
@@ -79,11 +83,19 @@ class AssignmentConstraints:
         if self.domain is not None:
             lengths["domain"] = len(self.domain)
         if len(set(lengths.values())) > 1:
-            raise ValueError(f"storage, computation and domain must have one entry per client; got lengths {lengths}")
+            named = {self.name_of(name): length for name, length in lengths.items()}
+            raise ValueError(
+                f"storage, computation and {self.domain_name} must have one entry per client; got lengths {named}"
+            )
+
+    def name_of(self, constraint: str) -> str:
+        """Return what errors call one of :data:`CONSTRAINTS`."""
+        return self.domain_name if constraint == "domain" else constraint
 
     def without(self, name: str) -> AssignmentConstraints:
         """Return these constraints with one of them dropped."""
-        return replace(self, **{name: None}) if name != "holders" else self
+        dropped: dict[str, Any] = {} if name == "holders" else {name: None}
+        return replace(self, **dropped)
 
     def for_clients(self, clients: ArrayLike) -> AssignmentConstraints:
         """Return the constraints of some of the clients, numbered by their place in `clients`."""
@@ -98,6 +110,7 @@ class AssignmentConstraints:
             computation=None if self.computation is None else np.asarray(self.computation)[kept],
             domain=None if self.domain is None else [self.domain[int(client)] for client in kept],
             residency=None if self.residency is None else rules,
+            domain_name=self.domain_name,
         )
 
 

@@ -31,7 +31,7 @@ def check_each(instance: Instance) -> None:
     if given.domain is not None and np.unique(instance.domain[:-1]).size < least:
         raise InfeasibleAssignmentError(
             ("domain",),
-            f"domain must name at least {least} different domains, one for each holder; "
+            f"{given.domain_name} must name at least {least} different {given.domain_name}s, one for each holder; "
             f"got {np.unique(instance.domain[:-1]).size}",
         )
     for number, clients in enumerate(instance.allowed):
@@ -80,15 +80,19 @@ def diagnosis(instance: Instance) -> InfeasibleAssignmentError:
     for name in names:
         others = [other for other in names if other != name]
         if not feasible(others):
-            return InfeasibleAssignmentError((name,), f"{name} must leave room {numbers}; got no assignment")
+            return InfeasibleAssignmentError(
+                (name,), f"{given.name_of(name)} must leave room {numbers}; got no assignment"
+            )
     blamed = tuple(name for name in (*names, "holders") if feasible([name]))
     if not blamed:
         blamed = (*names, "holders")
         how = "only without all of them"
     else:
-        how = f"without {' or '.join(blamed)} there would be one"
+        how = f"without {' or '.join(map(given.name_of, blamed))} there would be one"
     return InfeasibleAssignmentError(
-        blamed, f"{blamed[0]} must leave room {numbers} together with the other constraints; got no assignment ({how})"
+        blamed,
+        f"{given.name_of(blamed[0])} must leave room {numbers} together with the other constraints; "
+        f"got no assignment ({how})",
     )
 
 

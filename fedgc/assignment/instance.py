@@ -140,7 +140,7 @@ def make_instance(
     for name in ("storage", "computation", "domain"):
         value = getattr(given, name)
         if value is not None and len(value) != n_clients:
-            raise ValueError(f"{name} must have one entry per client, {n_clients}; got {len(value)}")
+            raise ValueError(f"{given.name_of(name)} must have one entry per client, {n_clients}; got {len(value)}")
     computation = None if given.computation is None else np.asarray(given.computation, dtype=np.intp)
     miss = missing_probability(matrix, computation)
     nothing = np.zeros(0, dtype=np.intp)

@@ -123,7 +123,12 @@ class Assignment:
             shards, share = (part[self.first[client] : self.first[client + 1]] for part in self._list_parts)
             label = {"shard": np.arange(shards.size), "share": share, "whole": np.zeros_like(share)}[segments]
             lists.append([part.tolist() for part in np.split(shards, np.flatnonzero(np.diff(label)) + 1)])
-        return WorkLists(lists, self.n_shards, interchangeable=self.block_of_shard if redraw else None), active
+        if not redraw:
+            return WorkLists(lists, self.n_shards), active
+        # A member holds the whole block, though its list ends where its computation does.
+        shards_of_block = _grouped(self.block_of_shard, self.n_blocks)
+        held = [shards_of_block[block] for block in self.block_of_client[active]]
+        return WorkLists(lists, self.n_shards, interchangeable=self.block_of_shard, held=held), active
 
     @property
     def _list_parts(self) -> tuple[Ints, Ints]:

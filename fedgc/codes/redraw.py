@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from fedgc.codes.base import Code
-from fedgc.validation import check_integer
+from fedgc.validation import check_indices, check_integer
 
 #: Sets these draws apart from a fleet's with the same seed: those have four words, of which the last may be zero, and
 #: missing words count as zeros.
@@ -70,3 +72,73 @@ def mean_over_places(values: NDArray[np.float64], labels: NDArray[np.intp] | Non
         return values
     mean: NDArray[np.float64] = (np.bincount(labels, values) / np.bincount(labels))[labels]
     return mean
+
+
+def checked_labels(
+    interchangeable: ArrayLike, lists: Sequence[NDArray[np.intp]], held: Sequence[ArrayLike] | None, n_shards: int
+) -> NDArray[np.intp]:
+    """Return the labels of shards that change places, numbered from 0 on, (n_shards,).
+
+    Parameters
+    ----------
+    interchangeable : array_like of int, shape (n_shards,)
+        Label of each shard.
+    lists : sequence of ndarray of int
+        The shards of each client's list.
+    held : sequence of array_like of int, or None
+        The shards that each client holds; None if these are its list.
+    n_shards : int
+        Number of shards.
+
+    Raises
+    ------
+    ValueError
+        If there is not a label for every shard, or a list could come to name a shard that its client does not hold.
+
+    Notes
+    -----
+    Any shard of a label may come to any place of it. So a client with one of them in its list has to hold all of them.
+    Its list need not name them all: it may end sooner.
+
+    Examples
+    --------
+    >>> lists = [np.array([1, 0]), np.array([1])]
+    >>> checked_labels([7, 7, 9], lists, [[0, 1, 2], [0, 1]], 3).tolist()
+    [0, 0, 1]
+    >>> checked_labels([7, 7, 9], lists, None, 3)
+    Traceback (most recent call last):
+    ...
+    ValueError: interchangeable must label alike only shards that every client with one in its list holds all of; \
+got 7 for shards of which client 1 lists 1 but does not hold 0
+    """
+    labels = check_indices("interchangeable", interchangeable)
+    if labels.shape != (n_shards,):
+        raise ValueError(f"interchangeable must have shape ({n_shards},); got shape {labels.shape}")
+    number: NDArray[np.intp] = np.unique(labels, return_inverse=True)[1].astype(np.intp)
+    holdings = lists if held is None else [check_indices(f"held of client {c}", own) for c, own in enumerate(held)]
+    if len(holdings) != len(lists):
+        raise ValueError(f"held must have one entry per client, {len(lists)}; got {len(holdings)}")
+    beyond = [int(own.max()) for own in holdings if own.size and own.max() >= n_shards]
+    if beyond:
+        raise ValueError(f"held must name shards from 0 to {n_shards - 1}; got {beyond[0]}")
+    size = np.bincount(number)
+    client, shard = _copies(lists, n_shards)
+    wanted = np.unique(client * size.size + number[shard])
+    client, shard = _copies(holdings, n_shards)
+    had, copies = np.unique(client * size.size + number[shard], return_counts=True)
+    short = np.setdiff1d(wanted, had[copies == size[had % size.size]])
+    if short.size:
+        first, label = divmod(int(short[0]), size.size)
+        alike = np.flatnonzero(number == label)
+        listed, lacking = np.intersect1d(alike, lists[first])[0], np.setdiff1d(alike, holdings[first])[0]
+        raise ValueError(
+            f"interchangeable must label alike only shards that every client with one in its list holds all of; got "
+            f"{labels[listed]} for shards of which client {first} lists {listed} but does not hold {lacking}"
+        )
+    return number
+
+
+def _copies(of_clients: Sequence[NDArray[np.intp]], n_shards: int) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
+    """Return client and shard of every copy, each copy once."""
+    clients = np.repeat(np.arange(len(of_clients)), [shards.size for shards in of_clients])
+    return np.divmod(np.unique(clients * n_shards + np.concatenate(of_clients)), n_shards)

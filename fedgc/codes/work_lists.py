@@ -10,6 +10,7 @@ from numpy.typing import ArrayLike, NDArray
 from scipy import sparse
 
 from fedgc.codes.base import Code
+from fedgc.codes.redraw import checked_labels
 from fedgc.validation import check_indices, check_integer
 
 Segments = Sequence[Sequence[int]]
@@ -28,12 +29,16 @@ class WorkLists(Code):
     interchangeable : array_like of int, shape (n_shards,), optional
         Shards with the same label change places in all lists at random in every round, see
         :func:`fedgc.codes.redraw_places`: those of a block, of which every member holds all. By default none do.
+    held : sequence of array_like of int, optional
+        For each client, the shards that it holds, if its list may end before the last of them. What `interchangeable`
+        has to keep to; by default every client holds the shards of its list and no other.
 
     Raises
     ------
     ValueError
-        If there is no client, a list is empty or names a shard twice or one that is not there, nobody holds a shard, or
-        there is not a label for every shard.
+        If there is no client, a list is empty or names a shard twice or one that is not there, nobody holds a shard,
+        there is not a label for every shard, or a client that has a shard in its list does not hold all those with the
+        same label, so that its list would come to name a shard that it does not hold.
 
     Notes
     -----
@@ -70,7 +75,12 @@ class WorkLists(Code):
     """
 
     def __init__(
-        self, lists: Sequence[Sequence[int] | Segments], n_shards: int, *, interchangeable: ArrayLike | None = None
+        self,
+        lists: Sequence[Sequence[int] | Segments],
+        n_shards: int,
+        *,
+        interchangeable: ArrayLike | None = None,
+        held: Sequence[ArrayLike] | None = None,
     ) -> None:
         self.n_shards = check_integer("n_shards", n_shards, low=1)
         self.n_clients = check_integer("number of lists", len(lists), low=1)
@@ -82,18 +92,16 @@ class WorkLists(Code):
             segment[: end + 1] for segments in self._segments for segment in segments for end in range(len(segment))
         ]
         columns = np.concatenate(rows)
-        held = np.bincount(columns, minlength=self.n_shards)
-        if (held == 0).any():
-            raise ValueError(f"every shard must be held by a client; got none for shard {int(np.argmin(held))}")
+        times = np.bincount(columns, minlength=self.n_shards)
+        if (times == 0).any():
+            raise ValueError(f"every shard must be held by a client; got none for shard {int(np.argmin(times))}")
         pointers = np.concatenate(([0], np.cumsum([row.size for row in rows])))
         self._matrix = sparse.csr_array((np.ones(columns.size), columns, pointers), shape=(len(rows), self.n_shards))
         self._matrix.sort_indices()
         self._labels: NDArray[np.intp] | None = None
         if interchangeable is not None:
-            labels = check_indices("interchangeable", interchangeable)
-            if labels.shape != (self.n_shards,):
-                raise ValueError(f"interchangeable must have shape ({self.n_shards},); got shape {labels.shape}")
-            self._labels = np.unique(labels, return_inverse=True)[1].astype(np.intp)
+            whole = [self.shards_of(client) for client in range(self.n_clients)]
+            self._labels = checked_labels(interchangeable, whole, held, self.n_shards)
 
     @property
     def interchangeable(self) -> NDArray[np.intp] | None:

@@ -67,11 +67,11 @@ def build_fleet(table: Mapping[str, Any], *, seed: int) -> Fleet:
             preset = presets()[one_of("fleet.preset", settings.pop("preset"), list(presets()))]
             settings = {**preset, **settings}
         if "model" not in settings:
-            raise ConfigError("fleet.model or fleet.preset must be given; got neither")
+            raise ConfigError("fleet.model must be given, or preset in its place; got neither")
         kind = FLEETS[one_of("fleet.model", settings.pop("model"), list(FLEETS))]
         options = {key: settings.pop(key) for key in kind.OPTIONS if key in settings}
-        n_clients = _number_of_clients(kind, settings, options)
         groups, clients = (_tables(key, settings.pop(key, [])) for key in ("groups", "client"))
+        n_clients = _number_of_clients(kind, settings.pop("clients", len(clients) or None), options)
         parameters = per_client(kind, settings, groups, clients, n_clients=n_clients, seed=seed)
         return kind(n_clients, seed=seed, **options, **parameters)
     except ConfigError:
@@ -81,10 +81,7 @@ def build_fleet(table: Mapping[str, Any], *, seed: int) -> Fleet:
         raise ConfigError(message if message.startswith("fleet.") else f"fleet.{message}") from None
 
 
-def _number_of_clients(kind: type[Fleet], settings: dict[str, Any], options: dict[str, Any]) -> int:
-    given = settings.pop("clients", None)
-    if given is None and isinstance(settings.get("client"), list) and settings["client"]:
-        given = len(settings["client"])
+def _number_of_clients(kind: type[Fleet], given: object, options: dict[str, Any]) -> int:
     if kind is TraceFleet:
         if not isinstance(options.get("trace"), str):
             raise ValueError(f"trace must be the name of a .csv or .parquet file; got {options.get('trace')!r}")

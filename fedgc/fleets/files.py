@@ -78,7 +78,7 @@ def load_fleet(source: str | Path, *, clients: int | None = None, seed: int) -> 
     except ConfigError as error:
         message = str(error).removeprefix("fleet.")
         # What is wrong with a trace names the trace's file.
-        own = "trace" in table and message.startswith(str(table["trace"]))
+        own = "trace" in table and message.startswith((f"{table['trace']}:", f"{table['trace']},"))
         raise ConfigError(message if own else f"{path}: {message}") from None
 
 
@@ -90,7 +90,9 @@ def _read(path: Path) -> dict[str, Any]:
         raise ConfigError(
             f"fleet must be one of the presets {names} or a readable TOML file; got {str(path)!r} ({error.strerror})"
         ) from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except RecursionError:
+        raise ConfigError(f"{path}: must be valid TOML; got tables or lists nested too deeply") from None
+    except ValueError as error:  # also bytes that are not UTF-8, and integers of thousands of digits
         raise ConfigError(f"{path}: must be valid TOML; {error}") from None
     if "fleet" not in raw:
         return raw

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +17,9 @@ if TYPE_CHECKING:
     from fedgc.fleets.base import Fleet
 
 Table = Mapping[str, Any]
+
+#: Characters of a value that a message shows.
+_LONGEST = 60
 
 
 def per_client(
@@ -65,7 +69,7 @@ def per_client(
             if key not in kind.PARAMETERS:
                 allowed = ", ".join(sorted({*kind.PARAMETERS, "name", "share"}))
                 raise ValueError(f"{where}.{key} must be one of {allowed}; got {key!r}")
-            _check_number(f"{where}.{key}", value, 1)
+            _check_one(kind.PARAMETERS[key], value, f"{where}.{key}")
             column = _column(parameters, kind.PARAMETERS[key], key, n_clients)
             column[members] = value
     taken: dict[int, int] = {}
@@ -118,20 +122,37 @@ def _check_own(kind: type[Fleet], key: str, value: object) -> None:
     if key not in kind.PARAMETERS:
         allowed = ", ".join(sorted({*kind.PARAMETERS, "id"}))
         raise ValueError(f"{key} must be one of {allowed}; got {key!r}")
-    _check_number(key, value, 1)
-    if isinstance(value, list):
-        raise ValueError(f"{key} must be a number; got {value!r}")
+    _check_one(kind.PARAMETERS[key], value, key)
+
+
+def _check_one(spec: Parameter, value: object, name: str) -> None:
+    """Check the value of one group or client."""
+    if not _is_number(value):
+        raise ValueError(f"{name} must be a number; got {_shown(value)}")
+    _check_number(name, value, 1)
     try:
-        kind.PARAMETERS[key].check(key, np.float64(value), 1)  # type: ignore[arg-type]
+        spec.check(name, np.float64(value), 1)  # type: ignore[arg-type]
     except ValueError as error:
         raise ValueError(str(error).removesuffix(" for client 0")) from None
 
 
 def _check_number(key: str, value: object, length: int) -> None:
     items = value if isinstance(value, list) else [value]
-    if not all(isinstance(item, (int, float)) and not isinstance(item, bool) for item in items):
-        raise ValueError(f"{key} must be a number or a list of numbers; got {value!r}")
+    if not all(_is_number(item) for item in items):
+        raise ValueError(f"{key} must be a number or a list of numbers; got {_shown(value)}")
     if any(isinstance(item, float) and math.isnan(item) for item in items):
         raise ValueError(f"{key} must not be NaN; got {value!r}")
     if isinstance(value, list) and len(value) != length:
         raise ValueError(f"{key} must be one number, or one for each of {length} clients; got {len(value)} numbers")
+
+
+def _is_number(value: object) -> bool:
+    if isinstance(value, int) and not isinstance(value, bool):
+        return abs(value) <= sys.float_info.max
+    return isinstance(value, float)
+
+
+def _shown(value: object) -> str:
+    """Return the value as it goes into a message, not longer than a line."""
+    text = repr(value)
+    return text if len(text) <= _LONGEST else f"{text[:_LONGEST]}... ({len(text)} characters)"

@@ -93,7 +93,8 @@ class TraceFleet(Fleet):
         for column in range(recorded.shape[1]):
             came = np.isfinite(recorded[:, [column]])
             work = np.where(came, recorded[:, [column]] - overhead, 0.0)
-            seconds = overhead + cells.factor * work / load * cells.loads
+            with np.errstate(over="ignore"):
+                seconds = overhead + cells.factor * work / load * cells.loads
             there = stays(seconds) if cells.may_end else 1.0
             total += np.where(came & (seconds <= cells.deadline), there, 0.0)
         total /= recorded.shape[1]

@@ -50,7 +50,8 @@ def read_trace(path: str | Path) -> Trace:
     path : str or Path
         A CSV file (``.csv``), or a Parquet file (``.parquet``, needs the extra ``parquet``), with the columns `client`
         (integers from 0 on), `round` (integers without a gap) and `seconds` (a number of at least 0, or the word
-        ``missed``), in any order. Every client needs every round, once. Empty lines are skipped.
+        ``missed``), in any order. Every client needs every round, once. Empty lines are skipped, and quotes close on
+        the line on which they open.
 
     Raises
     ------
@@ -60,7 +61,7 @@ def read_trace(path: str | Path) -> Trace:
     """
     path = Path(path)
     readers = {".csv": _csv_rows, ".parquet": _parquet_rows}
-    if path.suffix.lower() not in readers:
+    if path.suffix.lower() not in readers or "\0" in str(path):
         raise ConfigError(f"trace must be a .csv or .parquet file; got {str(path)!r}")
     seen: dict[tuple[int, int], tuple[float, int]] = {}
     try:
@@ -74,8 +75,6 @@ def read_trace(path: str | Path) -> Trace:
             seen[pair] = _seconds(where, cells["seconds"]), row
     except OSError as error:
         raise ConfigError(f"{path}: trace must be a readable file; {error.strerror or error}") from None
-    except (UnicodeDecodeError, csv.Error) as error:
-        raise ConfigError(f"{path}: trace must be a CSV file in UTF-8; {error}") from None
     if not seen:
         raise ConfigError(f"{path}: trace must have at least one row below the header; got none")
     return _complete(path, seen)
@@ -100,21 +99,35 @@ def _complete(path: Path, seen: dict[tuple[int, int], tuple[float, int]]) -> Tra
 
 
 def _csv_rows(path: Path) -> Iterator[tuple[int, dict[str, str]]]:
-    with path.open(encoding="utf-8-sig", newline="") as file:
-        lines = csv.reader(file, strict=True)
-        header: list[str] | None = None
-        for cells in lines:
-            if not any(cell.strip() for cell in cells):
+    header: list[str] | None = None
+    # Bytes that are not UTF-8 come as surrogates, so that the row with the first of them is known.
+    with path.open(encoding="utf-8-sig", errors="surrogateescape", newline="") as file:
+        for row, line in enumerate(file, start=1):
+            where = f"{path}, row {row}"
+            cells = _csv_cells(where, line)
+            if not any(cells):
                 continue
             if header is None:
-                header = [cell.strip() for cell in cells]
-                _check_columns(f"{path}, row {lines.line_num}", header)
+                header = cells
+                _check_columns(where, header)
             elif len(cells) != len(COLUMNS):
-                raise ConfigError(f"{path}, row {lines.line_num}: must have {len(COLUMNS)} cells; got {len(cells)}")
+                raise ConfigError(f"{where}: must have {len(COLUMNS)} cells; got {len(cells)}")
             else:
-                yield lines.line_num, dict(zip(header, (cell.strip() for cell in cells), strict=True))
+                yield row, dict(zip(header, cells, strict=True))
     if header is None:
         raise ConfigError(f"{path}: trace must have the header {','.join(COLUMNS)}; the file is empty")
+
+
+def _csv_cells(where: str, line: str) -> list[str]:
+    if "\0" in line or not line.isascii():
+        odd = next((ord(char) for char in line if char == "\0" or "\udc80" <= char <= "\udcff"), None)
+        if odd is not None:
+            raise ConfigError(f"{where}: must be text in UTF-8; got the byte 0x{odd & 0xFF:02x}")
+    try:
+        # Line by line: a quote that is never closed would take the rows that follow into its cell.
+        return [cell.strip() for cell in next(csv.reader([line], strict=True), [])]
+    except csv.Error as error:
+        raise ConfigError(f"{where}: must be CSV, with quotes closed on their own row; got {error}") from None
 
 
 def _parquet_rows(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
@@ -122,19 +135,25 @@ def _parquet_rows(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
         parquet = importlib.import_module("pyarrow.parquet")
     except ImportError:
         raise ConfigError(f"{path}: reading Parquet files needs pyarrow: pip install 'fedgc[parquet]'") from None
-    if not path.is_file():
-        raise FileNotFoundError(2, "No such file", str(path))
+    row = 0
+    with path.open("rb") as opened:
+        try:
+            file = parquet.ParquetFile(opened)
+            _check_columns(str(path), list(file.schema_arrow.names))
+            for batch in file.iter_batches(columns=list(COLUMNS)):
+                for cells in zip(*(batch.column(name) for name in COLUMNS), strict=True):
+                    row += 1
+                    yield row, dict(zip(COLUMNS, _parquet_cells(f"{path}, row {row}", cells), strict=True))
+        # What is broken inside the file comes as an error of the operating system too.
+        except (importlib.import_module("pyarrow").ArrowException, OSError) as error:
+            raise ConfigError(f"{path}: trace must be a whole Parquet file; {' '.join(str(error).split())}") from None
+
+
+def _parquet_cells(where: str, cells: tuple[Any, ...]) -> list[Any]:
     try:
-        file = parquet.ParquetFile(path)
-        _check_columns(f"{path}, header", list(file.schema_arrow.names))
-        row = 0
-        for batch in file.iter_batches(columns=list(COLUMNS)):
-            for values in zip(*(batch.column(name).to_pylist() for name in COLUMNS), strict=True):
-                row += 1
-                yield row, dict(zip(COLUMNS, values, strict=True))
-    except importlib.import_module("pyarrow").ArrowException as error:
-        reason = str(error).splitlines()[0]
-        raise ConfigError(f"{path}: trace must be a Parquet file; {reason}") from None
+        return [cell.as_py() for cell in cells]
+    except (ValueError, OverflowError) as error:
+        raise ConfigError(f"{where}: must be numbers, or text in UTF-8; {error}") from None
 
 
 def _check_columns(where: str, names: list[str]) -> None:
@@ -163,7 +182,9 @@ def _seconds(where: str, value: object) -> float:
     if value == MISSED:
         return np.inf
     try:
-        seconds = float(value) if isinstance(value, (int, float, str)) and "_" not in str(value) else np.nan
+        # float() would take "1_0" and other scripts' digits.
+        plain = isinstance(value, (int, float, str)) and str(value).isascii() and "_" not in str(value)
+        seconds = float(value) if plain else np.nan  # type: ignore[arg-type]
     except ValueError:
         seconds = np.nan
     if isinstance(value, bool) or not 0.0 <= seconds < np.inf:

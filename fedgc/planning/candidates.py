@@ -129,14 +129,17 @@ def candidates(
 
 
 def constraints_of(fleet: Fleet) -> AssignmentConstraints | None:
-    """Return the limits that a fleet states: storage, computation, and sites as failure domains; None if none."""
+    """Return the limits that a fleet states: storage, computation, and sites as failure domains; None if none.
+
+    Errors call them as fleet files do: storage, computation, site.
+    """
     storage, computation, site = (fleet.limits[name] for name in ("storage", "computation", "site"))
     if storage is None and computation is None and site is None:
         return None
     # Infinity is no integer, and nobody holds more shards than there can be; clients without a site share none.
     whole = [None if v is None else np.minimum(v, 2**40).astype(np.intp) for v in (storage, computation)]
     domain = None if site is None else np.where(site < 0, -2.0 - np.arange(site.size), site)
-    return AssignmentConstraints(storage=whole[0], computation=whole[1], domain=domain)
+    return AssignmentConstraints(storage=whole[0], computation=whole[1], domain=domain, domain_name="site")
 
 
 def recommended_assignment(

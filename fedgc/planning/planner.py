@@ -25,6 +25,8 @@ _GRID, _BEFORE, _GROWTH = 10, 10, 1.25
 _USUAL, _AT_ALL, _MOST_OF_IT = (1e-3, 3600.0), (1e-6, 1e8), 0.9
 #: A choice whose rounds alone take so many times as long as its best time to target gets no longer deadlines.
 _PAST = 1.4
+#: More shards or rounds than this are a slip of the keyboard.
+_MOST = 10_000_000
 
 
 def plan_fleet(
@@ -85,17 +87,9 @@ def plan_fleet(
     >>> plan.recommended.redundancy, plan.recommended.schedule
     (2, 'work-list')
     """
-    if not 0.0 <= coherence < 1.0:
-        raise ConfigError(f"coherence must lie in [0, 1); got {coherence}")
-    if n_shards < 1:
-        raise ConfigError(f"shards must be an integer of at least 1; got {n_shards}")
-    wrong = [value for value in redundancies if not 1 <= value <= fleet.n_clients]
-    if wrong or not redundancies:
-        raise ConfigError(f"redundancy must be an integer from 1 to clients = {fleet.n_clients}; got {wrong or 'none'}")
+    _check(fleet, redundancies, n_shards=n_shards, coherence=coherence, server_round=server_round)
     if not 0.0 <= noise_sensitivity < np.inf:
         raise ConfigError(f"noise_sensitivity must be a finite number of at least 0; got {noise_sensitivity}")
-    if server_round < 0:
-        raise ConfigError(f"server_round must be an integer of at least 0; got {server_round}")
     grid = default_deadlines(fleet, n_shards, server_round, cover=cover) if deadlines is None else list(deadlines)
     if not grid or not all(0.0 < deadline < np.inf for deadline in grid):
         raise ConfigError(f"deadline must be a finite number above 0; got {grid}")
@@ -123,12 +117,36 @@ def plan_fleet(
     if infeasible and not found:
         raise next(iter(infeasible.values()))
     if not found:
+        raise _nothing_done(grid, given=deadlines is not None)
+    if not all(np.isfinite(time) for _, time, _ in found):
         raise ConfigError(
-            f"deadline must be long enough for every shard to be done at times; got {', '.join(f'{d:g}' for d in grid)}"
+            f"noise_sensitivity and deadline must be small enough for finite times to the target; "
+            f"got {noise_sensitivity:g} and up to {max(grid):g}"
         )
     alone = min((time for c, time, _ in found if c.redundancy == 1), default=min(time for _, time, _ in found))
     plan = recommend([_relative(choice, time / alone) for _, time, choice in found])
     return replace(plan, infeasible=tuple((holders, str(error)) for holders, error in sorted(infeasible.items())))
+
+
+def _check(fleet: Fleet, redundancies: Sequence[int], *, n_shards: int, coherence: float, server_round: int) -> None:
+    if not 0.0 <= coherence < 1.0:
+        raise ConfigError(f"coherence must lie in [0, 1); got {coherence}")
+    if not 1 <= n_shards <= _MOST:
+        raise ConfigError(f"shards must be an integer from 1 to {_MOST}; got {n_shards}")
+    wrong = [value for value in redundancies if not 1 <= value <= fleet.n_clients]
+    if wrong or not redundancies:
+        raise ConfigError(f"redundancy must be an integer from 1 to clients = {fleet.n_clients}; got {wrong or 'none'}")
+    if not 0 <= server_round <= _MOST:
+        raise ConfigError(f"server_round must be an integer from 0 to {_MOST}; got {server_round}")
+
+
+def _nothing_done(grid: Sequence[float], *, given: bool) -> ConfigError:
+    if given:
+        tried = ", ".join(f"{deadline:g}" for deadline in grid)
+        return ConfigError(f"deadline must be long enough for every shard to be done at times; got {tried}")
+    return ConfigError(
+        f"fleet must have clients that do every shard at times; got none that do by a deadline of {max(grid):g} seconds"
+    )
 
 
 def default_deadlines(fleet: Fleet, n_shards: int, server_round: int = 0, *, cover: bool = True) -> list[float]:
