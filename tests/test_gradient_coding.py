@@ -14,7 +14,6 @@ from flwr.app import Array, ArrayRecord, ConfigRecord, Context, Message
 from flwr.clientapp import ClientApp
 from flwr.serverapp import Grid, ServerApp
 from flwr.serverapp.strategy import (
-    DifferentialPrivacyServerSideFixedClipping,
     FedAdagrad,
     FedAdam,
     FedAvg,
@@ -91,17 +90,6 @@ def test_any_inner_strategy_takes_the_step_it_would_take_on_the_exact_aggregate(
     assert min(moved) > 0.02
     for name, value in arrays_of(plain.arrays).items():
         np.testing.assert_allclose(arrays_of(coded.arrays)[name], value, atol=1e-6)
-
-
-def test_flowers_privacy_wrapper_goes_around() -> None:
-    """Flower drives the loop, so the round is decoded in aggregate_train; without noise nothing changes."""
-    wrapped = DifferentialPrivacyServerSideFixedClipping(
-        coding(reliability=certain()), noise_multiplier=0.0, clipping_norm=1e6, num_sampled_clients=6
-    )
-    result, _ = train(wrapped, steady())
-    expected, _ = train(coding(reliability=certain()), steady())
-    for name, value in arrays_of(expected.arrays).items():
-        np.testing.assert_allclose(arrays_of(result.arrays)[name], value, atol=1e-6)
 
 
 @pytest.mark.parametrize("decoder", DECODERS)
