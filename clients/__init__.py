@@ -3,6 +3,7 @@
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from fedgc.clients.flower_mods import beside_assignment
 from fedgc.clients.shard_sources import FolderShards, FunctionShards, MissingShardError, PartitionShards, ShardSource
 from fedgc.clients.shard_store import ShardStore
 from fedgc.clients.shards import ShardUpdate, gradient_coded
@@ -20,6 +21,7 @@ __all__ = [
     "ShardSource",
     "ShardStore",
     "ShardUpdate",
+    "beside_assignment",
     "gradient_coded",
     "simulated_straggling",
     "torch_arrays",

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 
-from flwr.app import ArrayRecord, Message, RecordDict
+from flwr.app import ArrayRecord, Error, Message, RecordDict
+from flwr.common.constant import ErrorCode
 from flwr.proto.node_pb2 import NodeInfo
 from flwr.serverapp import Grid
 from flwr.supercore.run import Run
 
 from fedgc.clock import Clock, WallClock
 from fedgc.deadline import Collected, collect_replies
+from fedgc.protocol import RECORD, SHARD_IDS
 
 #: Bytes of arrays that replies which are asked for together may have.
 _BYTES_AT_ONCE = 2**26
@@ -43,11 +45,16 @@ class DeadlineGrid(Grid):
         Likewise with each reply to a training message of an earlier round, and the instant.
     on_send : callable
         Called with each message that was held back, before it is sent, and by how many seconds.
+    only_work : bool
+        Whether only those replies to training messages are returned that have work in them, and the others kept back.
+        If there is none, an error is returned.
 
     Attributes
     ----------
     collected : Collected or None
         What came in the last training round, and when.
+    kept_back : list of Message
+        Replies that it did not return.
     earlier : set of str
         Ids of messages of past rounds whose replies are still of interest.
     late : list of (Message, float)
@@ -74,6 +81,7 @@ class DeadlineGrid(Grid):
         on_reply: Callable[[Message, float], bool],
         on_late: Callable[[Message, float], bool],
         on_send: Callable[[Message, float], bool],
+        only_work: bool = False,
     ) -> None:
         self._grid = grid
         self._train_timeout = train_timeout
@@ -84,6 +92,8 @@ class DeadlineGrid(Grid):
         self.one_at_a_time = getattr(grid, "clock", None) is None
         # By node: the message that it works on, and the instant at which that runs out.
         self._at_work: dict[int, tuple[str, float]] = {}
+        self._only_work = only_work
+        self.kept_back: list[Message] = []
         self.at_once: int | None = None
         self.clock = clock_of(grid)
         self.collected: Collected | None = None
@@ -93,6 +103,17 @@ class DeadlineGrid(Grid):
     def listen_for(self, message_ids: Iterable[str]) -> None:
         """From now on keep replies to these messages of past rounds, and forget what was heard before."""
         self.earlier, self.late = set(message_ids), []
+
+    def forget(self) -> None:
+        """Forget what came in the last training round."""
+        self.collected, self.kept_back = None, []
+
+    def seconds(self) -> dict[str, float]:
+        """Return after how many seconds each message of the last training round was answered, by message id."""
+        if self.collected is None:
+            return {}
+        ids = [reply.metadata.reply_to_message_id for reply in self.collected.replies]
+        return dict(zip(ids, self.collected.seconds, strict=True))
 
     def set_run(self, run: Run) -> None:
         """Set the run of the wrapped grid."""
@@ -133,7 +154,14 @@ class DeadlineGrid(Grid):
         batch = list(messages)
         if any(message.metadata.message_type.split(".")[0] == "train" for message in batch):
             self.collected = self._collect(batch, self._train_timeout(), training=True)
-            return self.collected.replies
+            if not self._only_work:
+                return self.collected.replies
+            self.kept_back = [reply for reply in self.collected.replies if not has_work(reply)]
+            with_work = [reply for reply in self.collected.replies if has_work(reply)]
+            # An error makes Flower's strategies for differential privacy pass over the round. Without any reply those
+            # with adaptive clipping would divide by their number.
+            nothing = Error(code=ErrorCode.REPLY_MESSAGE_UNAVAILABLE, reason="nothing came by the deadline")
+            return with_work or [Message(nothing, reply_to=batch[0])]
         return self.collect(batch, float("inf") if timeout is None else timeout).replies
 
     def collect(self, batch: list[Message], timeout: float) -> Collected:
@@ -204,6 +232,14 @@ def replies_at_once(arrays: ArrayRecord) -> int:
     """
     size = sum(len(array.data) for array in arrays.values())
     return max(1, _BYTES_AT_ONCE // max(size, 1))
+
+
+def has_work(reply: Message) -> bool:
+    """Return whether a reply is no error, and not that of a client which had no shard done by the deadline."""
+    if reply.has_error():
+        return False
+    said = reply.content.config_records.get(RECORD)
+    return said is None or said.get(SHARD_IDS) != []
 
 
 def drop_arrays(reply: Message) -> None:

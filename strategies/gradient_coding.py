@@ -274,6 +274,34 @@ class GradientCoding(Strategy):
                 evaluate_fn=evaluate_fn,
             )
 
+    def deadline_grid(self, grid: Grid) -> Grid:
+        """Return a grid that keeps this strategy's deadlines, to start a strategy around this one with.
+
+        Flower's differential-privacy strategies, say. Their ``start`` would otherwise wait as long as its `timeout`
+        says and let this strategy learn nothing of the clients' times; they pass over a round in which any client
+        reports an error, and divide by the length of an update, which is zero where no shard was done: they get
+        neither. Replies are decoded together, since a strategy around this one may change them first, so that rounds
+        do not end early and the server needs memory for all.
+
+        Examples
+        --------
+        >>> from flwr.serverapp.strategy import DifferentialPrivacyServerSideFixedClipping
+        >>> coding = GradientCoding(num_shards=40, deadline=30.0)
+        >>> private = DifferentialPrivacyServerSideFixedClipping(coding, 0.1, 1.0, num_sampled_clients=20)
+        >>> def main(grid, context):
+        ...     private.start(coding.deadline_grid(grid), ArrayRecord(), num_rounds=3)
+        """
+        self._past = None
+        self._grid = DeadlineGrid(
+            grid,
+            lambda: self._open.deadline if self._open else self.deadline.initial,
+            enough=lambda: False,
+            on_reply=lambda reply, seconds: False,
+            on_late=self._take_late,
+            only_work=True,
+        )
+        return self._grid
+
     def configure_train(
         self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
     ) -> Iterable[Message]:
@@ -282,10 +310,13 @@ class GradientCoding(Strategy):
             message.metadata.dst_node_id: message
             for message in self.strategy.configure_train(server_round, arrays, config, grid)
         }
+        if self._open is not None and self._grid is not None and self._grid.collected is not None:
+            # A strategy around this one has passed over the last round, in which nothing came: that is to be learnt.
+            self.aggregate_train(server_round - 1, ())
         self._open = None
         if self._grid is not None:
             # What an earlier round collected must not be taken for this one's, should another loop drive it.
-            self._grid.collected = None
+            self._grid.forget()
         if not inner:
             return []
         for node_id in self.set_aside.among(inner, server_round):
@@ -319,12 +350,13 @@ class GradientCoding(Strategy):
         if self._open is None:
             return self.strategy.aggregate_train(server_round, replies)
         current, self._open = self._open, None
+        replies = [*replies, *(self._grid.kept_back if self._grid is not None else ())]
         if self.shards is not None:
-            replies = list(replies)
             self.shards.hear([*(reply for reply, _ in (self._grid.late if self._grid is not None else ())), *replies])
         arrays = current.values
+        seconds = self._grid.seconds() if self._grid is not None else {}
         for reply in replies:
-            current.take(reply)
+            current.take(reply, seconds.get(reply.metadata.reply_to_message_id))
         for node_id, reason in current.rejected.items():
             logger.warning("round %d: node %d is left out: %s", server_round, node_id, reason)
 

@@ -12,15 +12,16 @@ from typing import Any
 
 import numpy as np
 import pytest
+from fedgc.clients import ShardUpdate, gradient_coded
 from fedgc.strategies import GradientCoding
-from flwr.app import Array, Message
-from flwr.serverapp.strategy import (
-    FedAvg,
-    Strategy,
-)
+from flwr.app import Array, ArrayRecord, Context, Message
+from flwr.clientapp import ClientApp
+from flwr.serverapp import Grid, ServerApp
+from flwr.serverapp.strategy import FedAvg, Result, Strategy
 
 from fedgc.reliability import ReliabilityPosterior
-from tests.apps import EXAMPLES, N_SHARDS, arrays_of, initial_arrays, shard_app, steady, train
+from fedgc.simulation import run_virtual
+from tests.apps import EXAMPLES, N_SHARDS, arrays_of, shard_app, steady, train
 
 
 def coding(strategy: Strategy | None = None, **options: Any) -> GradientCoding:
@@ -31,6 +32,10 @@ def coding(strategy: Strategy | None = None, **options: Any) -> GradientCoding:
 def certain() -> Any:
     """A posterior that is (nearly) sure of every client, so that a complete round decodes to the exact aggregate."""
     return ReliabilityPosterior(prior_arrivals=1e15, prior_misses=1e-6)
+
+
+#: The largest number of half precision is 65504.
+LARGE = {"w": np.array([60000.0], dtype=np.float16)}
 
 
 def spoil_with(change: Callable[[Message], Message | None]) -> Callable[[Message, int], Message | None]:
@@ -102,7 +107,10 @@ BAD = {
     "other sizes": (set_record("shard-examples", [7, 7]), r"shard-examples must be \[4.0, 1.0\] as the server knows"),
     "other weight": (set_metric("num-examples", 99), r"num-examples must be 5; got 99"),
     "too large": (set_array("bias", np.array([1e300])), r"'bias' must be finite in float32"),
-    "too large to weigh": (set_array("weight", np.full((2, 2), 1.7e308)), r"arrays must be finite when weighted"),
+    "too large to weigh": (
+        set_array("weight", np.full((2, 2), 1.7e308)),
+        r"update of array 'weight' must stay below 1e\+140",
+    ),
     "true for a count": (set_record("shard-examples", [True, True]), r"shard-examples must be 2 integers"),
     "leaves": (leaving, r"error 2: SystemExit: 1"),
     "endless number": (set_metric("loss", 10**400), r"metric 'loss' must be finite; got 1000"),
@@ -156,12 +164,31 @@ def test_answers_twice_count_once() -> None:
 
 
 def test_an_aggregate_that_overflows_leaves_the_model(caplog: pytest.LogCaptureFixture) -> None:
-    """A reply may be finite and still carry the weighted sum out of the model's range."""
-    spoil = spoil_with(set_array("bias", np.array([3.4e38], dtype=np.float32)))
-    result, _ = train(coding(load=1, shard_examples=None), steady(), app=shard_app(spoil))
-    arrays = arrays_of(result.arrays) if result.arrays else arrays_of(initial_arrays())
-    assert all(np.isfinite(value).all() for value in arrays.values())
-    assert np.isfinite(arrays["bias"]).all()
+    """Updates that are all in range may be decoded, with weights above one, to a model that is not."""
+    app, server, strategy = ClientApp(), ServerApp(), coding(load=1)
+    results: list[Result] = []
+    app.train()(gradient_coded()(lambda shard_id, arrays, config: ShardUpdate(EXAMPLES[shard_id], delta=LARGE)))
+
+    @server.main()
+    def main(grid: Grid, context: Context) -> None:
+        results.append(strategy.start(grid, ArrayRecord({"w": Array(np.zeros(1, dtype=np.float16))}), num_rounds=1))
+
+    run_virtual(server, app, steady())
+    assert not results[0].arrays
+    assert strategy.history[0].rejected == {}
+    assert "round 1: the aggregate is not finite, the model stays as it is" in caplog.text
+
+
+@pytest.mark.parametrize("value", [3.4e38, 1e31, -2e32])
+def test_a_reply_that_is_just_finite_does_not_cost_the_round(value: float) -> None:
+    """Weighted, it would take the sum out of the model's range."""
+    spoiled = coding(load=1)
+    result, _ = train(
+        spoiled, steady(), app=shard_app(spoil_with(set_array("bias", np.array([value], dtype=np.float32))))
+    )
+    expected, _ = train(coding(load=1), steady(dropout=[0.0, 1.0, 0.0, 0.0, 0.0, 0.0]))
+    np.testing.assert_array_equal(arrays_of(result.arrays)["bias"], arrays_of(expected.arrays)["bias"])
+    assert "update of array 'bias' must stay below 1e+30 when weighted by" in spoiled.history[0].rejected[101]
 
 
 def test_a_bad_reply_does_not_end_a_round_before_the_good_copy_comes() -> None:
