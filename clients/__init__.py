@@ -3,6 +3,7 @@
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from fedgc.clients.masks import pairwise_masks
 from fedgc.clients.shard_sources import FolderShards, FunctionShards, MissingShardError, PartitionShards, ShardSource
 from fedgc.clients.shard_store import ShardStore
 from fedgc.clients.shards import ShardUpdate, gradient_coded
@@ -21,6 +22,7 @@ __all__ = [
     "ShardStore",
     "ShardUpdate",
     "gradient_coded",
+    "pairwise_masks",
     "simulated_straggling",
     "torch_arrays",
     "torch_epochs",

@@ -26,6 +26,11 @@ DEADLINE = "deadline"
 #: list of int, only with work lists: lengths of the segments of the list; the client sends one sum for each. It works
 #: down the list until the deadline, and the shard ids of its reply are those it has done.
 SEGMENTS = "segments"
+#: int, only with secure sums: the client sends the sum of coefficient x number of examples x update itself, as
+#: fixed-point numbers modulo 2^64 with so many bits after the point, and no metrics but the number of examples.
+FRACTIONAL_BITS = "fractional-bits"
+#: float, with it: the largest absolute value of an entry, so that the sum over all clients stays in range.
+LARGEST_ENTRY = "largest-entry"
 #: float, in a reply: seconds by the client's clock from the message to the end of its last shard, and to its reply.
 WORK_SECONDS, BUSY_SECONDS = "work-seconds", "busy-seconds"
 #: int, set by the embedded runtime, in which no time passes while a client runs: shards that are done by the deadline.

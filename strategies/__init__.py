@@ -2,6 +2,7 @@
 
 from fedgc.strategies.gradient_coding import GradientCoding
 from fedgc.strategies.report import RoundReport
+from fedgc.strategies.secure_sum import SecureSum
 from fedgc.strategies.shard_push import PushedShards
 
-__all__ = ["GradientCoding", "PushedShards", "RoundReport"]
+__all__ = ["GradientCoding", "PushedShards", "RoundReport", "SecureSum"]

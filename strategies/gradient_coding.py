@@ -13,6 +13,7 @@ from fedgc.strategies.metrics import mean_metrics
 from fedgc.strategies.open_round import OpenRound
 from fedgc.strategies.past_round import PastRound
 from fedgc.strategies.report import RoundReport
+from fedgc.strategies.secure_sum import SecureSum, as_secure_sum
 from fedgc.strategies.set_aside import SetAside
 from fedgc.strategies.shard_push import PushedShards
 from fedgc.strategies.summary import summary_lines
@@ -108,6 +109,10 @@ class GradientCoding(Strategy):
     shards : PushedShards, optional
         The shards' data, if clients have it from the server: each is sent what it lacks of its part and keeps it. The
         train function then needs a ``store``; see :func:`fedgc.clients.gradient_coded`.
+    secure_sum : bool or SecureSum
+        Whether the server uses only the sum of what arrives and who sent it, see
+        :class:`fedgc.strategies.SecureSum`. Needs a decoder with settled weights ("fixed", say), the full schedule and
+        `shard_examples`. Neither coherence is learnt then nor copies compared, and clients' metrics are not sent.
     seed : int
         Seed that clients derive the randomness of a shard's update from, so that all holders compute the same, and of
         the places that shards change to.
@@ -158,6 +163,7 @@ class GradientCoding(Strategy):
         coherence: CoherenceEstimate | None = None,
         constraints: AssignmentConstraints | None = None,
         shards: PushedShards | None = None,
+        secure_sum: bool | SecureSum = False,
         seed: int = 0,
         arrayrecord_key: str = "arrays",
         configrecord_key: str = "config",
@@ -212,6 +218,7 @@ class GradientCoding(Strategy):
             coherence if coherence is not None else CoherenceEstimate(),
             memory=UpdateMemory.empty(self.num_shards) if memory else None,
         )
+        self.secure_sum = as_secure_sum(secure_sum, self.planning, memory=bool(memory), sizes=sizes)
         self.history: list[RoundReport] = []
         self._given_sizes = sizes
         self._open: OpenRound | None = None
@@ -297,6 +304,8 @@ class GradientCoding(Strategy):
         if self.shards is not None:
             self.shards.attach(messages)
         self._open = OpenRound(plan, tasks, arrays, messages, deadline, self._given_sizes, self.state)
+        if self.secure_sum is not None:
+            self._open = self.secure_sum.open(self._open, server_round)
         return list(messages)
 
     def aggregate_train(
@@ -340,7 +349,7 @@ class GradientCoding(Strategy):
                 server_round, one, other, apart,
             )  # fmt: skip
         if outcome.update is None:
-            logger.warning("round %d: nothing arrived by the deadline, the model stays as it is", server_round)
+            logger.warning("round %d: %s, the model stays as it is", server_round, current.why_no_update)
             return None, MetricRecord({**report.metrics})
         update = outcome.update
         if self.state.memory is None:

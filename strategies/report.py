@@ -45,6 +45,9 @@ class RoundReport:
         Shard copies per shard that clients were asked for.
     disagreements : tuple of (int, int, float)
         Nodes that sent different sums over the same shards, and how far apart these are, relative to their length.
+    sum_only : bool
+        Whether the server had nothing but the sum of the replies. Disagreements are then not known, and both errors are
+        those of the Gram model that the run began with: nothing has been learnt of the updates.
     """
 
     server_round: int
@@ -61,6 +64,7 @@ class RoundReport:
     shards_recovered: int = 0
     load: float = 0.0
     disagreements: tuple[tuple[int, int, float], ...] = ()
+    sum_only: bool = False
 
     @classmethod
     def of(
@@ -88,6 +92,7 @@ class RoundReport:
             disagreements=tuple(
                 (plan.node_ids[one], plan.node_ids[other], apart) for one, other, apart in current.fold.disagreements
             ),
+            sum_only=current.sum_only,
             load=sum(task.shards.size for task in current.tasks) / plan.code.n_shards,
         )
 
@@ -105,7 +110,6 @@ class RoundReport:
             "asked": self.n_clients,
             "arrived": self.n_arrived,
             "rejected": len(self.rejected),
-            "disagreements": len(self.disagreements),
             "shards-recovered": self.shards_recovered,
             "load": self.load,
             "wasted": max(0.0, 1.0 - self.shards_recovered / self.shards_done) if self.shards_done else 0.0,
@@ -113,6 +117,8 @@ class RoundReport:
             "straggle-prob": float(self.straggle_prob.mean()),
             "error": self.model_residual_error,
         }
+        if not self.sum_only:
+            numbers["disagreements"] = len(self.disagreements)
         if self.seconds is not None:
             numbers["seconds"] = self.seconds
         if self.predicted_residual_error is not None:
@@ -125,4 +131,5 @@ class RoundReport:
         return (
             f"round {self.server_round}: {self.n_arrived} of {self.n_clients} clients came; residual error "
             f"{self.model_residual_error:.3g}, {'unknown' if expected is None else f'{expected:.3g}'} expected"
+            f"{' (of the model; only the sum was seen)' if self.sum_only else ''}"
         )

@@ -44,6 +44,7 @@ class FixedDecoder(Decoder):
     """
 
     name: ClassVar[str] = "fixed"
+    weights_settled: ClassVar[bool] = True
 
     def _calibrate(self, code: Code, arrivals: ArrivalModel, gram: GramModel) -> CalibratedDecoder:
         straggle_prob = self._straggle_prob(arrivals)

@@ -1,0 +1,227 @@
+"""Secure sums: the server decodes a round from the sum of what arrived and from who sent it, and from nothing else."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from functools import cached_property
+
+import numpy as np
+from fedgc.strategies.arrays import view
+from fedgc.strategies.open_round import OpenRound
+from fedgc.strategies.replies import read_reply
+from flwr.app import ArrayRecord, Message, MetricRecord
+from numpy.typing import NDArray
+
+from fedgc.decoders import DECODERS
+from fedgc.errors import ReplyRejectedError
+from fedgc.fixed_point import add_modulo, from_fixed_point, is_fixed_point, largest_entry, zero_sum
+from fedgc.protocol import COEFFICIENTS, FRACTIONAL_BITS, LARGEST_ENTRY, RECORD
+from fedgc.round import CodedUpdate, Planning, RoundFold, RoundPlan, RoundState
+from fedgc.updates import Arrays, Update, scale_in_place
+from fedgc.validation import check_integer
+
+logger = logging.getLogger("flwr.fedgc")
+
+#: (round, node ids, sum of the masked replies) to the sum without masks, or None if it cannot be had.
+Unmask = Callable[[int, tuple[int, ...], Arrays], Arrays | None]
+
+
+@dataclass(frozen=True)
+class SecureSum:
+    """How sums are made of which the server needs no single term.
+
+    Parameters
+    ----------
+    unmask : callable, optional
+        Called once a round is over with the round's number, the node ids whose replies are in the sum, ascending, and
+        the sum of what they sent, modulo 2^64. It returns the sum without the masks that have not cancelled, or None if
+        that cannot be had (too few came, say): the model then stays as it is. By default the sum is taken as it is.
+    fractional_bits : int
+        Bits after the point of the fixed-point numbers, 8 to 48.
+
+    Raises
+    ------
+    ValueError
+        If `fractional_bits` is out of range.
+
+    Notes
+    -----
+    With settled weights w_i client i is told the coefficients ``w_i a_ij / N`` of its shards j and sends
+
+        ``round(2^b * sum_j (w_i a_ij / N) N_j update_j)  mod 2^64``,
+
+    with the b fractional bits, N_j examples of shard j and N of all. The sum over those who arrived is the decoded
+    update, off by at most ``n_arrived 2^-(b + 1)`` in every entry, beside the rounding of the clients' own sums. Addition modulo 2^64 is exact, in any order: so
+    masks may be added to the replies, uniformly random each, that cancel in the sum (Bonawitz et al.).
+
+    The server checks in each reply the shards, their numbers of examples, and names, shapes and types of the arrays.
+    It does not look into them. What it checks of the sum is its range: 8 bits at the top are never reached, unless
+    masks have not cancelled, which is then found with a probability of ``1 - 2^-8`` in every entry.
+
+    A client may send its arrays elsewhere, and to the server a reply whose ArrayRecord is empty: `unmask` then has to
+    return the sum of all.
+
+    Flower's own primitives (``flwr.common.secure_aggregation``) quantise to 32 bits with numpy's global random state
+    and clip silently; of them the key agreement is of use, to make the secrets of
+    :func:`fedgc.clients.pairwise_masks`.
+
+    References
+    ----------
+    K. Bonawitz et al., "Practical secure aggregation for privacy-preserving machine learning", CCS 2017.
+
+    Examples
+    --------
+    >>> from fedgc.strategies import GradientCoding
+    >>> strategy = GradientCoding(
+    ...     num_shards=3, deadline=30.0, decoder="fixed", shard_examples=[10, 20, 10], secure_sum=SecureSum()
+    ... )
+    """
+
+    unmask: Unmask | None = None
+    fractional_bits: int = 32
+
+    def __post_init__(self) -> None:
+        """Check the options."""
+        check_integer("fractional_bits", self.fractional_bits, low=8, high=48)
+
+    def open(self, current: OpenRound, server_round: int) -> SecureRound:
+        """Return the round as one of this kind, and tell the clients by what to multiply."""
+        n_examples = float(current.known_sizes.sum())
+        for client, message in enumerate(current.messages):
+            early = current.plan.decoder.early_weights(client)
+            if early is None or early.common != 0.0:
+                raise ValueError(f"weights must be settled before the round; those of client {client} are not")
+            record = message.content.config_records[RECORD]
+            coefficients = current.plan.decoder.code.coefficients_of(client)
+            record[COEFFICIENTS] = (early.alone / n_examples * coefficients).tolist()
+            record[FRACTIONAL_BITS] = self.fractional_bits
+            record[LARGEST_ENTRY] = largest_entry(self.fractional_bits, len(current.messages))
+        return SecureRound(**vars(current), secure_sum=self, server_round=server_round)
+
+
+def as_secure_sum(
+    given: bool | SecureSum, planning: Planning, *, memory: bool, sizes: NDArray[np.float64]
+) -> SecureSum | None:
+    """Return what is meant by the option ``secure_sum``, None if nothing is.
+
+    Raises
+    ------
+    ValueError
+        If another option is in its way.
+    """
+    if not isinstance(given, bool | SecureSum):
+        raise ValueError(f"secure_sum must be True, False or a SecureSum; got {given!r:.80}")
+    if given is False:
+        return None
+    if not planning.decoder.weights_settled:
+        settled = ", ".join(name for name, kind in DECODERS.items() if kind.weights_settled)
+        raise ValueError(f"decoder must be one of {settled} for secure_sum; got {planning.decoder.name!r}")
+    if planning.schedule != "full":
+        raise ValueError(f"schedule must be 'full' for secure_sum; got {planning.schedule!r}")
+    if memory:
+        raise ValueError("memory must be False for secure_sum, which leaves no single update to remember; got True")
+    if np.isnan(sizes).any():
+        raise ValueError("shard_examples must be given for secure_sum, since weights depend on them; got None")
+    return SecureSum() if given is True else given
+
+
+class SumFold(RoundFold):
+    """What has come of a round of which only the sum counts; see :class:`fedgc.round.RoundFold`."""
+
+    def __init__(
+        self, state: RoundState, plan: RoundPlan, arrays: Arrays, secure_sum: SecureSum, server_round: int
+    ) -> None:
+        super().__init__(state, plan, arrays)
+        self.trouble: str | None = None
+        self._secure_sum, self._server_round = secure_sum, server_round
+        self._n_examples = float(state.shard_examples.sum())
+        self._like = arrays
+        self._total = zero_sum(arrays)
+        self._came = np.zeros(plan.decoder.code.n_rows, dtype=np.bool_)
+
+    @property
+    def arrived(self) -> NDArray[np.bool_]:
+        """Which rows of the encoding matrix have come, (n_rows,)."""
+        return self._came
+
+    def add(self, client: int, reply: CodedUpdate) -> None:
+        """Take in a client's reply."""
+        self.rows[client] = tuple(reply.sums)
+        self.replies[client] = replace(reply, sums={})
+        for row, terms in reply.sums.items():
+            self._came[row] = True
+            add_modulo(self._total, terms)
+
+    def decoded(self) -> Update | None:
+        """Return the decoded sum, None if it cannot be had."""
+        total: Arrays = self._total
+        if self._secure_sum.unmask is not None:
+            nodes = tuple(sorted(self.plan.node_ids[client] for client in self.replies))
+            unmasked = self._secure_sum.unmask(self._server_round, nodes, total)
+            if unmasked is None:
+                self.trouble = "the sum of what arrived cannot be had"
+                return None
+            total = unmasked
+            if set(total) != set(self._like) or not all(is_fixed_point(total[k], v) for k, v in self._like.items()):
+                raise ValueError("unmask must return arrays of the model's names and shapes in uint64; got others")
+        bits = self._secure_sum.fractional_bits
+        update, most = from_fixed_point(total, bits), largest_entry(bits, 1)
+        if any(float(np.abs(value).max(initial=0.0)) > most for value in update.values()):
+            self.trouble = "the sum of what arrived is out of range (are there masks of clients that did not come?)"
+            return None
+        # Clients have divided by it, so that their numbers are as large as an update; whoever decodes does so again.
+        scale_in_place(update, self._n_examples)
+        return update
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class SecureRound(OpenRound):
+    """A round of which the server has only the sum.
+
+    Attributes
+    ----------
+    secure_sum : SecureSum
+        How it is made.
+    server_round : int
+        The round's number.
+    """
+
+    secure_sum: SecureSum
+    server_round: int
+
+    @cached_property
+    def fold(self) -> SumFold:
+        """What the replies that have been taken in amount to."""
+        return SumFold(self.state, self.plan, self.values, self.secure_sum, self.server_round)
+
+    @property
+    def sum_only(self) -> bool:
+        """True: single replies are not looked into."""
+        return True
+
+    @property
+    def why_no_update(self) -> str:
+        """Why the round has none."""
+        return self.fold.trouble or super().why_no_update
+
+    def read(self, reply: Message, client: int, seconds: float | None) -> tuple[CodedUpdate, MetricRecord]:
+        """Return what a client sent, without a look into its arrays."""
+        return read_reply(reply, self.values, self.tasks[client], self.known_sizes, seconds, read_sum=self._read_sum)
+
+    def _read_sum(self, record: ArrayRecord, arrays: Arrays, n_examples: float) -> Arrays:
+        if not record and self.secure_sum.unmask is not None:
+            return {}
+        if set(record) != set(arrays):
+            raise ReplyRejectedError(f"array names must be {sorted(arrays)}; got {sorted(record)}")
+        terms = {}
+        for name, value in arrays.items():
+            try:
+                terms[name] = view(record[name])
+            except Exception as error:
+                raise ReplyRejectedError(f"array {name!r} cannot be read: {error}") from None
+            if not is_fixed_point(terms[name], value):
+                got = f"{terms[name].dtype} of shape {terms[name].shape}"
+                raise ReplyRejectedError(f"array {name!r} must be uint64 of shape {value.shape}; got {got}")
+        return terms
