@@ -13,7 +13,7 @@ from fedgc.strategies.metrics import mean_metrics
 from fedgc.strategies.open_round import OpenRound
 from fedgc.strategies.past_round import PastRound
 from fedgc.strategies.report import RoundReport
-from fedgc.strategies.secure_sum import SecureSum, as_secure_sum
+from fedgc.strategies.secure_sum import SecureRound, SecureSum, as_secure_sum
 from fedgc.strategies.set_aside import SetAside
 from fedgc.strategies.shard_push import PushedShards
 from fedgc.strategies.summary import summary_lines
@@ -111,7 +111,7 @@ class GradientCoding(Strategy):
         train function then needs a ``store``; see :func:`fedgc.clients.gradient_coded`.
     secure_sum : bool or SecureSum
         Whether the server uses only the sum of what arrives and who sent it, see
-        :class:`fedgc.strategies.SecureSum`. Needs a decoder with settled weights ("fixed", say), the full schedule and
+        :class:`fedgc.strategies.SecureSum`. Needs a decoder with settled weights ("fixed", say) and
         `shard_examples`. Neither coherence is learnt then nor copies compared, and clients' metrics are not sent.
     seed : int
         Seed that clients derive the randomness of a shard's update from, so that all holders compute the same, and of
@@ -295,7 +295,11 @@ class GradientCoding(Strategy):
         deadline = plan.deadline if plan.deadline is not None else self.deadline.initial
         if server_round == 1 and self.first_deadline is not None:
             deadline = self.first_deadline
-        tasks = [ClientTask.of(plan.decoder.code, client) for client in range(len(plan.node_ids))]
+        tasks = (
+            [ClientTask.of(plan.decoder.code, client) for client in range(len(plan.node_ids))]
+            if self.secure_sum is None
+            else self.secure_sum.tasks(plan, float(self._given_sizes.sum()))
+        )
         told = {SERVER_ROUND: server_round, RUN_SEED: self.seed, DEADLINE: deadline}
         messages = [
             task.message(inner[node_id], told, self.configrecord_key)
@@ -305,7 +309,7 @@ class GradientCoding(Strategy):
             self.shards.attach(messages)
         self._open = OpenRound(plan, tasks, arrays, messages, deadline, self._given_sizes, self.state)
         if self.secure_sum is not None:
-            self._open = self.secure_sum.open(self._open, server_round)
+            self._open = SecureRound(**vars(self._open), secure_sum=self.secure_sum, server_round=server_round)
         return list(messages)
 
     def aggregate_train(

@@ -11,13 +11,15 @@ import numpy as np
 from fedgc.strategies.arrays import view
 from fedgc.strategies.open_round import OpenRound
 from fedgc.strategies.replies import read_reply
-from flwr.app import ArrayRecord, Message, MetricRecord
+from fedgc.strategies.tasks import ClientTask
+from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord
 from numpy.typing import NDArray
 
+from fedgc.codes import WorkLists
 from fedgc.decoders import DECODERS
 from fedgc.errors import ReplyRejectedError
 from fedgc.fixed_point import add_modulo, from_fixed_point, is_fixed_point, largest_entry, zero_sum
-from fedgc.protocol import COEFFICIENTS, FRACTIONAL_BITS, LARGEST_ENTRY, RECORD
+from fedgc.protocol import COEFFICIENTS, FRACTIONAL_BITS, LARGEST_ENTRY, SEGMENTS
 from fedgc.round import CodedUpdate, Planning, RoundFold, RoundPlan, RoundState
 from fedgc.updates import Arrays, Update, scale_in_place
 from fedgc.validation import check_integer
@@ -53,8 +55,11 @@ class SecureSum:
         ``round(2^b * sum_j (w_i a_ij / N) N_j update_j)  mod 2^64``,
 
     with the b fractional bits, N_j examples of shard j and N of all. The sum over those who arrived is the decoded
-    update, off by at most ``n_arrived 2^-(b + 1)`` in every entry, beside the rounding of the clients' own sums. Addition modulo 2^64 is exact, in any order: so
-    masks may be added to the replies, uniformly random each, that cancel in the sum (Bonawitz et al.).
+    update, off by at most ``n_arrived 2^-(b + 1)`` in every entry, beside the rounding of the clients' own sums. Addition
+    modulo 2^64 is exact, in any order: so masks may be added to the replies, uniformly random each, that cancel in the
+    sum (Bonawitz et al.).
+
+    On work lists the weight of a shard depends on its place in the list, and the client adds up what it gets done.
 
     The server checks in each reply the shards, their numbers of examples, and names, shapes and types of the arrays.
     It does not look into them. What it checks of the sum is its range: 8 bits at the top are never reached, unless
@@ -86,19 +91,56 @@ class SecureSum:
         """Check the options."""
         check_integer("fractional_bits", self.fractional_bits, low=8, high=48)
 
-    def open(self, current: OpenRound, server_round: int) -> SecureRound:
-        """Return the round as one of this kind, and tell the clients by what to multiply."""
-        n_examples = float(current.known_sizes.sum())
-        for client, message in enumerate(current.messages):
-            early = current.plan.decoder.early_weights(client)
-            if early is None or early.common != 0.0:
-                raise ValueError(f"weights must be settled before the round; those of client {client} are not")
-            record = message.content.config_records[RECORD]
-            coefficients = current.plan.decoder.code.coefficients_of(client)
-            record[COEFFICIENTS] = (early.alone / n_examples * coefficients).tolist()
-            record[FRACTIONAL_BITS] = self.fractional_bits
-            record[LARGEST_ENTRY] = largest_entry(self.fractional_bits, len(current.messages))
-        return SecureRound(**vars(current), secure_sum=self, server_round=server_round)
+    def tasks(self, plan: RoundPlan, n_examples: float) -> list[ClientTask]:
+        """Return what the clients are told to do in a round, over so many examples in all."""
+        code, n_clients = plan.decoder.code, len(plan.node_ids)
+        largest = largest_entry(self.fractional_bits, n_clients)
+        tasks: list[ClientTask] = []
+        for client in range(n_clients):
+            # On work lists a row for every place, in order, else one for all.
+            rows = code.rows_of(client) if isinstance(code, WorkLists) else [client]
+            early = [plan.decoder.early_weights(int(row)) for row in rows]
+            weights = np.array([np.nan if one is None or one.common != 0.0 else one.alone for one in early])
+            if np.isnan(weights).any():
+                raise ValueError(f"decoder {plan.decoder} must settle its weights before the round; got others")
+            factors = weights / n_examples * (1.0 if isinstance(code, WorkLists) else code.coefficients_of(client))
+            task = ClientTask.of(code, client)
+            tasks.append(
+                SecureTask(**vars(task), factors=factors, fractional_bits=self.fractional_bits, largest=largest)
+            )
+        return tasks
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class SecureTask(ClientTask):
+    """One client's part of a round of which the server has only the sum.
+
+    Attributes
+    ----------
+    factors : ndarray, shape (n_assigned,)
+        What the client multiplies each shard's number of examples times update by.
+    fractional_bits : int
+        Bits after the point of what it sends.
+    largest : float
+        Largest absolute value of an entry.
+    """
+
+    factors: NDArray[np.float64]
+    fractional_bits: int
+    largest: float
+
+    def record(self) -> ConfigRecord:
+        """Return the part as the client is told: one sum of all that it gets done."""
+        record = super().record()
+        record[COEFFICIENTS] = self.factors.tolist()
+        if SEGMENTS in record:
+            record[SEGMENTS] = [self.shards.size]
+        record[FRACTIONAL_BITS], record[LARGEST_ENTRY] = self.fractional_bits, self.largest
+        return record
+
+    def rows_after(self, done: int) -> list[tuple[int, int]]:
+        """Return that one sum is sent, under the client's number; of nothing too, since there may be masks in it."""
+        return [(self.client, done)]
 
 
 def as_secure_sum(
@@ -118,8 +160,8 @@ def as_secure_sum(
     if not planning.decoder.weights_settled:
         settled = ", ".join(name for name, kind in DECODERS.items() if kind.weights_settled)
         raise ValueError(f"decoder must be one of {settled} for secure_sum; got {planning.decoder.name!r}")
-    if planning.schedule != "full":
-        raise ValueError(f"schedule must be 'full' for secure_sum; got {planning.schedule!r}")
+    if planning.schedule == "work-list" and planning.sums != "shard":
+        raise ValueError(f"sums must be 'shard' for secure_sum: the client adds them up; got {planning.sums!r}")
     if memory:
         raise ValueError("memory must be False for secure_sum, which leaves no single update to remember; got True")
     if np.isnan(sizes).any():
@@ -148,10 +190,11 @@ class SumFold(RoundFold):
 
     def add(self, client: int, reply: CodedUpdate) -> None:
         """Take in a client's reply."""
-        self.rows[client] = tuple(reply.sums)
+        rows = self.plan.decoder.code.rows_after(client, reply.shards.size)
+        self.rows[client] = tuple(rows.tolist())
         self.replies[client] = replace(reply, sums={})
-        for row, terms in reply.sums.items():
-            self._came[row] = True
+        self._came[rows] = True
+        for terms in reply.sums.values():
             add_modulo(self._total, terms)
 
     def decoded(self) -> Update | None:

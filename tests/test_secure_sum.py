@@ -168,6 +168,24 @@ def test_replies_masked_among_those_who_arrive_give_the_same_model_bit_for_bit(
         )
 
 
+@pytest.mark.parametrize("decoder", ["fixed", "normalised-sum"])
+def test_on_work_lists_one_masked_sum_of_what_was_done_is_enough(decoder: str) -> None:
+    """The last client gets nothing done, and its masks are in the sum all the same."""
+    options = {"schedule": "work-list", "deadline": 3.5, "decoder": decoder}
+    fleet = steady(median=[1.0, 2.0, 0.5, 1.0, 1.0, 500.0])
+    expected, one_by_one, _ = run(False, None, fleet, **options)
+    seen, masked = Seen(), Seen()
+    result, strategy, _ = run(SecureSum(seen.note), None, fleet, **options)
+    assert_same(result, expected, bits=False)
+    assert set(seen.came.values()) == {tuple(NODES)}
+    for report, other in zip(strategy.history, one_by_one.history, strict=True):
+        assert (report.n_arrived, report.shards_done, report.rejected) == (5, other.shards_done, {})
+        np.testing.assert_allclose(report.coverage, other.coverage, rtol=1e-12)
+    hidden, _, _ = run(True, masked_app(seen.came, secret, masked.mod), fleet, **options)
+    assert_same(hidden, result)
+    assert all(len(reply.array_records) == 1 for reply in masked.replies.values())
+
+
 def test_other_masks_with_the_same_sum_change_not_a_bit(summed: tuple[Result, Seen]) -> None:
     def other_secret(one: int, other: int) -> bytes:
         return secret(one, other)[::-1]
@@ -383,7 +401,7 @@ def test_a_mod_refuses_to_mask_for_a_server_that_wants_single_replies() -> None:
         ({"decoder": "optimal-unbiased"}, r"decoder must be one of fixed, fixed-aligned, .* got 'optimal-unbiased'"),
         ({"decoder": "optimal-unbiased", "max_weight": 3.0}, r"decoder must be one of .*weights up to 3'"),
         ({"decoder": "scaled-mean"}, r"decoder must be one of .* for secure_sum; got 'scaled-mean'"),
-        ({"schedule": "work-list"}, r"schedule must be 'full' for secure_sum; got 'work-list'"),
+        ({"schedule": "work-list", "sums": "whole"}, r"sums must be 'shard' for secure_sum: .*; got 'whole'"),
         ({"memory": True}, r"memory must be False for secure_sum"),
         ({"shard_examples": None}, r"shard_examples must be given for secure_sum"),
         ({"secure_sum": "yes"}, r"secure_sum must be True, False or a SecureSum; got 'yes'"),
