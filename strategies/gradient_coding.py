@@ -13,7 +13,8 @@ from fedgc.strategies.metrics import mean_metrics
 from fedgc.strategies.open_round import OpenRound
 from fedgc.strategies.past_round import PastRound
 from fedgc.strategies.report import RoundReport
-from fedgc.strategies.secure_sum import SecureRound, SecureSum, as_secure_sum
+from fedgc.strategies.secure_round import SecureRound
+from fedgc.strategies.secure_sum import SecureSum, as_secure_sum
 from fedgc.strategies.set_aside import SetAside
 from fedgc.strategies.shard_push import PushedShards
 from fedgc.strategies.summary import summary_lines

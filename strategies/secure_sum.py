@@ -2,29 +2,21 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable
-from dataclasses import dataclass, replace
-from functools import cached_property
+from dataclasses import dataclass
 
 import numpy as np
-from fedgc.strategies.arrays import view
-from fedgc.strategies.open_round import OpenRound
-from fedgc.strategies.replies import read_reply
 from fedgc.strategies.tasks import ClientTask
-from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord
+from flwr.app import ConfigRecord
 from numpy.typing import NDArray
 
 from fedgc.codes import WorkLists
 from fedgc.decoders import DECODERS
-from fedgc.errors import ReplyRejectedError
-from fedgc.fixed_point import add_modulo, from_fixed_point, is_fixed_point, largest_entry, zero_sum
+from fedgc.fixed_point import largest_entry
 from fedgc.protocol import COEFFICIENTS, FRACTIONAL_BITS, LARGEST_ENTRY, SEGMENTS
-from fedgc.round import CodedUpdate, Planning, RoundFold, RoundPlan, RoundState
-from fedgc.updates import Arrays, Update, scale_in_place
+from fedgc.round import Planning, RoundPlan
+from fedgc.updates import Arrays
 from fedgc.validation import check_integer
-
-logger = logging.getLogger("flwr.fedgc")
 
 #: (round, node ids, sum of the masked replies) to the sum without masks, or None if it cannot be had.
 Unmask = Callable[[int, tuple[int, ...], Arrays], Arrays | None]
@@ -55,9 +47,9 @@ class SecureSum:
         ``round(2^b * sum_j (w_i a_ij / N) N_j update_j)  mod 2^64``,
 
     with the b fractional bits, N_j examples of shard j and N of all. The sum over those who arrived is the decoded
-    update, off by at most ``n_arrived 2^-(b + 1)`` in every entry, beside the rounding of the clients' own sums. Addition
-    modulo 2^64 is exact, in any order: so masks may be added to the replies, uniformly random each, that cancel in the
-    sum (Bonawitz et al.).
+    update, off by at most ``n_arrived 2^-(b + 1)`` in every entry, beside the rounding of the clients' own sums.
+    Addition modulo 2^64 is exact, in any order: so masks may be added to the replies, uniformly random each, that
+    cancel in the sum (Bonawitz et al.).
 
     On work lists the weight of a shard depends on its place in the list, and the client adds up what it gets done.
 
@@ -102,7 +94,9 @@ class SecureSum:
             early = [plan.decoder.early_weights(int(row)) for row in rows]
             weights = np.array([np.nan if one is None or one.common != 0.0 else one.alone for one in early])
             if np.isnan(weights).any():
-                raise ValueError(f"decoder {plan.decoder} must settle its weights before the round; got others")
+                raise ValueError(
+                    f"weights must be settled before the round; got others from {type(plan.decoder).__name__}"
+                )
             factors = weights / n_examples * (1.0 if isinstance(code, WorkLists) else code.coefficients_of(client))
             task = ClientTask.of(code, client)
             tasks.append(
@@ -167,104 +161,3 @@ def as_secure_sum(
     if np.isnan(sizes).any():
         raise ValueError("shard_examples must be given for secure_sum, since weights depend on them; got None")
     return SecureSum() if given is True else given
-
-
-class SumFold(RoundFold):
-    """What has come of a round of which only the sum counts; see :class:`fedgc.round.RoundFold`."""
-
-    def __init__(
-        self, state: RoundState, plan: RoundPlan, arrays: Arrays, secure_sum: SecureSum, server_round: int
-    ) -> None:
-        super().__init__(state, plan, arrays)
-        self.trouble: str | None = None
-        self._secure_sum, self._server_round = secure_sum, server_round
-        self._n_examples = float(state.shard_examples.sum())
-        self._like = arrays
-        self._total = zero_sum(arrays)
-        self._came = np.zeros(plan.decoder.code.n_rows, dtype=np.bool_)
-
-    @property
-    def arrived(self) -> NDArray[np.bool_]:
-        """Which rows of the encoding matrix have come, (n_rows,)."""
-        return self._came
-
-    def add(self, client: int, reply: CodedUpdate) -> None:
-        """Take in a client's reply."""
-        rows = self.plan.decoder.code.rows_after(client, reply.shards.size)
-        self.rows[client] = tuple(rows.tolist())
-        self.replies[client] = replace(reply, sums={})
-        self._came[rows] = True
-        for terms in reply.sums.values():
-            add_modulo(self._total, terms)
-
-    def decoded(self) -> Update | None:
-        """Return the decoded sum, None if it cannot be had."""
-        total: Arrays = self._total
-        if self._secure_sum.unmask is not None:
-            nodes = tuple(sorted(self.plan.node_ids[client] for client in self.replies))
-            unmasked = self._secure_sum.unmask(self._server_round, nodes, total)
-            if unmasked is None:
-                self.trouble = "the sum of what arrived cannot be had"
-                return None
-            total = unmasked
-            if set(total) != set(self._like) or not all(is_fixed_point(total[k], v) for k, v in self._like.items()):
-                raise ValueError("unmask must return arrays of the model's names and shapes in uint64; got others")
-        bits = self._secure_sum.fractional_bits
-        update, most = from_fixed_point(total, bits), largest_entry(bits, 1)
-        if any(float(np.abs(value).max(initial=0.0)) > most for value in update.values()):
-            self.trouble = "the sum of what arrived is out of range (are there masks of clients that did not come?)"
-            return None
-        # Clients have divided by it, so that their numbers are as large as an update; whoever decodes does so again.
-        scale_in_place(update, self._n_examples)
-        return update
-
-
-@dataclass(frozen=True, eq=False, kw_only=True)
-class SecureRound(OpenRound):
-    """A round of which the server has only the sum.
-
-    Attributes
-    ----------
-    secure_sum : SecureSum
-        How it is made.
-    server_round : int
-        The round's number.
-    """
-
-    secure_sum: SecureSum
-    server_round: int
-
-    @cached_property
-    def fold(self) -> SumFold:
-        """What the replies that have been taken in amount to."""
-        return SumFold(self.state, self.plan, self.values, self.secure_sum, self.server_round)
-
-    @property
-    def sum_only(self) -> bool:
-        """True: single replies are not looked into."""
-        return True
-
-    @property
-    def why_no_update(self) -> str:
-        """Why the round has none."""
-        return self.fold.trouble or super().why_no_update
-
-    def read(self, reply: Message, client: int, seconds: float | None) -> tuple[CodedUpdate, MetricRecord]:
-        """Return what a client sent, without a look into its arrays."""
-        return read_reply(reply, self.values, self.tasks[client], self.known_sizes, seconds, read_sum=self._read_sum)
-
-    def _read_sum(self, record: ArrayRecord, arrays: Arrays, n_examples: float) -> Arrays:
-        if not record and self.secure_sum.unmask is not None:
-            return {}
-        if set(record) != set(arrays):
-            raise ReplyRejectedError(f"array names must be {sorted(arrays)}; got {sorted(record)}")
-        terms = {}
-        for name, value in arrays.items():
-            try:
-                terms[name] = view(record[name])
-            except Exception as error:
-                raise ReplyRejectedError(f"array {name!r} cannot be read: {error}") from None
-            if not is_fixed_point(terms[name], value):
-                got = f"{terms[name].dtype} of shape {terms[name].shape}"
-                raise ReplyRejectedError(f"array {name!r} must be uint64 of shape {value.shape}; got {got}")
-        return terms
