@@ -4,6 +4,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from fedgc.clients.flower_mods import beside_assignment
+from fedgc.clients.masks import pairwise_masks
 from fedgc.clients.shard_sources import FolderShards, FunctionShards, MissingShardError, PartitionShards, ShardSource
 from fedgc.clients.shard_store import ShardStore
 from fedgc.clients.shards import ShardUpdate, gradient_coded
@@ -23,6 +24,7 @@ __all__ = [
     "ShardUpdate",
     "beside_assignment",
     "gradient_coded",
+    "pairwise_masks",
     "simulated_straggling",
     "torch_arrays",
     "torch_epochs",

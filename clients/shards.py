@@ -18,6 +18,7 @@ from fedgc.assignment import own_part
 from fedgc.protocol import (
     BUSY_SECONDS,
     COEFFICIENTS,
+    FRACTIONAL_BITS,
     INTRODUCE,
     LABEL,
     NUM_EXAMPLES,
@@ -112,7 +113,8 @@ def gradient_coded(
     assigned coefficients a_j and numbers of examples N_j. Without an assignment all a_j are one, and the reply is what
     any FedAvg client would send. On a work list the client stops before a shard that would end after the deadline, and
     sends such a sum for every segment that it has begun. A shard whose data is missing ends a work list as the deadline
-    does; on the full schedule the server leaves the reply out.
+    does; on the full schedule the server leaves the reply out. For a server that wants secure sums the reply carries
+    ``sum_j a_j N_j update_j`` as fixed-point numbers, and no metrics; see :class:`fedgc.strategies.SecureSum`.
 
     Examples
     --------
@@ -172,14 +174,16 @@ def gradient_coded(
                     so_far, examples_so_far = metric_sums.get(name, (0.0, 0))
                     metric_sums[name] = so_far + count * float(value), examples_so_far + count
 
-            means = {name: value / max(n, 1) for name, (value, n) in metric_sums.items()}
+            secure = FRACTIONAL_BITS in assignment
+            # Metrics go in the clear, and would say of a single client what only the sum of all is to say.
+            means = {} if secure else {name: value / max(n, 1) for name, (value, n) in metric_sums.items()}
             done = ConfigRecord({SHARD_IDS: list(shard_ids[: len(examples)]), SHARD_EXAMPLES: examples})
             done[WORK_SECONDS], done[BUSY_SECONDS] = budget.spent(len(examples))
             done.update(at_hand.report())
             if INTRODUCE in assignment:
                 done.update(_introduction(context, labels))
             reply = RecordDict({"metrics": MetricRecord({NUM_EXAMPLES: sum(examples), **means}), RECORD: done})
-            for segment, coded in enumerate(sums.coded()):
+            for segment, coded in enumerate(sums.fixed_point(assignment) if secure else sums.coded()):
                 name = arrayrecord_key if segment == 0 else SUM.format(segment)
                 reply[name] = ArrayRecord({key: Array(value) for key, value in coded.items()})
             return Message(reply, reply_to=message)

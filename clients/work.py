@@ -10,7 +10,15 @@ import numpy as np
 from flwr.app import ConfigRecord
 from numpy.typing import NDArray
 
-from fedgc.protocol import BUDGET, BUSY_SECONDS, SIMULATED_PROGRESS, WORK_SECONDS
+from fedgc.fixed_point import to_fixed_point
+from fedgc.protocol import (
+    BUDGET,
+    BUSY_SECONDS,
+    FRACTIONAL_BITS,
+    LARGEST_ENTRY,
+    SIMULATED_PROGRESS,
+    WORK_SECONDS,
+)
 from fedgc.updates import Arrays, Update, add_scaled, apply_update, scaled, zero_update
 
 
@@ -81,3 +89,9 @@ class SegmentSums:
         """Yield ``global + sum / number of examples`` of every segment that has been begun; of nothing, once."""
         for total, examples in zip(self._totals, self._examples, strict=True):
             yield apply_update(self._arrays, scaled(total, 1.0 / max(examples, 1)))
+
+    def fixed_point(self, assignment: ConfigRecord) -> Iterator[dict[str, NDArray[Any]]]:
+        """Yield the sums themselves, as fixed-point numbers of the kind that the server asks for."""
+        bits, largest = cast(int, assignment[FRACTIONAL_BITS]), cast(float, assignment[LARGEST_ENTRY])
+        for total in self._totals:
+            yield to_fixed_point(total, bits, largest)

@@ -28,6 +28,11 @@ DEADLINE = "deadline"
 SEGMENTS = "segments"
 #: float, with segments: seconds from getting the message in which to work, so that the reply comes by the deadline.
 BUDGET = "budget"
+#: int, only with secure sums: the client sends the sum of coefficient x number of examples x update itself, as
+#: fixed-point numbers modulo 2^64 with so many bits after the point, and no metrics but the number of examples.
+FRACTIONAL_BITS = "fractional-bits"
+#: float, with it: the largest absolute value of an entry, so that the sum over all clients stays in range.
+LARGEST_ENTRY = "largest-entry"
 #: float, in a reply: seconds by the client's clock from the message to the end of its last shard, and to its reply.
 WORK_SECONDS, BUSY_SECONDS = "work-seconds", "busy-seconds"
 #: int, set by the embedded runtime, in which no time passes while a client runs: shards that are done by the deadline.

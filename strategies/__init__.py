@@ -3,6 +3,7 @@
 from fedgc.strategies.gradient_coding import GradientCoding
 from fedgc.strategies.report import RoundReport
 from fedgc.strategies.reporting import CsvResults, RoundReporter, TensorBoardResults, read_csv_results
+from fedgc.strategies.secure_sum import SecureSum
 from fedgc.strategies.shard_push import PushedShards
 
 __all__ = [
@@ -11,6 +12,7 @@ __all__ = [
     "PushedShards",
     "RoundReport",
     "RoundReporter",
+    "SecureSum",
     "TensorBoardResults",
     "read_csv_results",
 ]

@@ -164,11 +164,11 @@ class DeadlineGrid(Grid):
             return with_work or [Message(nothing, reply_to=batch[0])]
         return self.collect(batch, float("inf") if timeout is None else timeout).replies
 
-    def collect(self, batch: list[Message], timeout: float) -> Collected:
-        """Send messages that are no part of a training round and return what comes, and when."""
-        return self._collect(batch, timeout, training=False)
+    def collect(self, batch: list[Message], timeout: float, *, arrays: bool = True) -> Collected:
+        """Send messages that are no part of a training round and return what comes, without its arrays on request."""
+        return self._collect(batch, timeout, training=False, arrays=arrays)
 
-    def _collect(self, batch: list[Message], timeout: float, *, training: bool) -> Collected:
+    def _collect(self, batch: list[Message], timeout: float, *, training: bool, arrays: bool = True) -> Collected:
         def take(reply: Message, seconds: float) -> None:
             if self._on_reply(reply, seconds):
                 drop_arrays(reply)
@@ -187,7 +187,7 @@ class DeadlineGrid(Grid):
             earlier=self.earlier,
             held=held,
             on_send=self._on_send if training else (lambda message, seconds: True),
-            on_reply=take if training else (lambda reply, seconds: None),
+            on_reply=take if training else (lambda reply, seconds: None if arrays else drop_arrays(reply)),
             on_late=take_late,
             at_once=self.at_once,
         )

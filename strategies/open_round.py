@@ -70,6 +70,16 @@ class OpenRound:
         """What the replies that have been taken in amount to."""
         return RoundFold(self.state, self.plan, self.values)
 
+    @property
+    def sum_only(self) -> bool:
+        """Whether the server has nothing but the sum of the replies."""
+        return False
+
+    @property
+    def why_no_update(self) -> str:
+        """Why the round has none, if it has none."""
+        return "nothing arrived by the deadline"
+
     def client_of(self, reply: Message) -> int | None:
         """Return the client that a reply is from, None if it is to no message of this round."""
         key = reply.metadata.reply_to_message_id

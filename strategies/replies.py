@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import cast
 
 import numpy as np
@@ -39,6 +40,8 @@ def read_reply(
     task: ClientTask,
     known_sizes: NDArray[np.float64],
     seconds: float | None = None,
+    *,
+    read_sum: Callable[[ArrayRecord, Arrays, float], Arrays] | None = None,
 ) -> tuple[CodedUpdate, MetricRecord]:
     """Turn a client's reply into its coded update and its metrics.
 
@@ -54,6 +57,8 @@ def read_reply(
         Number of examples of each shard, NaN where the server was not told.
     seconds : float, optional
         Seconds from the message to the reply.
+    read_sum : callable, optional
+        What makes a sum of an ArrayRecord, the global arrays and a number of examples; by default as below.
 
     Raises
     ------
@@ -89,7 +94,7 @@ def read_reply(
     records = _records(content, max(len(rows), 1))
     sums, start = {}, 0
     for record, (row, length) in zip(records, rows or [(-1, 0)], strict=True):
-        sums[row] = _read_sum(record, arrays, float(shard_examples[start : start + length].sum()))
+        sums[row] = (read_sum or _read_sum)(record, arrays, float(shard_examples[start : start + length].sum()))
         start += length
     sums.pop(-1, None)  # nothing was done: the record is checked, and holds no sum
     work, busy = (_seconds(said.get(name)) for name in (WORK_SECONDS, BUSY_SECONDS))

@@ -77,6 +77,9 @@ class RoundReport:
         Nodes that sent different sums over the same shards, and how far apart these are, relative to their length.
     late : tuple of int
         Shards done in each reply to the round before that came after its end and until this report.
+    sum_only : bool
+        Whether the server had nothing but the sum of the replies. Disagreements are then not known, and both errors are
+        those of the Gram model that the run began with: nothing has been learnt of the updates.
     """
 
     server_round: int
@@ -95,6 +98,7 @@ class RoundReport:
     load: float
     disagreements: tuple[tuple[int, int, float], ...] = ()
     late: tuple[int, ...] = ()
+    sum_only: bool = False
 
     @classmethod
     def of(
@@ -131,6 +135,7 @@ class RoundReport:
                 (plan.node_ids[one], plan.node_ids[other], apart) for one, other, apart in current.fold.disagreements
             ),
             late=() if late is None else tuple(reply.shards.size for reply in late.replies.values()),
+            sum_only=current.sum_only,
         )
 
     @property
@@ -188,7 +193,7 @@ class RoundReport:
             float((1.0 - self.straggle_prob).sum()),
             len(self.late),
             len(self.rejected),
-            len(self.disagreements),
+            None if self.sum_only else len(self.disagreements),
             self.n_blocks,
             self.blocks_recovered,
             self.shards_recovered,

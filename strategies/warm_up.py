@@ -97,7 +97,7 @@ def warm_up(
                 {SHARD_IDS: [], COEFFICIENTS: [], RUN_SEED: 0, DEADLINE: seconds, INTRODUCE: True}
             )
             batch.append(Message(content, dst_node_id=node, message_type="train", ttl=2.0 * seconds, group_id="0"))
-        collected = grid.collect(batch, seconds)
+        collected = grid.collect(batch, seconds, arrays=False)
         node_of = {message.metadata.message_id: message.metadata.dst_node_id for message in batch}
         return {
             node_of[reply.metadata.reply_to_message_id]: (reply, after)

@@ -104,12 +104,13 @@ BAD = {
     "task.depth=3": "task.depth is not a known key, allowed are name, shards, alpha, hidden, local_epochs, batch_size, "
     "learning_rate; got 3",
     "strategies.1.loads=3": "strategies.1.loads is not a known key, allowed are kind, label, deadline, "
-    "deadline_rule, deadline_share, load, schedule, sums, redraw, early_end, decoder, memory; "
+    "deadline_rule, deadline_share, load, schedule, sums, redraw, early_end, decoder, max_weight, memory; "
     "got 3",
     "strategies.1.deadline=0": "strategies.1.deadline must be greater than 0; got 0",
     "strategies.1.deadline=-2.5": "strategies.1.deadline must be greater than 0; got -2.5",
     "strategies.1.load=5": "strategies.1.load must be an integer from 1 to 4; got 5 "
     "(load may not exceed fleet.clients)",
+    "strategies.1.max_weight=0": "strategies.1.max_weight must be greater than 0; got 0",
     "strategies.1.load=0": "strategies.1.load must be greater than or equal to 1; got 0",
     "task.shards=1": "task.shards must be at least the number of blocks, fleet.clients // strategies.1.load = 2; got 1",
     "fleet.model=gamma": "fleet.model must be one of log-normal, paper, pareto, shifted-exponential, trace; "

@@ -12,6 +12,7 @@ from fedgc.codes import FractionalRepetition, WorkLists
 from fedgc.decoders import (
     DECODERS,
     CalibratedDecoder,
+    CappedDecoder,
     Decoder,
     DecodingStatus,
     FixedDecoder,
@@ -224,6 +225,20 @@ def test_sums_that_could_still_be_told_apart_are_not_settled() -> None:
     assert not listed.settled(arrived)
     arrived[lists.rows_of(1)] = lists.progress_outcomes(1)[1]
     assert listed.settled(arrived)
+
+
+@pytest.mark.parametrize("name", DECODERS)
+def test_weights_are_settled_where_a_decoder_says_so_and_nowhere_else(name: str, rng: np.random.Generator) -> None:
+    code, p = CODES["uneven"], rng.uniform(0.05, 0.9, 8)
+    for decoder in (DECODERS[name](), CappedDecoder(DECODERS[name](), 1.5)):
+        calibrated = decoder.calibrate(code, p, make_gram("mixed", code.n_shards, rng))
+        early = [calibrated.early_weights(row) for row in range(8)]
+        alone = np.array([np.nan if weight is None else weight.alone for weight in early])
+        same = [
+            np.allclose(calibrated.decode(arrived).decoding_weights, np.where(arrived, alone, 0.0), rtol=1e-14)
+            for arrived, _ in arrival_sets(p)
+        ]
+        assert all(same) == decoder.weights_settled
 
 
 @pytest.mark.parametrize("name", DECODERS)

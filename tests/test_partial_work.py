@@ -15,12 +15,14 @@ from fedgc.arrivals import ArrivalModel, IndependentArrivals, JointArrivals, Pro
 from fedgc.codes import Code, MatrixCode, WorkLists
 from fedgc.decoders import (
     CalibrationStatus,
+    FixedAlignedDecoder,
     FixedDecoder,
     LeastSquaresDecoder,
     OptimalUnbiasedDecoder,
     StreamingSum,
     SumDecoder,
 )
+from fedgc.decoders.linear import CalibratedLinear
 from fedgc.decoders.optimal_base import predicted_residual_error
 from fedgc.errors import NoUnbiasedDecoderError
 from fedgc.gram import GramModel
@@ -209,12 +211,47 @@ def test_rules_that_need_no_calibration_take_partial_work(decoder: SumDecoder) -
     assert np.abs(best.bias).max() < 1e-12 < moments.bias
 
 
+@pytest.mark.parametrize("coherent", [0.0, 1.5])
+@pytest.mark.parametrize("redrawn", [False, True])
+def test_fixed_weights_of_single_shards_are_unbiased_and_for_orthogonal_updates_the_best(
+    coherent: float, redrawn: bool
+) -> None:
+    rng = np.random.default_rng(9)
+    lists = [[[0], [1], [2]], [[2], [1], [0]], [[1], [0], [2]]]
+    code = WorkLists(lists, 3, interchangeable=[0, 0, 0] if redrawn else None)
+    arrivals = ProgressArrivals(code, [rng.dirichlet(np.ones(4)) for _ in range(3)])
+    gram = GramModel(np.ones(3) if redrawn else rng.uniform(0.2, 2, 3), np.full(3, coherent))
+    calibrated = FixedDecoder().calibrate(code, arrivals, gram)
+    moments = exact_moments(calibrated, arrivals, gram)
+    assert moments.bias < 1e-12
+    assert calibrated.residual_error == pytest.approx(moments.residual_error, rel=1e-12)
+    if coherent:
+        return
+    # Any other unbiased fixed weights are this and a shift between two holders of a shard: none is better.
+    come, weights = arrivals.row_probability, calibrated.decode(np.ones(9, dtype=bool)).decoding_weights
+    for shard, (one, other) in itertools.product(range(3), itertools.combinations(range(3), 2)):
+        rows = [next(r for r in code.rows_of(c) if code.encoding_matrix[r, shard]) for c in (one, other)]
+        for step in (1e-3, -1e-3):
+            shifted = weights.copy()
+            shifted[rows] += np.array([step, -step]) / come[rows]
+            assert CalibratedLinear(code, shifted, arrivals, gram).error > calibrated.residual_error
+
+
+def test_fixed_weights_need_shards_that_can_arrive_by_themselves() -> None:
+    code, gram = WorkLists([[0, 1]], 2), GramModel.uniform(2, 0.5)
+    with pytest.raises(ValueError, match=r"rows of the code must be of one shard \(sums='shard'\) .*; got one of 2"):
+        FixedDecoder().calibrate(code, ProgressArrivals(code, [[0.2, 0.3, 0.5]]), gram)
+    code = WorkLists([[[0], [1]]], 2)
+    with pytest.raises(NoUnbiasedDecoderError, match="every shard must be able to arrive; got shard 1, which cannot"):
+        FixedDecoder().calibrate(code, ProgressArrivals(code, [[0.2, 0.8, 0.0]]), gram)
+
+
 def test_rules_for_whole_updates_say_so() -> None:
     code = WorkLists([[0, 1]], 2)
     with pytest.raises(
-        ValueError, match="arrivals must be IndependentArrivals for decoder 'fixed'; got ProgressArrivals"
+        ValueError, match="arrivals must be IndependentArrivals for decoder 'fixed-aligned'; got ProgressArrivals"
     ):
-        FixedDecoder().calibrate(code, ProgressArrivals(code, [[0.2, 0.3, 0.5]]), GramModel.uniform(2, 0.5))
+        FixedAlignedDecoder().calibrate(code, ProgressArrivals(code, [[0.2, 0.3, 0.5]]), GramModel.uniform(2, 0.5))
 
 
 @pytest.mark.parametrize("segments", [[[0, 1, 2, 3]], [[0], [1], [2], [3]], [[0, 1], [2, 3]]], ids=str)

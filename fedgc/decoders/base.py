@@ -239,6 +239,8 @@ class Decoder(ABC):
     name: ClassVar[str]
     #: Whether E[v] = 1 for every code, arrival model and Gram model that the decoder accepts.
     unbiased: ClassVar[bool] = True
+    #: Whether what arrives has a weight of its own, settled before the round, whatever else arrives.
+    weights_settled: ClassVar[bool] = False
 
     def calibrate(self, code: Code, arrivals: ArrivalModel | ArrayLike, gram: GramModel) -> CalibratedDecoder:
         """Prepare for rounds with this code and these clients.

@@ -7,10 +7,11 @@ from typing import ClassVar
 import numpy as np
 from scipy import sparse
 
-from fedgc.arrivals import ArrivalModel
+from fedgc.arrivals import ArrivalModel, IndependentArrivals
 from fedgc.codes import Code, MatrixCode
 from fedgc.decoders.base import CalibratedDecoder, Decoder, refuse_unheld
 from fedgc.decoders.linear import CalibratedLinear
+from fedgc.errors import NoUnbiasedDecoderError
 from fedgc.gram import GramModel
 from fedgc.odds import odds_shares
 
@@ -29,6 +30,17 @@ class FixedDecoder(Decoder):
     same a_i, its members keep sending the plain sum, and the a_i are optimal for every G: the members' vectors are
     equal and the clients independent. That is also the base paper's Theorem 1 within each block.
 
+    On work lists every shard must be sent by itself. The formula then holds copy by copy, with the probability to get
+    that far in place of ``1 - p_i``, and is optimal for orthogonal updates all the same: the copies of a shard are
+    with different clients.
+
+    Raises
+    ------
+    ValueError
+        If clients send sums over several shards of a work list.
+    NoUnbiasedDecoderError
+        If some shard can never arrive.
+
     References
     ----------
     H. Song, J. Choi, "Approximate Gradient Coding for Distributed Learning with Heterogeneous Stragglers",
@@ -44,9 +56,12 @@ class FixedDecoder(Decoder):
     """
 
     name: ClassVar[str] = "fixed"
+    weights_settled: ClassVar[bool] = True
 
     def _calibrate(self, code: Code, arrivals: ArrivalModel, gram: GramModel) -> CalibratedDecoder:
-        straggle_prob = self._straggle_prob(arrivals)
+        if not isinstance(arrivals, IndependentArrivals):
+            return _of_single_shards(code, arrivals, gram)
+        straggle_prob = arrivals.straggle_prob
         inverse_arrival = 1.0 / (1.0 - straggle_prob)
         if code.blocks is not None:
             shares, _ = odds_shares(straggle_prob, code.blocks.of_client, code.blocks.n_blocks)
@@ -57,3 +72,23 @@ class FixedDecoder(Decoder):
         shares, _ = odds_shares(straggle_prob[holder], shard.astype(np.intp), code.n_shards)
         encoded = MatrixCode(sparse.csr_array((shares, (holder, shard)), shape=copies.shape))
         return CalibratedLinear(encoded, inverse_arrival, arrivals, gram)
+
+
+def _of_single_shards(code: Code, arrivals: ArrivalModel, gram: GramModel) -> CalibratedDecoder:
+    """Return the weights of rows that may depend on each other, of one shard each."""
+    matrix = code.sparse_matrix
+    most = int(np.diff(matrix.indptr).max())
+    if most > 1:
+        raise ValueError(f"rows of the code must be of one shard (sums='shard') for decoder 'fixed'; got one of {most}")
+    come = np.minimum(arrivals.row_probability, 1.0)
+    possible = np.flatnonzero(1.0 - come < 1.0)
+    shard = matrix.indices[possible].astype(np.intp)
+    served = np.bincount(shard, minlength=code.n_shards)
+    if (served == 0).any():
+        raise NoUnbiasedDecoderError(
+            f"every shard must be able to arrive; got shard {int(served.argmin())}, which cannot"
+        )
+    shares, _ = odds_shares(1.0 - come[possible], shard, code.n_shards)
+    weights = np.zeros(code.n_rows)
+    weights[possible] = shares / (come[possible] * matrix.data[possible])
+    return CalibratedLinear(code, weights, arrivals, gram)

@@ -34,6 +34,7 @@ class InverseProbabilityDecoder(Decoder):
     """
 
     name: ClassVar[str] = "inverse-probability"
+    weights_settled: ClassVar[bool] = True
 
     def _calibrate(self, code: Code, arrivals: ArrivalModel, gram: GramModel) -> CalibratedDecoder:
         straggle_prob = self._straggle_prob(arrivals)

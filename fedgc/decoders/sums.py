@@ -31,6 +31,7 @@ class SumDecoder(Decoder):
 
     name: ClassVar[str] = "sum"
     unbiased: ClassVar[bool] = False
+    weights_settled: ClassVar[bool] = True
 
     def __init__(self, *, normalise: bool = False) -> None:
         self._normalise = normalise

@@ -58,6 +58,7 @@ class GradientCodingConfig(_Section):
     redraw: Annotated[bool | None, Field(strict=True)] = None
     early_end: Annotated[bool, Field(strict=True)] = True
     decoder: str = "optimal-unbiased"
+    max_weight: Positive | None = None
     memory: Annotated[bool, Field(strict=True)] = False
 
 

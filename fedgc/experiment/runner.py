@@ -149,6 +149,7 @@ def _build_strategy(
         early_end=choice.early_end,
         memory=choice.memory,
         decoder=choice.decoder,
+        max_weight=choice.max_weight,
         shard_examples=task.shard_examples,
         seed=seed,
     )

@@ -72,6 +72,7 @@ def finish_round(
     # then: over all rounds the decoded update falls short by the probability of such a round times what is remembered.
     if any(reply.shard_examples.any() for reply in fold.replies.values()):
         update = fold.decoded()
+    if update is not None:
         if memory is not None:
             add_scaled(update, 1.0, memory.rest(decoding.coverage, arrays))
         scale_in_place(update, 1.0 / float(sizes.sum()))

@@ -107,8 +107,8 @@ class RoundFold:
                 self._keep(row, total)
             self._stream.add(row, total)
 
-    def decoded(self) -> Update:
-        """Return the decoded sum; it can be had once."""
+    def decoded(self) -> Update | None:
+        """Return the decoded sum; it can be had once, and of some rounds not at all."""
         return self._stream.finish()
 
     def _compare(self, client: int, row: int, probed: NDArray[np.float64]) -> None:

@@ -156,7 +156,7 @@ class RoundOutcome:
     Attributes
     ----------
     update : dict of str to ndarray, or None
-        Estimate of the mean shard update, weighted by examples; None if nothing arrived.
+        Estimate of the mean shard update, weighted by examples; None if nothing arrived, or its sum cannot be had.
     decoding : Decoding
         Weights, coverage and status.
     predicted_residual_error : float or None

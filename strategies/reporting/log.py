@@ -22,7 +22,8 @@ def round_line(report: RoundReport) -> str:
         f"{numbers['fedgc-likely-stragglers']}); "
         f"recovered {report.blocks_recovered} of {report.n_blocks} blocks, {report.shards_recovered} of "
         f"{report.coverage.size} shards, at load {report.load:.3g}; "
-        f"{_errors(report.model_residual_error, predicted)}; {_wasted([report])}"
+        f"{_errors(report.model_residual_error, predicted)}"
+        f"{' (of the model; only the sum was seen)' if report.sum_only else ''}; {_wasted([report])}"
     )
 
 
