@@ -1,0 +1,118 @@
+"""What do more sums per reply cost, and what do they gain? Bytes of replies against residual error, in virtual time.
+
+Digits on the uneven fleet: 20 clients, 80 label-skewed shards, two holders on work lists, a deadline in which the fleet
+can do every shard once. The bytes are those of the replies' arrays as Flower serialises them.
+
+    .venv/bin/python experiments/benchmarks/bytes_per_round.py [--preset uneven] [--rounds 40] [--seeds 3]
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Iterable
+from typing import NamedTuple
+
+import numpy as np
+from fedgc.clients import gradient_coded
+from fedgc.strategies import GradientCoding
+from flwr.app import ArrayRecord, Context, Message, MetricRecord
+from flwr.clientapp import ClientApp
+from flwr.common.serde import array_record_to_proto
+from flwr.serverapp import Grid, ServerApp
+from flwr.serverapp.strategy import FedAvg
+
+from fedgc.deadline import cover_time
+from fedgc.experiment.audit import observed_residual_error, remember_round
+from fedgc.fleets import build_fleet
+from fedgc.round.planning import SUMS
+from fedgc.simulation import run_virtual
+from fedgc.tasks import DigitsTask
+
+
+class Measured(NamedTuple):
+    """Means over the rounds of a run: bytes of replies, models in them per client that came, residual errors."""
+
+    size: float
+    models: float
+    predicted: float
+    observed: float
+
+
+def measure(sums: str, seed: int, args: argparse.Namespace) -> Measured:
+    """Train with so many sums per reply."""
+    task = DigitsTask(shards=args.shards, seed=seed, local_epochs=1, learning_rate=0.1)
+    trainer = remember_round(task.train_shard)
+    fleet = build_fleet({"preset": args.preset, "clients": args.clients}, seed=seed)
+    strategy = GradientCoding(
+        FedAvg(fraction_evaluate=0.0, min_train_nodes=1, min_available_nodes=1),
+        num_shards=args.shards,
+        deadline=args.deadline * cover_time(fleet, args.shards),
+        load=args.holders,
+        schedule="work-list",
+        sums=sums,
+        early_end=False,
+        shard_examples=task.shard_examples,
+        timing=fleet,
+        seed=seed,
+    )
+    app, server = ClientApp(), ServerApp()
+    app.train()(gradient_coded()(trainer))
+    sizes: list[int] = []
+    observed: list[float] = []
+
+    @server.main()
+    def main(grid: Grid, context: Context) -> None:
+        before = task.initial_arrays()
+        pull = grid.pull_messages
+
+        def counted(ids: Iterable[str]) -> list[Message]:
+            replies = list(pull(ids))
+            for reply in replies:
+                if reply.has_content():
+                    sizes.extend(array_record_to_proto(one).ByteSize() for one in reply.content.array_records.values())
+            return replies
+
+        def audit(server_round: int, arrays: ArrayRecord) -> MetricRecord:
+            nonlocal before
+            if server_round > 0:
+                told = {"server_round": server_round, "run_seed": seed}
+                observed.append(observed_residual_error(trainer, task.shard_examples, before, arrays, **told))
+            before = arrays
+            return MetricRecord()
+
+        grid.pull_messages = counted  # type: ignore[method-assign]
+        strategy.start(grid, before, num_rounds=args.rounds, evaluate_fn=audit)
+
+    run = run_virtual(server, app, fleet)
+    assert not any(event.kind == "failed" for event in run.trace)
+    replied = sum(event.kind == "replied" for event in run.trace)
+    predicted = [report.predicted_residual_error for report in strategy.history]
+    return Measured(
+        sum(sizes) / args.rounds,
+        len(sizes) / replied,
+        float(np.mean([one for one in predicted if one is not None])),
+        float(np.mean(observed)),
+    )
+
+
+def main() -> None:
+    """Print a row for each choice."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--preset", default="uneven")
+    parser.add_argument("--clients", type=int, default=20)
+    parser.add_argument("--shards", type=int, default=80)
+    parser.add_argument("--holders", type=int, default=2)
+    parser.add_argument("--deadline", type=float, default=1.0, help="in times of doing every shard once")
+    parser.add_argument("--rounds", type=int, default=40)
+    parser.add_argument("--seeds", type=int, default=3)
+    args = parser.parse_args()
+    print("| sums | kB per round | models per reply | residual error predicted | observed |")
+    print("| --- | ---: | ---: | ---: | ---: |")
+    for sums in reversed(SUMS):
+        runs = np.array([measure(sums, seed, args) for seed in range(1, args.seeds + 1)])
+        size, models, predicted, observed = runs.mean(axis=0)
+        print(f'| `"{sums}"` | {size / 1e3:.0f} | {models:.1f} | {predicted:.3f} | {observed:.3f} |', flush=True)
+
+
+if __name__ == "__main__":
+    main()
