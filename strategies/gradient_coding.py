@@ -9,6 +9,7 @@ from dataclasses import replace
 import numpy as np
 from fedgc.strategies.arrays import in_the_types_of, moved_record
 from fedgc.strategies.deadline_grid import DeadlineGrid
+from fedgc.strategies.inner_step import inner_step
 from fedgc.strategies.metrics import mean_metrics
 from fedgc.strategies.open_round import OpenRound
 from fedgc.strategies.past_round import PastRound
@@ -297,9 +298,8 @@ class GradientCoding(Strategy):
         if self.shards is not None:
             replies = list(replies)
             self.shards.hear([*(reply for reply, _ in (self._grid.late if self._grid is not None else ())), *replies])
+        current = current.with_all(replies)
         arrays = current.values
-        for reply in replies:
-            current.take(reply)
         for node_id, reason in current.rejected.items():
             logger.warning("round %d: node %d is left out: %s", server_round, node_id, reason)
 
@@ -345,7 +345,7 @@ class GradientCoding(Strategy):
             }
         )
         decoded = Message(content, reply_to=current.messages[0])
-        new, metrics = self.strategy.aggregate_train(server_round, [decoded])
+        new, metrics = inner_step(self.strategy, server_round, decoded)
         metrics = MetricRecord({**(metrics or {}), **report.metrics})
         return None if new is None else in_the_types_of(arrays, new), metrics
 
