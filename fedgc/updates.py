@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
-from fedgc.weighted_sum import add_weighted, length
+from fedgc.weighted_sum import add_weighted, squared_length
 
 # Flower's records and torch's state dicts hold arrays of any number type.
 Arrays = Mapping[str, NDArray[Any]]
@@ -137,7 +137,7 @@ def all_finite(arrays: Arrays) -> bool:
 def is_finite(update: Arrays) -> bool:
     """Return whether the arrays are finite that an update is made of. Squares that overflow count as not."""
     arrived = update.new if isinstance(update, ScaledDifference) else update
-    return all(np.isfinite(length(value)) for value in arrived.values())
+    return all(np.isfinite(squared_length(value)) for value in arrived.values())
 
 
 def apply_update(arrays: Arrays, update: Arrays) -> dict[str, NDArray[Any]]:

@@ -80,15 +80,15 @@ def _product(factor: Array, rows: Array, out: Array) -> Array:
     return out
 
 
-def length(array: Array) -> float:
-    """Return the Euclidean length of an array, in its type; not finite if an entry is not, or by overflow.
+def squared_length(array: Array) -> float:
+    """Return the sum of squares of an array, in its type; not finite if an entry is not, or by overflow.
 
-    One pass without a temporary: several times faster than asking of every entry.
+    One pass without a temporary and without BLAS's threads: several times faster than asking of every entry.
 
     Examples
     --------
-    >>> length(np.array([3.0, -4.0])), length(np.array([np.nan, 1.0]))
-    (5.0, nan)
+    >>> squared_length(np.array([3.0, -4.0])), squared_length(np.array([np.nan, 1.0]))
+    (25.0, nan)
     """
     flat = array.reshape(-1)
     if flat.dtype not in (np.float32, np.float64):
@@ -96,4 +96,4 @@ def length(array: Array) -> float:
     rows = flat[: flat.size // _PRODUCT * _PRODUCT].reshape(-1, _PRODUCT)
     rest = flat[rows.size :]
     with np.errstate(over="ignore", invalid="ignore"):
-        return float(np.sqrt(np.vecdot(rows, rows).sum(dtype=np.float64) + rest @ rest))
+        return float(np.vecdot(rows, rows).sum(dtype=np.float64) + rest @ rest)

@@ -12,7 +12,7 @@ from flwr.app import Array, ArrayRecord
 from numpy.typing import NDArray
 
 from fedgc.updates import Arrays, Update, apply_update, in_dtypes
-from fedgc.weighted_sum import length
+from fedgc.weighted_sum import squared_length
 
 #: Bytes that tell how long the header of an array is; longer ones than the second are out to do harm.
 _MAGIC, _HEADER = 12, 1024
@@ -95,8 +95,8 @@ def bound(array: NDArray[Any]) -> float:
     >>> bound(np.array([3.0, -4.0])), bound(np.array([np.nan, 1.0])), bound(np.array([], dtype=np.int64))
     (5.0, nan, 0.0)
     """
-    if array.dtype.kind == "f" and np.isfinite(most := length(array)):
-        return most
+    if array.dtype.kind == "f" and np.isfinite(squared := squared_length(array)):
+        return math.sqrt(squared)
     return float(np.abs(array.astype(np.float64)).max(initial=0.0))
 
 

@@ -15,6 +15,7 @@ from fedgc.round.probe import Probe
 from fedgc.round.sizes import known_or_mean
 from fedgc.round.state import CodedUpdate, RoundPlan, RoundState
 from fedgc.updates import Arrays, Update, add_scaled, is_finite, scale_in_place
+from fedgc.weighted_sum import squared_length
 
 #: Number of examples of an empty shard where sizes divide what a unit had.
 LEAST_SIZE = 1e-9
@@ -92,7 +93,7 @@ class RoundFold:
     @property
     def sum_energy(self) -> float:
         """Squared norm of the sum of what `energies` are of."""
-        return 0.0 if self._probed is None else float(self._probed @ self._probed)
+        return 0.0 if self._probed is None else squared_length(self._probed)
 
     def add(self, client: int, reply: CodedUpdate, *, lasting: bool = False) -> list[int]:
         """Take in a client's reply.
@@ -161,7 +162,7 @@ class RoundFold:
         if self.memory is not None:
             change = change - self._probe.of(self.memory.sum_of(shards, coefficients, self._arrays))
         change = change / (examples[shards].sum() * coefficients[0])
-        self.energies.append(float(change @ change))
+        self.energies.append(squared_length(change))
         self._probed = change if self._probed is None else self._probed + change
 
     def _keep(self, row: int, total: Arrays) -> None:
