@@ -4,17 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
+from fedgc.weighted_sum import add_weighted, squared_length
+
 # Flower's records and torch's state dicts hold arrays of any number type.
 Arrays = Mapping[str, NDArray[Any]]
 Update = dict[str, NDArray[Any]]
-
-#: Entries that are worked on at once: they stay in the processor's cache.
-_AT_ONCE = 1 << 17
 
 #: Arrays that are measured, not trained.
 _STATISTICS = {"running_mean", "running_var", "num_batches_tracked", "moving_mean", "moving_variance"}
@@ -33,7 +33,11 @@ def sum_dtype(dtype: DTypeLike) -> np.dtype[Any]:
     >>> [sum_dtype(kind).name for kind in ("float16", "float32", "float64", "int64", "bool")]
     ['float32', 'float32', 'float64', 'float64', 'float64']
     """
-    kind = np.dtype(dtype)
+    return _sum_dtype(np.dtype(dtype))
+
+
+@cache
+def _sum_dtype(kind: np.dtype[Any]) -> np.dtype[Any]:
     return np.result_type(kind, np.float32) if np.issubdtype(kind, np.floating) else np.dtype(np.float64)
 
 
@@ -85,36 +89,27 @@ def zero_update(arrays: Arrays) -> Update:
 
 def add_scaled(total: Update, scale: float, update: Arrays) -> None:
     """Add ``scale * update`` to `total` in place. An overflow is for the caller to find."""
-    add_to_all([(total, scale)], update)
+    add_combination([total], np.array([[scale]]), [update])
 
 
-def add_to_all(totals: Sequence[tuple[Update, float]], update: Arrays) -> None:
-    """Add a multiple of `update` to each of some totals in place, reading it once."""
-    lazy = update if isinstance(update, ScaledDifference) else None
-    factor = 1.0 if lazy is None else lazy.scale
-    for name in totals[0][0] if totals else ():
-        new = np.asarray(update[name] if lazy is None else lazy.new[name])
-        old = None if lazy is None else lazy.old[name].reshape(-1)
-        sums = [(total[name].reshape(-1), scale * factor) for total, scale in totals]
-        _add(sums, new.reshape(-1), old)
+def add_combination(totals: Sequence[Update], weights: NDArray[np.float64], updates: Sequence[Arrays]) -> None:
+    """Add ``sum_k weights[i, k] * updates[k]`` to ``totals[i]`` in place, for each i, reading each update once.
 
-
-def _add(sums: Sequence[tuple[NDArray[Any], float]], new: NDArray[Any], old: NDArray[Any] | None) -> None:
-    # In parts, since memory is what limits this. Threads gained nothing on two cores, and lost with smaller parts.
-    kind = sums[0][0].dtype
-    scales = [kind.type(scale) for _, scale in sums]
-    change, multiple = np.empty((2, min(_AT_ONCE, new.size)), kind)
-    with np.errstate(over="ignore", invalid="ignore"):
-        for start in range(0, new.size, _AT_ONCE):
-            part = slice(start, min(start + _AT_ONCE, new.size))
-            some, scaled_part = change[: part.stop - start], multiple[: part.stop - start]
-            if old is None:
-                some[...] = new[part]
-            else:
-                np.subtract(new[part], old[part], out=some, dtype=kind)
-            for (total, _), scale in zip(sums, scales, strict=True):
-                np.multiply(some, scale, out=scaled_part)
-                total[part] += scaled_part
+    Parameters
+    ----------
+    totals : sequence of (dict of str to ndarray)
+        The sums.
+    weights : ndarray, shape (n_totals, n_updates)
+        The weights.
+    updates : sequence of (mapping of str to ndarray)
+        What is summed.
+    """
+    pairs = [(u.new, u.old, u.scale) if isinstance(u, ScaledDifference) else (u, None, 1.0) for u in updates]
+    factors = weights * np.array([scale for _, _, scale in pairs])
+    for name in totals[0] if totals else ():
+        news = [np.asarray(new[name]).reshape(-1) for new, _, _ in pairs]
+        olds = [None if old is None else old[name].reshape(-1) for _, old, _ in pairs]
+        add_weighted([total[name].reshape(-1) for total in totals], factors, news, olds)
 
 
 def difference(new: Arrays, old: Arrays) -> Update:
@@ -137,6 +132,12 @@ def scale_in_place(update: Update, scale: float) -> None:
 def all_finite(arrays: Arrays) -> bool:
     """Return whether no array holds NaN or infinity."""
     return all(bool(np.isfinite(value).all()) for value in arrays.values())
+
+
+def is_finite(update: Arrays) -> bool:
+    """Return whether the arrays are finite that an update is made of. Squares that overflow count as not."""
+    arrived = update.new if isinstance(update, ScaledDifference) else update
+    return all(np.isfinite(squared_length(value)) for value in arrived.values())
 
 
 def apply_update(arrays: Arrays, update: Arrays) -> dict[str, NDArray[Any]]:

@@ -9,6 +9,7 @@ from dataclasses import replace
 import numpy as np
 from fedgc.strategies.arrays import in_the_types_of, moved_record
 from fedgc.strategies.deadline_grid import DeadlineGrid, replies_at_once
+from fedgc.strategies.inner_step import inner_step
 from fedgc.strategies.metrics import mean_metrics
 from fedgc.strategies.open_round import OpenRound
 from fedgc.strategies.past_round import PastRound
@@ -376,10 +377,8 @@ class GradientCoding(Strategy):
         replies = [*replies, *(self._grid.kept_back if self._grid is not None else ())]
         if self.shards is not None:
             self.shards.hear([*(reply for reply, _ in (self._grid.late if self._grid is not None else ())), *replies])
+        current = current.with_all(replies, self._grid.seconds() if self._grid is not None else {})
         arrays = current.values
-        seconds = self._grid.seconds() if self._grid is not None else {}
-        for reply in replies:
-            current.take(reply, seconds.get(reply.metadata.reply_to_message_id))
         for node_id, reason in current.rejected.items():
             logger.warning("round %d: node %d is left out: %s", server_round, node_id, reason)
 
@@ -425,7 +424,7 @@ class GradientCoding(Strategy):
             }
         )
         decoded = Message(content, reply_to=current.messages[0])
-        new, metrics = self.strategy.aggregate_train(server_round, [decoded])
+        new, metrics = inner_step(self.strategy, server_round, decoded)
         metrics = MetricRecord({**(metrics or {}), **report.metrics})
         return None if new is None else in_the_types_of(arrays, new), metrics
 

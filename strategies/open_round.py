@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import cast
 
 import numpy as np
-from fedgc.strategies.arrays import views
+from fedgc.strategies.arrays import bound, views
 from fedgc.strategies.replies import read_reply
 from fedgc.strategies.tasks import ClientTask
 from flwr.app import ArrayRecord, Message, MetricRecord
@@ -16,7 +17,7 @@ from numpy.typing import NDArray
 from fedgc.errors import NothingToReadError, ReplyRejectedError
 from fedgc.protocol import BUDGET, RECORD
 from fedgc.round import CodedUpdate, RoundFold, RoundPlan, RoundState
-from fedgc.updates import Arrays
+from fedgc.updates import Arrays, is_finite
 
 
 @dataclass(frozen=True, eq=False)
@@ -106,27 +107,65 @@ class OpenRound:
         seconds : float, optional
             Seconds after which it came.
         """
+        self._take(reply, seconds)
+
+    def with_all(self, replies: Iterable[Message], seconds: Mapping[str, float]) -> OpenRound:
+        """Return the round with all its replies taken in, of which the arrays stay there until it is decoded.
+
+        Parameters
+        ----------
+        replies : iterable of Message
+            The replies; those that have been taken before are passed over.
+        seconds : mapping of str to float
+            Seconds after which each came, by the id of the message that it answers, as far as known.
+
+        Notes
+        -----
+        What is not finite in a reply shows in the sum of all. So each is read only once, to be added; only if something
+        shows, it is looked for in one after the other, as :meth:`take` does.
+        """
+        came = [(reply, seconds.get(reply.metadata.reply_to_message_id)) for reply in replies]
+        if not self._taken and self.state.memory is None and not self.sum_only:
+            trial = replace(self, metrics={}, rejected={}, bad=set(), _taken=set())
+            with np.errstate(over="ignore", invalid="ignore"):
+                sound = [trial._take(reply, after, trusted=True) for reply, after in came]
+                if all(sound) and trial.fold.decodes_to_numbers():
+                    return trial
+        for reply, after in came:
+            self.take(reply, after)
+        return self
+
+    def _take(self, reply: Message, seconds: float | None, *, trusted: bool = False) -> bool:
+        """Take a reply; if it is trusted, return whether what is not added of it is finite."""
         if id(reply) in self._taken:
-            return
+            return True
         self._taken.add(id(reply))
         client = self.client_of(reply)
         try:
             if client is None or client in self.fold.replies:
                 raise ReplyRejectedError("not a first reply to a message of this round")
-            update, metrics = self.read(reply, client, seconds)
+            update, metrics = self.read(reply, client, seconds, trusted=trusted)
         except ReplyRejectedError as reason:
             # An error reply of the network itself comes from the SuperLink's id, so the message tells who is meant.
             node_id = reply.metadata.src_node_id if client is None else self.plan.node_ids[client]
             self.rejected[node_id] = str(reason)
             if client is not None and not isinstance(reason, NothingToReadError):
                 self.bad.add(node_id)
-            return
-        self.fold.add(client, update)
+            return True
+        copies = self.fold.add(client, update, lasting=trusted)
         self.metrics[client] = metrics
+        return not trusted or all(is_finite(update.sums[row]) for row in copies)
 
-    def read(self, reply: Message, client: int, seconds: float | None) -> tuple[CodedUpdate, MetricRecord]:
+    def read(
+        self, reply: Message, client: int, seconds: float | None, *, trusted: bool = False
+    ) -> tuple[CodedUpdate, MetricRecord]:
         """Return what a client sent; see :func:`fedgc.strategies.replies.read_reply`."""
-        return read_reply(reply, self.values, self.tasks[client], self.known_sizes, seconds)
+        bounds = None if trusted else self._bounds
+        return read_reply(reply, self.values, self.tasks[client], self.known_sizes, seconds, bounds=bounds)
+
+    @cached_property
+    def _bounds(self) -> dict[str, float]:
+        return {name: bound(value) for name, value in self.values.items()}
 
     def settled(self) -> bool:
         """Return whether what has been taken in settles the round."""

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import cast
 
 import numpy as np
 from fedgc.strategies.arrays import bound, view
 from fedgc.strategies.tasks import ClientTask
-from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord, RecordDict
+from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord
 from flwr.common.constant import ErrorCode
 from numpy.typing import NDArray
 
@@ -42,6 +42,7 @@ def read_reply(
     seconds: float | None = None,
     *,
     read_sum: Callable[[ArrayRecord, Arrays, float], Arrays] | None = None,
+    bounds: Mapping[str, float] | None = None,
 ) -> tuple[CodedUpdate, MetricRecord]:
     """Turn a client's reply into its coded update and its metrics.
 
@@ -59,6 +60,9 @@ def read_reply(
         Seconds from the message to the reply.
     read_sum : callable, optional
         What makes a sum of an ArrayRecord, the global arrays and a number of examples; by default as below.
+    bounds : mapping of str to float, optional
+        The :func:`bound` of each global array. If None, that arrays of a type in which they are summed are finite, when
+        weighted too, is for the caller to find.
 
     Raises
     ------
@@ -74,44 +78,54 @@ def read_reply(
     if reply.has_error():
         kind = NothingToReadError if reply.error.code in _LOST else ReplyRejectedError
         raise kind(f"error {reply.error.code}: {reply.error.reason}")
-    content = reply.content
-    if not content.array_records or len(content.metric_records) != 1 or RECORD not in content.config_records:
+    # Once, by hand: Flower's own views by kind are made anew, and checked, whenever they are asked for.
+    content = dict(reply.content.items())
+    array_records = {name: record for name, record in content.items() if isinstance(record, ArrayRecord)}
+    metric_records = [record for record in content.values() if isinstance(record, MetricRecord)]
+    said = content.get(RECORD)
+    if not array_records or len(metric_records) != 1 or not isinstance(said, ConfigRecord):
         raise ReplyRejectedError(
             f"a reply must hold one ArrayRecord, one MetricRecord and the ConfigRecord {RECORD!r}; "
-            f"got {sorted(content.keys())} (is the train function decorated with gradient_coded?)"
+            f"got {sorted(content)} (is the train function decorated with gradient_coded?)"
         )
-    said = content.config_records[RECORD]
     shards, shard_examples = _shard_examples(said, task, known_sizes)
     if _ended_for_want_of_data(said, task, shards.size):
         seconds = None  # the time that it took says nothing about the client's pace
-    metrics = next(iter(content.metric_records.values()))
+    metrics = metric_records[0]
     n_examples = float(shard_examples.sum())
     if metrics.get(NUM_EXAMPLES) != n_examples:
         raise ReplyRejectedError(f"{NUM_EXAMPLES} must be {n_examples:g}; got {metrics.get(NUM_EXAMPLES)!r}")
     _check_metrics(metrics)
 
     rows = task.rows_after(shards.size)
-    records = _records(content, max(len(rows), 1))
-    sums, start = {}, 0
+    records = _in_order(array_records, max(len(rows), 1))
+    sums: dict[int, Arrays] = {}
+    start = 0
     for record, (row, length) in zip(records, rows or [(-1, 0)], strict=True):
-        sums[row] = (read_sum or _read_sum)(record, arrays, float(shard_examples[start : start + length].sum()))
+        count = float(shard_examples[start : start + length].sum())
+        if read_sum is not None:
+            sums[row] = read_sum(record, arrays, count)
+        else:
+            sums[row] = _read_sum(record, arrays, count, bounds)
         start += length
     sums.pop(-1, None)  # nothing was done: the record is checked, and holds no sum
     work, busy = (_seconds(said.get(name)) for name in (WORK_SECONDS, BUSY_SECONDS))
     return CodedUpdate(sums, shards, shard_examples, seconds, work, busy), metrics
 
 
-def _records(content: RecordDict, wanted: int) -> list[ArrayRecord]:
+def _in_order(records: Mapping[str, ArrayRecord], wanted: int) -> list[ArrayRecord]:
     """Return the ArrayRecords of the sums in order: the one with the user's name for it first."""
     later = [SUM.format(segment) for segment in range(1, wanted)]
-    first = [name for name in content.array_records if name not in later]
-    if len(first) != 1 or len(content.array_records) != wanted:
+    first = [name for name in records if name not in later]
+    if len(first) != 1 or len(records) != wanted:
         one = "one ArrayRecord" if wanted == 1 else f"{wanted} ArrayRecords, with {', '.join(later)} among them"
-        raise ReplyRejectedError(f"a reply must hold {one}; got {sorted(content.array_records)}")
-    return [content.array_records[name] for name in first + later]
+        raise ReplyRejectedError(f"a reply must hold {one}; got {sorted(records)}")
+    return [records[name] for name in first + later]
 
 
-def _read_sum(record: ArrayRecord, arrays: Arrays, n_examples: float) -> Arrays:
+def _read_sum(
+    record: ArrayRecord, arrays: Arrays, n_examples: float, bounds: Mapping[str, float] | None
+) -> ScaledDifference:
     if set(record) != set(arrays):
         raise ReplyRejectedError(f"array names must be {sorted(arrays)}; got {sorted(record)}")
     received: dict[str, NDArray[np.generic]] = {}
@@ -125,13 +139,16 @@ def _read_sum(record: ArrayRecord, arrays: Arrays, n_examples: float) -> Arrays:
             raise ReplyRejectedError(f"array {name!r} must have shape {value.shape}; got {array.shape}")
         if array.dtype.kind not in "biuf":
             raise ReplyRejectedError(f"array {name!r} must hold real numbers; got {array.dtype}")
+        received[name] = array
+        if bounds is None and array.dtype == value.dtype == sum_dtype(value.dtype):
+            continue
         largest = bound(array)
         with np.errstate(over="ignore", invalid="ignore"):
             fits = array.dtype == value.dtype or bool(np.isfinite(array.astype(value.dtype)).all())
         if not (fits and np.isfinite(largest)):
             raise ReplyRejectedError(f"array {name!r} must be finite in {value.dtype}; got NaN, infinity or too much")
-        received[name] = array
-        stays = stays and (largest + bound(value)) * max(n_examples, 1.0) < _most(value)
+        of_global = bound(value) if bounds is None else bounds[name]
+        stays = stays and (largest + of_global) * max(n_examples, 1.0) < _most(value)
     total = ScaledDifference(received, arrays, n_examples)
     # Large values that do not move are no reason: masks, say.
     for name, value in () if stays else arrays.items():

@@ -38,14 +38,15 @@ class SumFold(RoundFold):
         """Which rows of the encoding matrix have come, (n_rows,)."""
         return self._came
 
-    def add(self, client: int, reply: CodedUpdate) -> None:
-        """Take in a client's reply."""
+    def add(self, client: int, reply: CodedUpdate, *, lasting: bool = False) -> list[int]:
+        """Take in a client's reply; copies are not told from each other."""
         rows = self.plan.decoder.code.rows_after(client, reply.shards.size)
         self.rows[client] = tuple(rows.tolist())
         self.replies[client] = replace(reply, sums={})
         self._came[rows] = True
         for terms in reply.sums.values():
             add_modulo(self._total, terms)
+        return []
 
     def decoded(self) -> Update | None:
         """Return the decoded sum, None if it cannot be had."""
@@ -99,7 +100,9 @@ class SecureRound(OpenRound):
         """Why the round has none."""
         return self.fold.trouble or super().why_no_update
 
-    def read(self, reply: Message, client: int, seconds: float | None) -> tuple[CodedUpdate, MetricRecord]:
+    def read(
+        self, reply: Message, client: int, seconds: float | None, *, trusted: bool = False
+    ) -> tuple[CodedUpdate, MetricRecord]:
         """Return what a client sent, without a look into its arrays."""
         return read_reply(reply, self.values, self.tasks[client], self.known_sizes, seconds, read_sum=self._read_sum)
 

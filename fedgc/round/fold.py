@@ -14,7 +14,8 @@ from fedgc.decoders import StreamingSum
 from fedgc.round.probe import Probe
 from fedgc.round.sizes import known_or_mean
 from fedgc.round.state import CodedUpdate, RoundPlan, RoundState
-from fedgc.updates import Arrays, Update, add_scaled, scale_in_place
+from fedgc.updates import Arrays, Update, add_scaled, is_finite, scale_in_place
+from fedgc.weighted_sum import squared_length
 
 #: Number of examples of an empty shard where sizes divide what a unit had.
 LEAST_SIZE = 1e-9
@@ -74,6 +75,7 @@ class RoundFold:
         self._probe = Probe(arrays)
         self._probed: NDArray[np.float64] | None = None
         self._seen = np.zeros(plan.decoder.code.n_shards, dtype=np.bool_)
+        self._decoded: Update | None = None
 
     @classmethod
     def of(cls, state: RoundState, plan: RoundPlan, replies: Mapping[int, CodedUpdate], arrays: Arrays) -> RoundFold:
@@ -91,25 +93,49 @@ class RoundFold:
     @property
     def sum_energy(self) -> float:
         """Squared norm of the sum of what `energies` are of."""
-        return 0.0 if self._probed is None else float(self._probed @ self._probed)
+        return 0.0 if self._probed is None else squared_length(self._probed)
 
-    def add(self, client: int, reply: CodedUpdate) -> None:
-        """Take in a client's reply; its sums are not needed any more afterwards."""
+    def add(self, client: int, reply: CodedUpdate, *, lasting: bool = False) -> list[int]:
+        """Take in a client's reply.
+
+        Parameters
+        ----------
+        client : int
+            The client.
+        reply : CodedUpdate
+            Its reply. The sums are not needed any more afterwards, unless they are said to be lasting.
+        lasting : bool
+            Whether the sums stay there until the round is decoded; see :meth:`fedgc.decoders.StreamingSum.add`.
+
+        Returns
+        -------
+        copies : list of int
+            The rows that are further copies of what has come before, and not decoded.
+        """
         self.rows[client] = tuple(reply.sums)
         self.replies[client] = replace(reply, sums={})
         examples = np.zeros(self._seen.size)
         examples[reply.shards] = reply.shard_examples
+        copies = []
         for row, total in reply.sums.items():
             probed = self._probe.of(total)
             self._compare(client, row, probed)
             self._observe(row, probed, examples)
             if self.memory is not None:
                 self._keep(row, total)
-            self._stream.add(row, total)
+            if not self._stream.add(row, total, lasting=lasting):
+                copies.append(row)
+        return copies
 
     def decoded(self) -> Update | None:
         """Return the decoded sum; it can be had once, and of some rounds not at all."""
-        return self._stream.finish()
+        total, self._decoded = self._decoded, None
+        return self._stream.finish() if total is None else total
+
+    def decodes_to_numbers(self) -> bool:
+        """Return whether the decoded sum is finite, after which nothing more can be taken in."""
+        self._decoded = self._stream.finish()
+        return is_finite(self._decoded)
 
     def _compare(self, client: int, row: int, probed: NDArray[np.float64]) -> None:
         """Note whether a sum differs from a copy of it that has come before."""
@@ -136,7 +162,7 @@ class RoundFold:
         if self.memory is not None:
             change = change - self._probe.of(self.memory.sum_of(shards, coefficients, self._arrays))
         change = change / (examples[shards].sum() * coefficients[0])
-        self.energies.append(float(change @ change))
+        self.energies.append(squared_length(change))
         self._probed = change if self._probed is None else self._probed + change
 
     def _keep(self, row: int, total: Arrays) -> None:

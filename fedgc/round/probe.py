@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import numpy as np
+from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import NDArray
 
 from fedgc.updates import Arrays, ScaledDifference
 
 #: Entries of a sample, and how many neighbours are taken together: single ones would each cost a trip to memory.
 _ENTRIES, _RUN = 1 << 16, 64
+
+#: Runs of one array that are sooner taken one by one than together.
+_FEW = 32
 
 
 class Probe:
@@ -37,16 +41,20 @@ class Probe:
         sizes = {name: value.size for name, value in arrays.items()}
         total = sum(sizes.values())
         self._old: tuple[Arrays, NDArray[np.float64]] | None = None
-        self._at: dict[str, NDArray[np.intp] | slice] = {}
+        # Places where runs start that are taken together, and the other runs.
+        self._at: dict[str, tuple[NDArray[np.intp], list[slice]]] = {}
         if total <= entries:
-            self._at = {name: slice(None) for name in sizes}
+            self._at = {name: (np.zeros(0, np.intp), [slice(None)]) for name in sizes}
             return
         # With replacement, so that the sample of a model of billions of entries takes no permutation of them.
         runs = np.sort(np.random.default_rng(0).integers(total - _RUN, size=entries // _RUN))
-        place = np.sort((runs[:, None] + np.arange(_RUN)).ravel())
         start = 0
         for name, size in sizes.items():
-            self._at[name] = place[np.searchsorted(place, start) : np.searchsorted(place, start + size)] - start
+            here = runs[np.searchsorted(runs, start - _RUN, side="right") : np.searchsorted(runs, start + size)] - start
+            whole = (here >= 0) & (here + _RUN <= size) & (here.size > _FEW)
+            others = [slice(max(first, 0), min(first + _RUN, size)) for first in here[~whole].tolist()]
+            if here.size:
+                self._at[name] = here[whole], others
             start += size
 
     def of(self, update: Arrays) -> NDArray[np.float64]:
@@ -59,6 +67,10 @@ class Probe:
         return self._entries(update)
 
     def _entries(self, arrays: Arrays) -> NDArray[np.float64]:
-        return np.concatenate(
-            [np.asarray(arrays[name]).reshape(-1)[at].astype(np.float64) for name, at in self._at.items()]
-        )
+        parts = [np.zeros(0)]
+        for name, (starts, others) in self._at.items():
+            flat = np.asarray(arrays[name]).reshape(-1)
+            parts += [flat[run] for run in others]
+            if starts.size:
+                parts.append(sliding_window_view(flat, _RUN)[starts].reshape(-1))
+        return np.concatenate(parts, dtype=np.float64)
