@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -11,7 +12,8 @@ from scipy import sparse
 from scipy.sparse.csgraph import connected_components
 
 from fedgc.codes import Code
-from fedgc.updates import Arrays, Update, add_scaled, zero_update
+from fedgc.memory import MemoryStore
+from fedgc.updates import Arrays, Combination, Update, add_scaled, zero_update
 
 #: Rows of an encoding matrix.
 Rows = sparse.csr_array[np.float64] | NDArray[np.float64]
@@ -31,6 +33,8 @@ class UpdateMemory:
     updates : mapping of int to (dict of str to ndarray)
         H_u, the last known sum of number of examples x update over the unit's shards. A unit that is not there has
         never been recovered and counts as zero.
+    store : MemoryStore
+        Where updates are kept; by default in memory, as they are.
 
     Notes
     -----
@@ -57,12 +61,13 @@ class UpdateMemory:
     """
 
     unit_of_shard: NDArray[np.intp]
-    updates: Mapping[int, Update] = field(default_factory=dict)
+    updates: Mapping[int, Arrays] = field(default_factory=dict)
+    store: MemoryStore = field(default_factory=MemoryStore)
 
     @classmethod
-    def empty(cls, n_shards: int) -> UpdateMemory:
+    def empty(cls, n_shards: int, store: MemoryStore | None = None) -> UpdateMemory:
         """Return a memory of nothing, each shard a unit."""
-        return cls(np.arange(n_shards))
+        return cls(np.arange(n_shards), {}, store or MemoryStore())
 
     @property
     def n_units(self) -> int:
@@ -82,29 +87,34 @@ class UpdateMemory:
         if np.array_equal(unit_of_shard, self.unit_of_shard):
             return self
         if not self.updates:
-            return UpdateMemory(unit_of_shard)
+            return replace(self, unit_of_shard=unit_of_shard)
         size = np.asarray(shard_sizes, dtype=np.float64)
         share = size / np.bincount(self.unit_of_shard, size)[self.unit_of_shard]
-        moved: dict[int, Update] = {}
-        pairs = sparse.coo_array((share, (unit_of_shard, self.unit_of_shard))).tocsr().tocoo()
-        for new, old, part in zip(*pairs.coords, pairs.data, strict=True):
-            if (known := self.updates.get(int(old))) is not None:
-                add_scaled(moved.setdefault(int(new), zero_update(known)), float(part), known)
-        return UpdateMemory(unit_of_shard, moved)
+        shares = sparse.coo_array((share, (unit_of_shard, self.unit_of_shard))).tocsr()
+        moved: dict[int, Arrays] = {}
+        for new, (start, end) in enumerate(itertools.pairwise(shares.indptr.tolist())):
+            parts = dict(zip(shares.indices[start:end].tolist(), shares.data[start:end].tolist(), strict=True))
+            known = [unit for unit in parts if unit in self.updates]
+            if known:
+                moved[new] = combined(self.store, [parts[unit] for unit in known], [self.updates[u] for u in known])
+        return replace(self, unit_of_shard=unit_of_shard, updates=moved)
 
     def of_units(self, matrix: Rows) -> sparse.csr_array[np.float64]:
         """Return rows over shards, which weigh all shards of a unit alike, as rows over units, (n_rows, n_units)."""
         first = np.unique(self.unit_of_shard, return_index=True)[1]
         return sparse.csr_array(sparse.csr_array(matrix)[:, first])
 
-    def sum_of(self, shards: NDArray[np.intp], coefficients: NDArray[np.float64], arrays: Arrays) -> Update:
-        """Return ``(A H)_i``, what a row of the encoding matrix would bring if nothing had changed."""
+    def parts_of(self, shards: NDArray[np.intp], coefficients: NDArray[np.float64]) -> list[tuple[float, Arrays]]:
+        """Return coefficients and updates that add up to ``(A H)_i``, what a row would bring if nothing had changed.
+
+        Parameters
+        ----------
+        shards, coefficients : ndarray, shape (n_held,)
+            The row of the encoding matrix.
+        """
         units, first = np.unique(self.unit_of_shard[shards], return_index=True)
-        total = zero_update(arrays)
-        for unit, coefficient in zip(units.tolist(), coefficients[first].tolist(), strict=True):
-            if unit in self.updates:
-                add_scaled(total, coefficient, self.updates[unit])
-        return total
+        pairs = zip(units.tolist(), coefficients[first].tolist(), strict=True)
+        return [(coefficient, self.updates[unit]) for unit, coefficient in pairs if unit in self.updates]
 
     def rest(self, coverage: ArrayLike, arrays: Arrays) -> Update:
         """Return ``sum_u (1 - v_u) H_u``, what memory adds to the decoded sum.
@@ -150,10 +160,9 @@ class UpdateMemory:
         if alone.all():
             for unit in np.unique(matrix.indices).tolist():
                 own = np.flatnonzero(matrix.indices == unit)
-                updates[unit] = _combined(
-                    matrix.data[own] / np.sum(matrix.data[own] ** 2), [sums[row] for row in own.tolist()]
-                )
-            return UpdateMemory(self.unit_of_shard, updates)
+                factors = matrix.data[own] / np.sum(matrix.data[own] ** 2)
+                updates[unit] = combined(self.store, factors.tolist(), [sums[row] for row in own.tolist()])
+            return replace(self, updates=updates)
         weight = np.bincount(self.unit_of_shard, None if energy is None else np.asarray(energy, dtype=np.float64))
         _, part_of = connected_components(matrix @ matrix.T, directed=False)
         for part in range(int(part_of.max()) + 1):
@@ -169,19 +178,16 @@ class UpdateMemory:
             known = [place for place, unit in enumerate(units.tolist()) if unit in self.updates]
             parts = [sums[row] for row in own.tolist()] + [self.updates[int(units[place])] for place in known]
             for place, unit in enumerate(units.tolist()):
-                updates[unit] = _combined(np.concatenate([gain[place], keep[place, known]]), parts)
-        return UpdateMemory(self.unit_of_shard, updates)
+                factors = np.concatenate([gain[place], keep[place, known]])
+                updates[unit] = combined(self.store, factors.tolist(), parts)
+        return replace(self, updates=updates)
 
 
-def _combined(factors: NDArray[np.float64], parts: Sequence[Arrays]) -> Update:
-    """Return the sum of factor times part; a single part itself, since updates are never changed."""
-    if factors.size == 1 and factors[0] == 1.0 and isinstance(parts[0], dict):
-        return parts[0]
-    total = zero_update(parts[0])
-    for factor, part in zip(factors.tolist(), parts, strict=True):
-        if factor != 0.0:
-            add_scaled(total, factor, part)
-    return total
+def combined(store: MemoryStore, factors: Sequence[float], updates: Sequence[Arrays]) -> Arrays:
+    """Return the sum of factor times update as it is kept; a single update itself, since updates are never changed."""
+    if list(factors) == [1.0]:
+        return store.keep(updates[0])
+    return store.keep(Combination(factors, updates))
 
 
 def units_of(code: Code) -> NDArray[np.intp]:

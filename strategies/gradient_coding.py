@@ -31,6 +31,7 @@ from fedgc.control_variates import UpdateMemory
 from fedgc.deadline import DeadlineRule, FixedDeadline, Timing
 from fedgc.decoders import DECODERS, CappedDecoder, Decoder
 from fedgc.gram import CoherenceEstimate
+from fedgc.memory import MemoryStore
 from fedgc.protocol import DEADLINE, NUM_EXAMPLES, RUN_SEED, SERVER_ROUND
 from fedgc.reliability import ReliabilityPosterior
 from fedgc.round import LateReplies, Planning, RoundState, finish_round, plan_round
@@ -83,13 +84,14 @@ class GradientCoding(Strategy):
         ``experiments/planning/memory.py --tau 1.1`` (one holder per shard) a cap of 8 takes the rounds to the far
         target from 654 to 339 with a memory, and from 607 to 776 without one, since it then leaves a bias. Without a
         predicted residual error, which a cut-off rule has not, blocks stay as they were first formed.
-    memory : bool
+    memory : bool or MemoryStore
         Whether the server remembers each block's or shard's last update and decodes only what has changed since, so
         that stragglers cost less and less as training converges; it takes a copy of the model for each block
         of the full schedule, and for each shard that is recovered by itself. Off by default, since it gains nothing
         clear with the default decoder: 353 rounds to the far target without it and 360 with it for pairs in
         ``experiments/planning/memory.py`` (tau 1.5; 440 and 388 for tau 1.1). Recommended with biased decoders
-        (least squares: 685 and 406; never and 336) and with `max_weight`.
+        (least squares: 685 and 406; never and 336) and with `max_weight`. A
+        :class:`fedgc.memory.MemoryStore` says where these are kept: in half precision, in files.
     shard_examples : sequence of int, optional
         Number of examples of each shard; a reply that says otherwise is left out. If not given, sizes are learnt from
         the replies, and a shard not seen yet counts as an average one.
@@ -165,7 +167,7 @@ class GradientCoding(Strategy):
         early_end: bool = True,
         decoder: str | Decoder = "optimal-unbiased",
         max_weight: float | None = None,
-        memory: bool = False,
+        memory: bool | MemoryStore = False,
         shard_examples: Sequence[int] | None = None,
         reliability: ReliabilityPosterior | None = None,
         reassignment_gain: float = 0.2,
@@ -188,6 +190,8 @@ class GradientCoding(Strategy):
             raise ValueError(f"strategy must be a Flower Strategy; got {strategy!r}")
         if not isinstance(reliability, ReliabilityPosterior | None):
             raise ValueError(f"reliability must be a ReliabilityPosterior; got {reliability!r}")
+        if not isinstance(memory, bool | MemoryStore):
+            raise ValueError(f"memory must be True, False or a MemoryStore; got {memory!r:.80}")
         self.num_shards = check_integer("num_shards", num_shards, low=1)
         self.deadline = deadline if isinstance(deadline, DeadlineRule) else FixedDeadline(deadline)
         self.first_deadline = None if first_deadline is None else check_positive("first_deadline", first_deadline)
@@ -231,11 +235,12 @@ class GradientCoding(Strategy):
             sizes = check_vector("shard_examples", shard_examples, length=self.num_shards, low=0.0, who="shard")
             if not sizes.any() or (sizes != np.rint(sizes)).any():
                 raise ValueError(f"shard_examples must be integers, not all 0; got {list(shard_examples)}")
+        store = memory if isinstance(memory, MemoryStore) else MemoryStore()
         self.state = RoundState(
             sizes,
             reliability or ReliabilityPosterior(),
             coherence if coherence is not None else CoherenceEstimate(),
-            memory=UpdateMemory.empty(self.num_shards) if memory else None,
+            memory=UpdateMemory.empty(self.num_shards, store) if memory else None,
         )
         self.secure_sum = as_secure_sum(secure_sum, self.planning, memory=bool(memory), sizes=sizes)
         self.history: list[RoundReport] = []

@@ -10,6 +10,7 @@ from flwr.app import Message
 
 from fedgc.deadline import Collected
 from fedgc.errors import ReplyRejectedError
+from fedgc.memory import MemoryStore
 from fedgc.round import CodedUpdate, LateReplies
 
 
@@ -25,8 +26,10 @@ class PastRound:
         How it ended.
     silent : mapping of str to int
         Client by the id of the message that it has not answered.
+    store : MemoryStore or None
+        Where sums are kept, if there is a memory to refresh.
     replies : dict of int to CodedUpdate
-        What they have sent since, by client index; with its sums only where there is a memory to refresh.
+        What they have sent since, by client index; with its sums only where there is a store.
     answered : dict of int to float
         Seconds after which they answered, if only with something that is left out.
     rejected : dict of int to str
@@ -36,6 +39,7 @@ class PastRound:
     round: OpenRound
     collected: Collected
     silent: Mapping[str, int]
+    store: MemoryStore | None = None
     replies: dict[int, CodedUpdate] = field(default_factory=dict)
     answered: dict[int, float] = field(default_factory=dict)
     rejected: dict[int, str] = field(default_factory=dict)
@@ -44,7 +48,10 @@ class PastRound:
     def of(cls, current: OpenRound, collected: Collected) -> PastRound:
         """Return the round with those whose messages are pending."""
         ids = {message.metadata.message_id: client for client, message in enumerate(current.messages)}
-        return cls(current, collected, {key: ids[key] for key in collected.pending if key in ids})
+        silent = {key: ids[key] for key in collected.pending if key in ids}
+        store = None if current.state.memory is None else current.state.memory.store
+        # Not the state, which would keep what has been remembered until then for another round.
+        return cls(replace(current, state=replace(current.state, memory=None)), collected, silent, store)
 
     def take(self, reply: Message, instant: float) -> None:
         """Read what a silent client has sent, found at that instant. Its arrays are not needed any more afterwards."""
@@ -57,7 +64,7 @@ class PastRound:
         except ReplyRejectedError as reason:
             self.rejected[self.round.plan.node_ids[client]] = str(reason)
             return
-        kept = {} if self.round.fold.memory is None else {row: dict(total) for row, total in update.sums.items()}
+        kept = {} if self.store is None else {row: self.store.keep(total) for row, total in update.sums.items()}
         self.replies[client] = replace(update, sums=kept)
 
     def held_back(self) -> list[int]:

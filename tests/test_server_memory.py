@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 import tracemalloc
 from collections.abc import Iterable, Iterator
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,6 +16,7 @@ from flwr.app import Array, ArrayRecord, ConfigRecord, Message, MetricRecord, Re
 from flwr.serverapp import Grid
 from flwr.serverapp.strategy import FedAvg, Strategy
 
+from fedgc.memory import MemoryStore
 from fedgc.simulation.run import _task_identity
 
 SHAPES = [(800, 600)] * 4 + [(400, 500)]
@@ -83,7 +87,7 @@ def fedavg() -> FedAvg:
     return FedAvg(fraction_evaluate=0.0, min_train_nodes=1, min_available_nodes=1)
 
 
-def coding(*, memory: bool = False) -> GradientCoding:
+def coding(*, memory: bool | MemoryStore = False) -> GradientCoding:
     return GradientCoding(fedavg(), num_shards=50, deadline=60.0, load=2, memory=memory, early_end=False)
 
 
@@ -98,6 +102,49 @@ def test_the_servers_memory_does_not_grow_with_the_replies() -> None:
 def test_with_control_variates_it_grows_with_the_blocks() -> None:
     # 50 clients in pairs are 25 blocks; their sums are what is remembered.
     assert 25.0 < peak(coding(memory=True), 50) < 30.0
+    half = peak(coding(memory=MemoryStore(dtype="float16")), 50)
+    assert 12.5 < half < 18.0
+
+
+def test_with_control_variates_in_files_it_does_not(tmp_path: Path) -> None:
+    """Two sums and two replies, as without, and an array in hand."""
+    few, many = (peak(coding(memory=MemoryStore(folder=tmp_path)), n_nodes) for n_nodes in (10, 50))
+    assert many < 5.5
+    assert many < few + 0.5
+
+
+RESIDENT = """
+import sys
+from pathlib import Path
+from fedgc.memory import MemoryStore
+from tests.test_server_memory import SHAPES, SIZE, Feed, _task_identity, coding, model
+
+def kilobytes(name):
+    return int(next(line for line in Path("/proc/self/status").open() if line.startswith(name)).split()[1])
+
+def rounds(n_nodes):
+    coding(memory=MemoryStore(folder=sys.argv[1])).start(Feed(n_nodes), model(0), num_rounds=2)
+
+with _task_identity():
+    shapes, SHAPES[:] = SHAPES[:], [(3, 3)] * 5
+    rounds(50)  # a small model first: libraries that are loaded late are no part of it
+    SHAPES[:], before = shapes, kilobytes("VmRSS")
+    for n_nodes in (10, 50):
+        rounds(n_nodes)
+        print(1024 * (kilobytes("VmHWM") - before) / SIZE)
+"""
+
+
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="resident memory is read from /proc")
+def test_what_is_mapped_from_files_does_not_stay_resident(tmp_path: Path) -> None:
+    """What tracemalloc does not see: the pages of mapped files too, over two rounds, in a process of its own."""
+    root = Path(__file__).parent.parent
+    done = subprocess.run(
+        [sys.executable, "-c", RESIDENT, str(tmp_path)], capture_output=True, text=True, check=True, cwd=root
+    )
+    few, many = (float(line) for line in done.stdout.split()[-2:])
+    assert many < 10.0  # 58 with the same in memory
+    assert many < few + 2.0
 
 
 @pytest.mark.parametrize("n_nodes", [7])

@@ -178,7 +178,7 @@ def _time_of(node: int, reply: CodedUpdate, *, complete: bool) -> TimeObservatio
 def _remember(
     memory: UpdateMemory,
     plan: RoundPlan,
-    sums: Mapping[int, Update],
+    sums: Mapping[int, Arrays],
     sizes: NDArray[np.float64],
     late: LateReplies | None,
 ) -> UpdateMemory:

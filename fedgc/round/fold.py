@@ -11,10 +11,11 @@ from numpy.typing import NDArray
 from fedgc.codes import Code
 from fedgc.control_variates import UpdateMemory, units_of
 from fedgc.decoders import StreamingSum
+from fedgc.memory import MemoryStore
 from fedgc.round.probe import Probe
 from fedgc.round.sizes import known_or_mean
 from fedgc.round.state import CodedUpdate, RoundPlan, RoundState
-from fedgc.updates import Arrays, Update, add_scaled, is_finite, scale_in_place
+from fedgc.updates import Arrays, Combination, Update, add_scaled, is_finite, scale_in_place
 from fedgc.weighted_sum import squared_length
 
 #: Number of examples of an empty shard where sizes divide what a unit had.
@@ -48,13 +49,13 @@ class RoundFold:
     disagreements : list of (int, int, float)
         Pairs of clients that sent different sums over the same shards, and how far they are apart relative to the first
         one's length. All holders of a shard are to compute the same update.
-    kept : dict of int to (dict of str to ndarray)
+    kept : dict of int to (mapping of str to ndarray)
         With a memory, the sums by row: what it is to remember. Of copies of a sum their mean is kept, in one row.
 
     Notes
     -----
     Without a memory the server's room for updates is two models, see :class:`fedgc.decoders.StreamingSum`, however many
-    reply; with one it is a model for each block, or shard, that came.
+    reply; with one there is a model for each block, or shard, that came, where its store keeps it.
     """
 
     def __init__(self, state: RoundState, plan: RoundPlan, arrays: Arrays) -> None:
@@ -63,7 +64,7 @@ class RoundFold:
         self.rows: dict[int, tuple[int, ...]] = {}
         self.energies: list[float] = []
         self.disagreements: list[tuple[int, int, float]] = []
-        self.kept: dict[int, Update] = {}
+        self.kept: dict[int, Arrays] = {}
         self.memory: UpdateMemory | None = None
         if state.memory is not None:
             sizes = np.maximum(known_or_mean(state.shard_examples), LEAST_SIZE)
@@ -122,7 +123,7 @@ class RoundFold:
             self._compare(client, row, probed)
             self._observe(row, probed, examples)
             if self.memory is not None:
-                self._keep(row, total)
+                self._keep(self.memory.store, row, total)
             if not self._stream.add(row, total, lasting=lasting):
                 copies.append(row)
         return copies
@@ -160,22 +161,26 @@ class RoundFold:
         self._seen[shards] = True
         change = probed
         if self.memory is not None:
-            change = change - self._probe.of(self.memory.sum_of(shards, coefficients, self._arrays))
+            for coefficient, known in self.memory.parts_of(shards, coefficients):
+                change = change - coefficient * self._probe.of(known)
         change = change / (examples[shards].sum() * coefficients[0])
         self.energies.append(squared_length(change))
         self._probed = change if self._probed is None else self._probed + change
 
-    def _keep(self, row: int, total: Arrays) -> None:
+    def _keep(self, store: MemoryStore, row: int, total: Arrays) -> None:
         early = self.plan.decoder.early_weights(row)
         copy_of = -1 - row if early is None else early.copy_of
         first, copies = self._copies.get(copy_of, (row, 0))
         self._copies[copy_of] = first, copies + 1
         if copies == 0:
-            self.kept[row] = {name: np.array(value) for name, value in total.items()}
+            self.kept[row] = store.keep(Combination([1.0], [total]))
             return
-        mean = self.kept[first]
-        scale_in_place(mean, copies / (copies + 1))
-        add_scaled(mean, 1.0 / (copies + 1), total)
+        known, share = self.kept[first], 1.0 / (copies + 1)
+        if isinstance(known, dict):  # its arrays were made above and are nobody else's yet
+            scale_in_place(known, 1.0 - share)
+            add_scaled(known, share, total)
+        else:
+            self.kept[first] = store.keep(Combination([1.0 - share, share], [known, total]))
 
 
 def row_of(code: Code, row: int) -> tuple[NDArray[np.intp], NDArray[np.float64]]:

@@ -6,6 +6,7 @@ import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import NDArray
 
+from fedgc.memory import StoredUpdate
 from fedgc.updates import Arrays, ScaledDifference
 
 #: Entries of a sample, and how many neighbours are taken together: single ones would each cost a trip to memory.
@@ -69,8 +70,12 @@ class Probe:
     def _entries(self, arrays: Arrays) -> NDArray[np.float64]:
         parts = [np.zeros(0)]
         for name, (starts, others) in self._at.items():
-            flat = np.asarray(arrays[name]).reshape(-1)
-            parts += [flat[run] for run in others]
+            # Of what is stored only the entries that are asked for are read and restored.
+            stored = arrays.arrays[name] if isinstance(arrays, StoredUpdate) else None
+            flat = np.asarray(arrays[name] if stored is None else stored.values()).reshape(-1)
+            taken = [flat[run] for run in others]
             if starts.size:
-                parts.append(sliding_window_view(flat, _RUN)[starts].reshape(-1))
+                taken.append(sliding_window_view(flat, _RUN)[starts].reshape(-1))
+            factor = 1.0 if stored is None else stored.factor
+            parts += taken if factor == 1.0 else [np.multiply(some, factor, dtype=np.float64) for some in taken]
         return np.concatenate(parts, dtype=np.float64)
