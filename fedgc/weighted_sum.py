@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 Array = NDArray[Any]
 
 #: Bytes of an array that are worked on at once: what is made of them stays in the processor's cache.
-_AT_ONCE = 1 << 19
+_AT_ONCE = 1 << 18
 
 #: Arrays whose differences are held at once, and entries of them that are multiplied at once. BLAS starts threads for
 #: anything larger, which on busy processors wait for one another longer than the product takes.
