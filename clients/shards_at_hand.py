@@ -14,7 +14,7 @@ from flwr.app import ConfigRecord, Context, RecordDict
 from fedgc.protocol import (
     ASKED_DIGESTS,
     ASKED_SHARDS,
-    DEADLINE,
+    BUDGET,
     KEPT_SHARDS,
     LACKING_SHARDS,
     PUSHED,
@@ -90,8 +90,8 @@ class ShardsAtHand:
         self.ready = SEGMENTS in assignment or all(map(self.has, assigned))
         #: The assignment with what is left of its time: to write shards to disk takes of it, but is not work.
         self.assignment = ConfigRecord(dict(assignment))
-        if DEADLINE in assignment:
-            self.assignment[DEADLINE] = cast(float, assignment[DEADLINE]) - (time.monotonic() - start)
+        if BUDGET in assignment:
+            self.assignment[BUDGET] = cast(float, assignment[BUDGET]) - (time.monotonic() - start)
 
     def _receive(self, content: RecordDict, shard_id: int, digest: str, spare: Sequence[str]) -> None:
         data = b"".join(_parts(content, shard_id))

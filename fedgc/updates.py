@@ -171,10 +171,10 @@ def all_finite(arrays: Arrays) -> bool:
     return all(bool(np.isfinite(value).all()) for value in arrays.values())
 
 
-def is_finite(update: Arrays) -> bool:
-    """Return whether the arrays are finite that an update is made of. Squares that overflow count as not."""
+def is_shorter(update: Arrays, most: float) -> bool:
+    """Return whether the arrays that an update is made of are finite, and each shorter than `most`."""
     arrived = update.new if isinstance(update, ScaledDifference) else update
-    return all(np.isfinite(squared_length(value)) for value in arrived.values())
+    return all(bool(squared_length(value) < most**2) for value in arrived.values())
 
 
 def apply_update(arrays: Arrays, update: Arrays) -> dict[str, NDArray[Any]]:

@@ -100,6 +100,11 @@ class DeadlineGrid(Grid):
         self.earlier: set[str] = set()
         self.late: list[tuple[Message, float]] = []
 
+    def takes_over(self, earlier: DeadlineGrid | None) -> None:
+        """Know which nodes are at work from an earlier run, if it was on the same grid."""
+        if earlier is not None and earlier._grid is self._grid:
+            self._at_work = dict(earlier._at_work)
+
     def listen_for(self, message_ids: Iterable[str]) -> None:
         """From now on keep replies to these messages of past rounds, and forget what was heard before."""
         self.earlier, self.late = set(message_ids), []
@@ -193,7 +198,7 @@ class DeadlineGrid(Grid):
         )
         self.earlier -= {reply.metadata.reply_to_message_id for reply, _ in collected.late}
         self.late += collected.late
-        self._note_who_works(batch, collected)
+        self._note_who_works(batch, collected, timeout)
         return collected
 
     def _by_readiness(self, batch: list[Message]) -> tuple[list[Message], dict[str, Message]]:
@@ -206,7 +211,7 @@ class DeadlineGrid(Grid):
         others = [message for message in batch if message.metadata.dst_node_id in self._at_work]
         return free, {self._at_work[message.metadata.dst_node_id][0]: message for message in others}
 
-    def _note_who_works(self, batch: list[Message], collected: Collected) -> None:
+    def _note_who_works(self, batch: list[Message], collected: Collected, timeout: float) -> None:
         answered = {reply.metadata.reply_to_message_id for reply, _ in collected.late}
         self._at_work = {node: work for node, work in self._at_work.items() if work[0] not in answered}
         for message in batch:
@@ -214,7 +219,8 @@ class DeadlineGrid(Grid):
             if key in collected.sent:
                 self._at_work.pop(node, None)
             if key in collected.pending:
-                self._at_work[node] = key, collected.sent[key] + message.metadata.ttl
+                # Flower's messages for evaluation live for half a day, and one may be lost.
+                self._at_work[node] = key, collected.sent[key] + min(message.metadata.ttl, 2.0 * timeout)
 
 
 def replies_at_once(arrays: ArrayRecord) -> int:

@@ -292,14 +292,15 @@ class GradientCoding(Strategy):
                 evaluate_fn=evaluate_fn,
             )
 
-    def deadline_grid(self, grid: Grid) -> Grid:
+    def deadline_grid(self, grid: Grid, initial_arrays: ArrayRecord | None = None) -> Grid:
         """Return a grid that keeps this strategy's deadlines, to start a strategy around this one with.
 
         Flower's differential-privacy strategies, say. Their ``start`` would otherwise wait as long as its `timeout`
         says and let this strategy learn nothing of the clients' times; they pass over a round in which any client
         reports an error, and divide by the length of an update, which is zero where no shard was done: they get
         neither. Replies are decoded together, since a strategy around this one may change them first, so that rounds
-        do not end early and the server needs memory for all.
+        do not end early and the server needs memory for all. If the initial arrays are given, nodes are warmed up first
+        as :meth:`start` does.
 
         Examples
         --------
@@ -307,15 +308,18 @@ class GradientCoding(Strategy):
         >>> coding = GradientCoding(num_shards=40, deadline=30.0)
         >>> private = DifferentialPrivacyServerSideFixedClipping(coding, 0.1, 1.0, num_sampled_clients=20)
         >>> def main(grid, context):
-        ...     private.start(coding.deadline_grid(grid), ArrayRecord(), num_rounds=3)
+        ...     arrays = ArrayRecord()
+        ...     private.start(coding.deadline_grid(grid, arrays), arrays, num_rounds=3)
         """
         self._grid = self._keep_deadlines(grid, only_work=True)
+        if initial_arrays is not None:
+            self._warm_up(initial_arrays)
         return self._grid
 
     def _keep_deadlines(self, grid: Grid, *, only_work: bool = False) -> DeadlineGrid:
         """Return a grid for a run that begins; what is sent with only work in it is not folded as it comes."""
         self._past = None  # what an earlier run sent is not listened for on this grid
-        return DeadlineGrid(
+        made = DeadlineGrid(
             grid,
             lambda: self._open.deadline if self._open else self.deadline.initial,
             enough=lambda: not only_work and self.early_end and self._open is not None and self._open.settled(),
@@ -324,6 +328,9 @@ class GradientCoding(Strategy):
             on_send=lambda message, held: self._open is not None and self._open.may_still_send(message, held),
             only_work=only_work,
         )
+        made.takes_over(self._grid)
+        self.set_aside = SetAside()  # it counts the rounds of a run
+        return made
 
     def configure_train(
         self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid

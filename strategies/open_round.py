@@ -17,7 +17,13 @@ from numpy.typing import NDArray
 from fedgc.errors import NothingToReadError, ReplyRejectedError
 from fedgc.protocol import BUDGET, RECORD
 from fedgc.round import CodedUpdate, RoundFold, RoundPlan, RoundState
-from fedgc.updates import Arrays, is_finite
+from fedgc.updates import Arrays, is_shorter
+
+#: Sums of replies are looked into if an array of them, per example, is as long as this.
+_UNSUSPICIOUS = 1e10
+#: Sizes of shards that are learnt from replies may grow by this factor, and be at most so large where nothing is known:
+#: a wrong one would be the weight of a shard.
+_GROWTH, _MOST_EXAMPLES = 1000.0, 1e9
 
 
 @dataclass(frozen=True, eq=False)
@@ -121,22 +127,22 @@ class OpenRound:
 
         Notes
         -----
-        What is not finite in a reply shows in the sum of all. So each is read only once, to be added; only if something
-        shows, it is looked for in one after the other, as :meth:`take` does.
+        What is not finite in a reply, or absurdly large, shows in the sum of all. So each is read only once, to be
+        added; only if something shows, it is looked for in one after the other, as :meth:`take` does.
         """
         came = [(reply, seconds.get(reply.metadata.reply_to_message_id)) for reply in replies]
         if not self._taken and self.state.memory is None and not self.sum_only:
             trial = replace(self, metrics={}, rejected={}, bad=set(), _taken=set())
             with np.errstate(over="ignore", invalid="ignore"):
                 sound = [trial._take(reply, after, trusted=True) for reply, after in came]
-                if all(sound) and trial.fold.decodes_to_numbers():
+                if all(sound) and trial.fold.decodes_to_less_than(_UNSUSPICIOUS):
                     return trial
         for reply, after in came:
             self.take(reply, after)
         return self
 
     def _take(self, reply: Message, seconds: float | None, *, trusted: bool = False) -> bool:
-        """Take a reply; if it is trusted, return whether what is not added of it is finite."""
+        """Take a reply; if it is trusted, return whether what is not added of it is nothing to look into."""
         if id(reply) in self._taken:
             return True
         self._taken.add(id(reply))
@@ -145,6 +151,7 @@ class OpenRound:
             if client is None or client in self.fold.replies:
                 raise ReplyRejectedError("not a first reply to a message of this round")
             update, metrics = self.read(reply, client, seconds, trusted=trusted)
+            self._check_sizes(update)
         except ReplyRejectedError as reason:
             # An error reply of the network itself comes from the SuperLink's id, so the message tells who is meant.
             node_id = reply.metadata.src_node_id if client is None else self.plan.node_ids[client]
@@ -154,7 +161,7 @@ class OpenRound:
             return True
         copies = self.fold.add(client, update, lasting=trusted)
         self.metrics[client] = metrics
-        return not trusted or all(is_finite(update.sums[row]) for row in copies)
+        return not trusted or all(is_shorter(update.sums[row], _UNSUSPICIOUS) for row in copies)
 
     def read(
         self, reply: Message, client: int, seconds: float | None, *, trusted: bool = False
@@ -162,6 +169,21 @@ class OpenRound:
         """Return what a client sent; see :func:`fedgc.strategies.replies.read_reply`."""
         bounds = None if trusted else self._bounds
         return read_reply(reply, self.values, self.tasks[client], self.known_sizes, seconds, bounds=bounds)
+
+    def _check_sizes(self, update: CodedUpdate) -> None:
+        """Check the number of examples that a client says its shards have against what others have said."""
+        said, known = update.shard_examples, self._sizes_so_far[update.shards]
+        most = np.where(np.isfinite(known), _GROWTH * np.maximum(known, 1.0), _MOST_EXAMPLES)
+        for shard, count, before, limit in zip(update.shards, said, known, most, strict=True):
+            if count > limit or (count == 0.0 and before > 0.0):
+                raise ReplyRejectedError(
+                    f"examples of shard {shard} must be from 1 to {limit:g}, as others have said; got {count:g}"
+                )
+        self._sizes_so_far[update.shards] = said
+
+    @cached_property
+    def _sizes_so_far(self) -> NDArray[np.float64]:
+        return self.state.shard_examples.copy()
 
     @cached_property
     def _bounds(self) -> dict[str, float]:

@@ -33,6 +33,9 @@ _LOST = (ErrorCode.MESSAGE_UNAVAILABLE, ErrorCode.REPLY_MESSAGE_UNAVAILABLE, Err
 #: out of range, and cost the round. This leaves room for weights of a hundred million, and for a billion squares.
 _MOST = {4: 1e30, 8: 1e140}
 
+#: Entries this many times as large as the model's largest, and as one, are absurd: nothing trains with them.
+_ABSURD = 1e12
+
 
 def read_reply(
     reply: Message,
@@ -148,6 +151,11 @@ def _read_sum(
         if not (fits and np.isfinite(largest)):
             raise ReplyRejectedError(f"array {name!r} must be finite in {value.dtype}; got NaN, infinity or too much")
         of_global = bound(value) if bounds is None else bounds[name]
+        if largest > _ABSURD * (1.0 + of_global):
+            raise ReplyRejectedError(
+                f"array {name!r} must have entries of at most {_ABSURD:g} times the model's largest, or one; "
+                f"got {largest:.3g}"
+            )
         stays = stays and (largest + of_global) * max(n_examples, 1.0) < _most(value)
     total = ScaledDifference(received, arrays, n_examples)
     # Large values that do not move are no reason: masks, say.

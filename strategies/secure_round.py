@@ -53,7 +53,12 @@ class SumFold(RoundFold):
         total: Arrays = self._total
         if self._secure_sum.unmask is not None:
             nodes = tuple(sorted(self.plan.node_ids[client] for client in self.replies))
-            unmasked = self._secure_sum.unmask(self._server_round, nodes, total)
+            try:
+                unmasked = self._secure_sum.unmask(self._server_round, nodes, total)
+            except Exception as error:
+                # Whatever the user's protocol ran into, a round is what it may cost.
+                self.trouble = f"unmask raised {type(error).__name__}: {error}"
+                return None
             if unmasked is None:
                 self.trouble = "the sum of what arrived cannot be had"
                 return None

@@ -247,7 +247,7 @@ def test_time_to_keep_shards_is_not_work(tmp_path: Path, monkeypatch: pytest.Mon
         return train_on(shard_id, arrays, config, shard)
 
     decorated = gradient_coded(store=ShardStore(tmp_path, 10**6))(trainer)
-    assignment = ConfigRecord({"shard-ids": [0, 1, 2], "coefficients": [1.0] * 3, "run-seed": 0, "deadline": 8.0})
+    assignment = ConfigRecord({"shard-ids": [0, 1, 2], "coefficients": [1.0] * 3, "run-seed": 0, "budget": 8.0})
     assignment["segments"], assignment["shard-digests"] = [3], DIGESTS[:3]
     content = RecordDict({"arrays": initial_arrays(), "fedgc": assignment})
     for shard_id in (0, 1, 2):

@@ -179,7 +179,7 @@ def test_so_it_is_where_blocks_stand_in_for_each_other(options: dict[str, Any]) 
 @pytest.mark.parametrize(("sums", "memory"), [("shard", False), ("share", False), ("whole", False), ("share", True)])
 def test_so_it_is_over_all_states_and_places(sums: str, memory: bool) -> None:
     """Shards of different sizes change places, all six orders of them."""
-    check("1 block of 2", {"schedule": "work-list", "sums": sums}, memory, least=6 * 16)
+    check("1 block of 2", {"schedule": "work-list", "sums": sums, "redraw": True}, memory, least=6 * 16)
 
 
 def test_a_biased_rule_is_seen() -> None:

@@ -124,9 +124,10 @@ def collect_replies(
                 unheard.discard(message_id)
                 on_late(reply, now)
                 late.append((reply, now))
-            elif message_id in sent:
+            else:
+                # What answers no message of this round, whoever sent it, is for the caller to leave out.
                 pending.discard(message_id)
-                seconds.append(now - sent[message_id])
+                seconds.append(now - sent.get(message_id, start))
                 on_reply(reply, seconds[-1])
                 replies.append(reply)
         if overdue or (len(replies) > before and enough(replies)):

@@ -15,7 +15,7 @@ from fedgc.memory import MemoryStore
 from fedgc.round.probe import Probe
 from fedgc.round.sizes import known_or_mean
 from fedgc.round.state import CodedUpdate, RoundPlan, RoundState
-from fedgc.updates import Arrays, Combination, Update, add_scaled, is_finite, scale_in_place
+from fedgc.updates import Arrays, Combination, Update, add_scaled, is_shorter, scale_in_place
 from fedgc.weighted_sum import squared_length
 
 #: Number of examples of an empty shard where sizes divide what a unit had.
@@ -133,10 +133,14 @@ class RoundFold:
         total, self._decoded = self._decoded, None
         return self._stream.finish() if total is None else total
 
-    def decodes_to_numbers(self) -> bool:
-        """Return whether the decoded sum is finite, after which nothing more can be taken in."""
+    def decodes_to_less_than(self, most: float) -> bool:
+        """Return whether the decoded sum is finite and, per example, each array shorter than `most`.
+
+        Nothing more can be taken in then.
+        """
         self._decoded = self._stream.finish()
-        return is_finite(self._decoded)
+        examples = sum(float(reply.shard_examples.sum()) for reply in self.replies.values())
+        return is_shorter(self._decoded, most * max(examples, 1.0))
 
     def _compare(self, client: int, row: int, probed: NDArray[np.float64]) -> None:
         """Note whether a sum differs from a copy of it that has come before."""
