@@ -203,3 +203,59 @@ def test_a_bad_reply_does_not_end_a_round_before_the_good_copy_comes() -> None:
     assert run.seconds == pytest.approx(6 * 1.2)
     assert strategy.history[0].n_arrived == 1
     assert len(strategy.history[0].rejected) == 1
+
+
+def say(shard_examples: list[int]) -> Callable[[Message], None]:
+    def change(reply: Message) -> None:
+        set_record("shard-examples", shard_examples)(reply)
+        set_metric("num-examples", sum(shard_examples))(reply)
+
+    return change
+
+
+@pytest.mark.parametrize("lie", [0, 2**50, 5000])
+def test_sizes_that_nobody_else_has_seen_are_not_believed(lie: int) -> None:
+    """Client 1 has shards 1 and 7 of a learnt size; what it says of them from the second round on is absurd."""
+
+    def spoil(reply: Message, partition: int) -> Message | None:
+        later = int(reply.metadata.group_id) > 1
+        return say([lie] * len(reply.content["fedgc"]["shard-ids"]))(reply) if partition == 1 and later else None
+
+    spoiled = coding(load=1, shard_examples=None)
+    result, _ = train(spoiled, steady(), app=shard_app(spoil), rounds=3)
+    assert [list(report.rejected) for report in spoiled.history] == [[], [101], [101]]
+    assert "examples of shard 1 must be from 1 to 1000, as others have said" in spoiled.history[1].rejected[101]
+    assert spoiled.state.shard_examples.tolist() == EXAMPLES
+    assert all(np.isfinite(value).all() for value in arrays_of(result.arrays).values())
+
+
+@pytest.mark.parametrize("value", [1e18, -1e25, 9e28])
+def test_absurd_values_are_refused_one_by_one_and_all_at_once(value: float) -> None:
+    spoil = spoil_with(set_array("bias", np.array([value], dtype=np.float32)))
+    alone = coding(load=1)
+    streamed, _ = train(alone, steady(), app=shard_app(spoil))
+    assert list(alone.history[0].rejected) == [101]
+
+    class Plain(FedAvg):
+        """Drives a strategy with Flower's own loop, which hands over all replies together."""
+
+        def configure_train(self, *args: Any) -> Any:
+            return together.configure_train(*args)
+
+        def aggregate_train(self, *args: Any) -> Any:
+            return together.aggregate_train(*args)
+
+    together = coding(load=1)
+    at_once, _ = train(Plain(fraction_evaluate=0.0), steady(), app=shard_app(spoil))
+    assert list(together.history[0].rejected) == [101]
+    for name, array in arrays_of(streamed.arrays).items():
+        np.testing.assert_allclose(arrays_of(at_once.arrays)[name], array, rtol=1e-6)
+
+
+def test_a_second_run_gives_everyone_a_new_chance() -> None:
+    strategy = coding(load=1)
+    spoil = spoil_with(set_array("bias", np.array([np.nan], dtype=np.float32)))
+    train(strategy, steady(), app=shard_app(spoil), rounds=12)
+    assert strategy.history[-1].n_clients == 5
+    train(strategy, steady(), rounds=1)
+    assert strategy.history[-1].n_clients == strategy.history[-1].n_arrived == 6

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -111,3 +111,26 @@ def test_a_deadline_that_nobody_can_meet_is_said_so_at_the_start(
     caplog.set_level(logging.WARNING)
     strategy.start(grid, initial_arrays(), num_rounds=1)
     assert "no node can answer within the deadline of 0.2 s" in caplog.text
+
+
+def test_a_lost_evaluation_does_not_keep_a_node_from_training(grid_of: GridOf) -> None:
+    grid = grid_of(0.0, [0.0, 0.0])
+    lost: list[str] = []
+    push = grid.push_messages
+
+    def losing(messages: Iterable[Message]) -> Iterable[str]:
+        kept = []
+        for message in messages:
+            if message.metadata.message_type.startswith("evaluate") and not lost:
+                message.metadata.__dict__["_message_id"] = "lost"
+                lost.append("lost")
+            else:
+                kept.append(message)
+        return [*push(kept), *lost[len(lost) - (len(kept) == 1) :]]
+
+    grid.push_messages = losing  # type: ignore[method-assign]
+    strategy = strategy_for(2, deadline=0.5, load=1, start_timeout=0.0)
+    strategy.start(grid, initial_arrays(), num_rounds=4, timeout=0.4)
+    assert lost
+    assert [report.n_arrived for report in strategy.history][-1] == 2
+    assert grid.most_at_once == 1
