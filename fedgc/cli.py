@@ -262,12 +262,17 @@ def plan(
         draw_plan(plot, found, assignment, title)
     if as_json:
         choices = [asdict(choice) for choice in found.choices]
-        verdict = {"recommended": asdict(found.recommended), "verdict": found.verdict, "choices": choices}
+        verdict: dict[str, object] = {"recommended": asdict(found.recommended), "verdict": found.verdict}
+        verdict["choices"] = choices
+        if found.infeasible:
+            verdict["infeasible"] = [{"redundancy": holders, "reason": reason} for holders, reason in found.infeasible]
         typer.echo(json.dumps(verdict, indent=2, allow_nan=False))
         return
     Console().print(plan_table(found, title))
     if found.recommended.remark:
         typer.echo(found.recommended.remark)
+    for holders, reason in found.infeasible:
+        typer.echo(f"{holders} holders per shard are not possible: {reason}")
     typer.echo(found.verdict)
     if plot is not None:
         typer.echo(f"wrote {plot}")

@@ -230,6 +230,18 @@ def test_a_verdict_calls_sites_as_the_fleet_file_does(
     assert capsys.readouterr().out.splitlines()[-1] == verdict
 
 
+def test_numbers_of_holders_that_are_not_possible_are_told(
+    fleet_file: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    fleet_file.write_text(FLEET_FILE + SITES)
+    asked = ("--shards", 10, "--deadline", 5, "--redundancy", 2, "--redundancy", 3)
+    reason = "site must name at least 3 different sites, one for each holder; got 2"
+    assert plan(monkeypatch, fleet_file, *asked) == 0
+    assert f"3 holders per shard are not possible: {reason}" in capsys.readouterr().out.splitlines()
+    assert plan(monkeypatch, fleet_file, *asked, "--json") == 0
+    assert json.loads(capsys.readouterr().out)["infeasible"] == [{"redundancy": 3, "reason": reason}]
+
+
 def test_a_fleet_that_never_does_anything_is_refused_whatever_the_deadline(
     fleet_file: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
