@@ -3,42 +3,20 @@
 from __future__ import annotations
 
 import os
-import signal
-import socket
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
+sys.path.append(str(Path(__file__).parents[1] / "experiments" / "deployment"))
+from loopback_fleet import end_all, free_ports
+
 needs_proc = pytest.mark.skipif(
     not Path("/proc/self/environ").exists(), reason="finds Flower's processes through /proc"
 )
-
-
-def free_ports(count: int) -> list[int]:
-    sockets = [socket.socket() for _ in range(count)]
-    for one in sockets:
-        one.bind(("127.0.0.1", 0))
-    ports = [one.getsockname()[1] for one in sockets]
-    for one in sockets:
-        one.close()
-    return ports
-
-
-def processes_with(variable: str) -> list[int]:
-    """Ids of the processes that were started with this environment variable."""
-    found = []
-    for folder in Path("/proc").glob("[0-9]*"):
-        try:
-            if variable.encode() in (folder / "environ").read_bytes().split(b"\0") and int(folder.name) != os.getpid():
-                found.append(int(folder.name))
-        except OSError:
-            continue
-    return found
 
 
 @contextmanager
@@ -56,14 +34,10 @@ def flower_environment(folder: Path) -> Iterator[dict[str, str]]:
         "RAY_USAGE_STATS_ENABLED": "0",
     }
     (folder / "flwr").mkdir()
-    yield environment
-    for attempt in (signal.SIGTERM, signal.SIGKILL):
-        for process in processes_with(f"FLWR_HOME={folder / 'flwr'}"):
-            try:
-                os.kill(process, attempt)
-            except ProcessLookupError:
-                continue
-        time.sleep(1.0)
+    try:
+        yield environment
+    finally:
+        end_all(f"FLWR_HOME={folder / 'flwr'}")
 
 
 def flower_run(app: Path, *arguments: str, folder: Path) -> str:

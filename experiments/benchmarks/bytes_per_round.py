@@ -22,7 +22,7 @@ from flwr.serverapp import Grid, ServerApp
 from flwr.serverapp.strategy import FedAvg
 
 from fedgc.deadline import cover_time
-from fedgc.experiment.audit import observed_residual_error, remember_round
+from fedgc.experiment.audit import measured_residual_error, remember_round
 from fedgc.fleets import build_fleet
 from fedgc.round.planning import SUMS
 from fedgc.simulation import run_virtual
@@ -35,7 +35,7 @@ class Measured(NamedTuple):
     size: float
     models: float
     predicted: float
-    observed: float
+    measured: float
 
 
 def measure(sums: str, seed: int, args: argparse.Namespace) -> Measured:
@@ -58,7 +58,7 @@ def measure(sums: str, seed: int, args: argparse.Namespace) -> Measured:
     app, server = ClientApp(), ServerApp()
     app.train()(gradient_coded()(trainer))
     sizes: list[int] = []
-    observed: list[float] = []
+    measured: list[float] = []
 
     @server.main()
     def main(grid: Grid, context: Context) -> None:
@@ -76,7 +76,7 @@ def measure(sums: str, seed: int, args: argparse.Namespace) -> Measured:
             nonlocal before
             if server_round > 0:
                 told = {"server_round": server_round, "run_seed": seed}
-                observed.append(observed_residual_error(trainer, task.shard_examples, before, arrays, **told))
+                measured.append(measured_residual_error(trainer, task.shard_examples, before, arrays, **told))
             before = arrays
             return MetricRecord()
 
@@ -91,7 +91,7 @@ def measure(sums: str, seed: int, args: argparse.Namespace) -> Measured:
         sum(sizes) / args.rounds,
         len(sizes) / replied,
         float(np.mean([one for one in predicted if one is not None])),
-        float(np.mean(observed)),
+        float(np.mean(measured)),
     )
 
 
@@ -106,12 +106,12 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=40)
     parser.add_argument("--seeds", type=int, default=3)
     args = parser.parse_args()
-    print("| sums | kB per round | models per reply | residual error predicted | observed |")
+    print("| sums | kB per round | models per reply | residual error predicted | measured |")
     print("| --- | ---: | ---: | ---: | ---: |")
     for sums in reversed(SUMS):
         runs = np.array([measure(sums, seed, args) for seed in range(1, args.seeds + 1)])
-        size, models, predicted, observed = runs.mean(axis=0)
-        print(f'| `"{sums}"` | {size / 1e3:.0f} | {models:.1f} | {predicted:.3f} | {observed:.3f} |', flush=True)
+        size, models, predicted, measured = runs.mean(axis=0)
+        print(f'| `"{sums}"` | {size / 1e3:.0f} | {models:.1f} | {predicted:.3f} | {measured:.3f} |', flush=True)
 
 
 if __name__ == "__main__":

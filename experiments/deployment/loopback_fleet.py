@@ -14,6 +14,7 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -59,15 +60,17 @@ class LoopbackFleet:
             command, env=dict(self.environment), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
         ) as process:
             assert process.stdout is not None
-            killer = time.monotonic() + timeout if timeout is not None else None
+            # A timer, since a run that hangs prints nothing by which one could look at the clock.
+            killer = threading.Timer(threading.TIMEOUT_MAX if timeout is None else timeout, process.kill)
+            killer.daemon = True
+            killer.start()
             lines = []
             with (self.logs / "app.log").open("w") as log:
                 for line in process.stdout:
                     print(line, end="", flush=True)
                     log.write(line)
                     lines.append(line)
-                    if killer is not None and time.monotonic() > killer:
-                        process.kill()
+            killer.cancel()
         return subprocess.CompletedProcess(command, process.returncode, "".join(lines))
 
 

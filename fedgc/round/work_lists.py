@@ -73,14 +73,14 @@ def plan_work_lists(state: RoundState, nodes: tuple[int, ...], copies: int, plan
     def error_of(one: Code) -> float:
         return forecast_round(timing, one, planning.decoder, gram, deadline, clients=active).round.residual_error
 
-    fixed, _ = assignment.code(segments=planning.sums, redraw=False)
     redraw = planning.redraw
     if redraw is None and last is not None and not time_to_reconsider(state.rounds):
         redraw = last.code.interchangeable is not None
-    elif redraw is None:
-        # Of shards that are alike within each block, redrawing never has more error: it asks less of the weights.
-        redraw = not gram.differs_within(assignment.block_of_shard) or error_of(code) <= error_of(fixed)
-    code = code if redraw else fixed
+    elif redraw is None and not gram.differs_within(assignment.block_of_shard):
+        redraw = True  # of shards that are alike it never has more error: it asks less of the weights
+    if not redraw:
+        fixed, _ = assignment.code(segments=planning.sums, redraw=False)
+        code = fixed if redraw is False or error_of(fixed) < error_of(code) else code
 
     if known and (last is None or time_to_reconsider(state.rounds)):
         share = np.array([own_share(assignment, int(client)) for client in active], dtype=np.intp)
