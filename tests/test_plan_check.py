@@ -247,7 +247,7 @@ def test_moments_under_the_plan_are_those_over_all_sets_of_arrivals(name: str) -
     assert mean == pytest.approx(decoder.residual_error, rel=1e-10)
 
 
-#: For 30 choices with normal means it is exceeded once in 500 times, and the seeds are fixed.
+#: For 40 choices with normal means it is exceeded once in 400 times, and the seeds are fixed.
 Z = 4.0
 
 
@@ -258,11 +258,13 @@ def test_the_plan_predicts_the_rounds_of_every_choice(preset: str, share: float)
     draws = RoundDraws(fleet)
     rows = [play(prepared, draws, 400) for prepared in prepare(fleet, plan.choices, 16)]
     assert len(rows) == len(plan.choices) > 12
-    noise = np.zeros(len(rows))
-    for index, row in enumerate(rows):
+    noise = []
+    for row in rows:
         assert abs(row["round_time_gap"]) < 0.1, row
         assert abs(row["error_z"]) < Z, row
         spread = max(row["error_standard_error_batches"], row["error_standard_error_plan"])
-        noise[index] = spread / row["error_predicted"]
-    # Half of the choices would show it if predictions were a quarter off.
+        if row["error_predicted"] < 1.0:  # beyond it nobody trains, and a few rare rounds make up the mean
+            noise.append(spread / row["error_predicted"])
+    # Half of these would show it if predictions were a quarter off.
+    assert len(noise) > 10
     assert np.median(noise) * Z < 0.25

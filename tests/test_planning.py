@@ -144,7 +144,9 @@ def test_work_lists_of_more_holders_are_never_worse(seed: int) -> None:
     plan = plan_of(fleet, n_shards=8, redundancies=(1, 2, 3), deadlines=deadlines, schemes=False)
     for deadline in deadlines:
         error = {
-            c.redundancy: c.residual_error for c in plan.choices if c.schedule == "work-list" and c.deadline == deadline
+            c.redundancy: c.residual_error
+            for c in plan.choices
+            if (c.schedule, c.decoder, c.deadline) == ("work-list", "optimal-unbiased", deadline)
         }
         assert sorted(error) == [1, 2, 3]
         # Up to the 1e-9 to which the decoder is calibrated.
@@ -163,7 +165,7 @@ def test_the_plans_assignment_is_the_one_that_was_forecast(unreliable: FleetPlan
         # A copy is moved if its client's equal part of the shards, two in order, does not hold it.
         moved = sum(shard // 2 != client for client in range(UNRELIABLE.n_clients) for shard in found.shards_of(client))
         assert c.shards_moved == moved
-        if c.schedule == "work-list":
+        if c.schedule == "work-list" and c.decoder == "optimal-unbiased":
             reach = UNRELIABLE.reach(c.deadline, N_SHARDS)
             assert c.residual_error == pytest.approx(residual_error(found, reach), rel=1e-9)
             assert c.redundancy == 1 or (found.block_of_client >= 0).all()
@@ -194,6 +196,26 @@ def test_codes_of_the_literature_count_the_holders_that_they_have(unreliable: Fl
     assert {c.redundancy for c in reliable.choices if c.code == "scheme-II"} == {1}
     assert {c.redundancy for c in unreliable.choices if c.code == "scheme-II"} == {2}
     assert {c.redundancy for c in unreliable.choices if c.code == "sgc"} == {2}
+
+
+def test_every_code_is_tried_with_every_unbiased_decoder_that_can_decode_it(unreliable: FleetPlan) -> None:
+    tried: dict[tuple[str, str], set[str]] = {}
+    for c in (*unreliable.choices, *plan_of(UNRELIABLE, redundancies=(2,), deadlines=[5.0], coherence=0.5).choices):
+        tried.setdefault((c.code, c.schedule), set()).add(c.decoder)
+    assert tried["work-lists", "work-list"] == {"optimal-unbiased", "fixed"}
+    assert tried["fractional-repetition", "full"] == {"optimal-unbiased", "fixed", "inverse-probability"}
+    assert tried["uncoded", "full"] == {"inverse-probability"}
+    for code in ("scheme-I", "scheme-II", "sgc", "bernoulli", "random-regular", "cyclic-repetition"):
+        assert {"fixed", "fixed-general"} <= tried[code, "full"], code
+
+
+def test_on_blocks_the_optimal_decoder_is_never_worse_than_another(unreliable: FleetPlan) -> None:
+    errors: dict[tuple[int, str, float], dict[str, float]] = {}
+    for c in unreliable.choices:
+        if c.code in BLOCK_CODES:
+            errors.setdefault((c.redundancy, c.schedule, c.deadline), {})[c.decoder] = c.residual_error
+    for found in errors.values():
+        assert found["optimal-unbiased"] <= min(found.values()) * (1 + 1e-9)
 
 
 def test_schemes_can_be_left_out() -> None:

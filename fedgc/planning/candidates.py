@@ -17,8 +17,15 @@ from fedgc.schemes import SCHEMES
 
 #: Blocks with more states are calibrated on random ones: a plan compares choices to a per cent, not to 1e-10.
 _MOST_STATES = 4096
-#: Decoders of fractional-repetition blocks, in the full schedule.
-_BLOCK_DECODERS = ("optimal-unbiased", "fixed")
+#: Decoders of blocks. On whole blocks `fixed-aligned` and `fixed-general` are `fixed`; work lists they do not know, nor
+#: does `inverse-probability`.
+_BLOCK_DECODERS = {
+    "full": ("optimal-unbiased", "fixed", "inverse-probability"),
+    "work-list": ("optimal-unbiased", "fixed"),
+}
+#: Decoders of codes without blocks, whatever their own is; for orthogonal updates both are the same. `fixed-aligned` is
+#: left out: with the Gram model that a plan assumes, `fixed-general` is never worse.
+_FREE_DECODERS = ("fixed", "fixed-general")
 
 
 @dataclass(frozen=True, eq=False)
@@ -72,6 +79,7 @@ def candidates(
     redundancies: Sequence[int],
     constraints: AssignmentConstraints | None = None,
     schemes: bool = True,
+    coherence: float = 0.0,
     server_round: int = 0,
     skip: Collection[tuple[int, str]] = (),
 ) -> Iterator[Candidate]:
@@ -92,6 +100,8 @@ def candidates(
     schemes : bool
         Whether to include the codes of the literature, which give every client as many shards as any other. They know
         no constraints and are left out where there are some.
+    coherence : float
+        rho in ``G = rho 11' + (1 - rho) I``: where it is 0, decoders that only differ elsewhere are yielded once.
     server_round : int
         Round, for fleets that change.
     skip : collection of (int, str)
@@ -119,13 +129,13 @@ def candidates(
                 continue
             code, active = assignment.code()
             held = frozenset(divmod(int(copy), n_shards) for copy in assignment.holdings())
-            names = ("optimal-unbiased",) if schedule == "work-list" else _BLOCK_DECODERS
-            for name in names:
-                decoder = OptimalUnbiasedDecoder(most_states=_MOST_STATES) if name == names[0] else DECODERS[name]()
-                label = BLOCK_CODES[schedule == "full"]
+            label = BLOCK_CODES[schedule == "full"]
+            for name in _BLOCK_DECODERS[schedule]:
+                optimal = name == OptimalUnbiasedDecoder.name
+                decoder = OptimalUnbiasedDecoder(most_states=_MOST_STATES) if optimal else DECODERS[name]()
                 yield Candidate(holders, schedule, label, name, code, decoder, active, 1.0, held, fleet.n_clients)
         if schemes and constraints is None:
-            yield from _schemes(fleet, deadline, n_shards, holders, server_round)
+            yield from _schemes(fleet, deadline, n_shards, holders, coherence=coherence, server_round=server_round)
 
 
 def constraints_of(fleet: Fleet) -> AssignmentConstraints | None:
@@ -179,24 +189,31 @@ def _assignment(
     return found if constraints is not None or holders == 1 else with_backups(found, reach)
 
 
-def _schemes(fleet: Fleet, deadline: float, n_shards: int, holders: int, server_round: int) -> Iterator[Candidate]:
+def _schemes(
+    fleet: Fleet, deadline: float, n_shards: int, holders: int, *, coherence: float, server_round: int
+) -> Iterator[Candidate]:
     """Yield the literature's codes with unbiased decoders, whose shards are as many as the clients."""
     unit, every = n_shards / fleet.n_clients, np.arange(fleet.n_clients)
     prob = fleet.straggle_prob(deadline, holders * unit, server_round=server_round)
     if (prob >= 1.0).any():
         return
+    built: set[str] = set()
     for scheme in SCHEMES:
-        kind = DECODERS[scheme.decoder]
         fixed_load = {"uncoded": 1, "scheme-I": 2, "scheme-II": 2}.get(scheme.name, holders)
-        if not kind.unbiased or fixed_load != holders or scheme.name == "fractional-repetition":
+        # With one holder all others are the uncoded one, under another name; codes of blocks are formed for the fleet.
+        if fixed_load != holders or (holders == 1) != (scheme.name == "uncoded") or scheme.name in built:
             continue
-        if scheme.name == "sgc" and holders == 1:
-            continue  # uncoded, under another name
         try:
             code = scheme.build(prob, holders, np.random.default_rng(0))
         except ValueError:
             continue  # does not exist for this size
+        if code.blocks is not None and holders > 1:
+            continue
+        built.add(scheme.name)
         held = frozenset((c, int(s)) for c in range(code.n_clients) for s in code.shards_of(c))
         # Where all clients are alike, coefficients of schemes I and II are zero, and shards have one holder.
         mean = round(len(held) / code.n_shards)
-        yield Candidate(mean, "full", scheme.name, scheme.decoder, code, kind(), every, unit, held, fleet.n_clients)
+        own = (scheme.decoder,) if DECODERS[scheme.decoder].unbiased else ()
+        free = _FREE_DECODERS if coherence > 0.0 else _FREE_DECODERS[:1]
+        for name in own if holders == 1 else (*own, *free):
+            yield Candidate(mean, "full", scheme.name, name, code, DECODERS[name](), every, unit, held, fleet.n_clients)

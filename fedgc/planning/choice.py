@@ -61,9 +61,9 @@ class Choice:
         return f"clients that would be idle are backups: {self.copies:.3g} holders per shard in the mean"
 
     @property
-    def label(self) -> str:
-        """Everything but the deadline."""
-        return f"{self.redundancy} x {self.schedule}, {self.code}, {self.decoder}"
+    def design(self) -> tuple[int, str, str]:
+        """Redundancy, schedule and code: what is laid down before decoder and deadline are chosen."""
+        return self.redundancy, self.schedule, self.code
 
 
 @dataclass(frozen=True)

@@ -107,6 +107,7 @@ def plan_fleet(
                     redundancies=[holders],
                     constraints=constraints,
                     schemes=schemes,
+                    coherence=coherence,
                     server_round=server_round,
                     skip=_past_their_best(found) if deadlines is None else (),
                 ):

@@ -8,29 +8,32 @@ from rich.table import Table
 from fedgc.planning.choice import Choice, FleetPlan
 
 
-def best_per_label(plan: FleetPlan) -> list[Choice]:
-    """Return the best choice of every redundancy, schedule, code and decoder, soonest first."""
-    best: dict[str, Choice] = {}
+def best_per_design(plan: FleetPlan) -> list[Choice]:
+    """Return the best choice of every redundancy, schedule and code, soonest first."""
+    best: dict[tuple[int, str, str], Choice] = {}
     for choice in plan.choices:
-        best.setdefault(choice.label, choice)
+        best.setdefault(choice.design, choice)
     return list(best.values())
 
 
 def plan_table(plan: FleetPlan, title: str) -> Table:
-    """Return a line per redundancy, schedule, code and decoder, at its best deadline; the recommended one is marked."""
-    caption = "each at its best deadline, in seconds; time: to target, 1 for the best without redundancy"
+    """Return a line per redundancy, schedule and code, at its best decoder and deadline; the recommended is marked."""
+    caption = (
+        "each with its best decoder and deadline (--json has all), in seconds; "
+        "time: to target, 1 for the best without redundancy"
+    )
     table = Table(
         title=title, caption=caption, title_justify="left", caption_justify="left", box=box.SIMPLE_HEAD, padding=(0, 0)
     )
-    table.add_column("")
+    table.add_column("", no_wrap=True, min_width=1)
     table.add_column("held\nby", justify="right", no_wrap=True, min_width=4)
     table.add_column("schedule", no_wrap=True)
     table.add_column("code", no_wrap=True)
     table.add_column("decoder", no_wrap=True)
     for heading in ("dead-\nline", "round", "come", "error", "time", "moved"):
         table.add_column(heading, justify="right", no_wrap=True)
-    for choice in best_per_label(plan):
-        recommended = choice.label == plan.recommended.label
+    for choice in best_per_design(plan):
+        recommended = choice.design == plan.recommended.design
         shown = plan.recommended if recommended else choice
         table.add_row(
             "▶" if recommended else "",
@@ -38,8 +41,8 @@ def plan_table(plan: FleetPlan, title: str) -> Table:
             shown.schedule,
             _SHORT.get(shown.code, shown.code),
             _SHORT.get(shown.decoder, shown.decoder),
-            f"{shown.deadline:.3g}",
-            f"{shown.round_time:.3g}",
+            _seconds(shown.deadline),
+            _seconds(shown.round_time),
             f"{shown.arrivals:.1f}",
             f"{shown.residual_error:.3g}",
             f"{shown.relative_time_to_target:.3g}",
@@ -49,9 +52,15 @@ def plan_table(plan: FleetPlan, title: str) -> Table:
     return table
 
 
+def _seconds(value: float) -> str:
+    return f"{value:.3g}" if value < 999.5 else f"{value:.0f}"
+
+
 #: Names that would take the table past eighty columns.
 _SHORT = {
     "fractional-repetition": "repetition",
+    "cyclic-repetition": "cyclic",
+    "random-regular": "regular",
     "optimal-unbiased": "optimal",
     "inverse-probability": "inverse p",
 }
