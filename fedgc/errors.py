@@ -24,3 +24,7 @@ class NothingToReadError(ReplyRejectedError):
 
 class NoUnbiasedDecoderError(ValueError):
     """Some shard update can never arrive, so that no choice of decoding weights is unbiased."""
+
+
+class CheckpointError(RuntimeError):
+    """A checkpoint cannot be written, read or used; the message is one line that names the file or folder."""

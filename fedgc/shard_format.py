@@ -32,7 +32,7 @@ _DTYPES = {
 }
 _NAMES = {dtype: name for name, dtype in _DTYPES.items()}
 #: Longest header in bytes; the format itself allows 100 MB, which names and shapes of a shard never need.
-_HEADER_LIMIT = 2**20
+HEADER_LIMIT = 2**20
 #: What numpy before 2.0 allows; nothing sensible has more.
 _MOST_DIMENSIONS = 32
 _DIGEST = re.compile(r"[0-9a-f]{64}")
@@ -67,6 +67,17 @@ def pack_shard(arrays: Mapping[str, NDArray[Any]]) -> bytes:
     >>> unpack_shard(data)["y"].tolist(), len(shard_digest(data))
     ([0, 1], 64)
     """
+    head, values = laid_out(arrays)
+    return b"".join([head, *(value.tobytes() for value in values)])
+
+
+def laid_out(
+    arrays: Mapping[str, NDArray[Any]], *, header_limit: int = HEADER_LIMIT
+) -> tuple[bytes, list[NDArray[Any]]]:
+    """Return the first bytes of :func:`pack_shard`, and the arrays whose bytes follow, in that order.
+
+    For what is too large to be in memory a second time. `header_limit` is the largest header in bytes.
+    """
     if not isinstance(arrays, Mapping) or not arrays or not all(isinstance(name, str) for name in arrays):
         raise ValueError(f"a shard must be a mapping of names to at least one array; got {arrays!r:.80}")
     values: dict[str, NDArray[Any]] = {}
@@ -90,12 +101,12 @@ def pack_shard(arrays: Mapping[str, NDArray[Any]]) -> bytes:
         start += value.nbytes
     text = json.dumps(header, separators=(",", ":")).encode()
     text += b" " * (-len(text) % 8)
-    if len(text) > _HEADER_LIMIT:
-        raise ValueError(f"names and shapes of a shard must take at most {_HEADER_LIMIT} bytes; got {len(text)}")
-    return b"".join([len(text).to_bytes(8, "little"), text, *(values[name].tobytes() for name in order)])
+    if len(text) > header_limit:
+        raise ValueError(f"names and shapes of a shard must take at most {header_limit} bytes; got {len(text)}")
+    return len(text).to_bytes(8, "little") + text, [values[name] for name in order]
 
 
-def unpack_shard(data: bytes | bytearray) -> dict[str, NDArray[Any]]:
+def unpack_shard(data: bytes | bytearray, *, header_limit: int = HEADER_LIMIT) -> dict[str, NDArray[Any]]:
     """Return the arrays of :func:`pack_shard`, whatever else the bytes may be.
 
     Parameters
@@ -103,6 +114,8 @@ def unpack_shard(data: bytes | bytearray) -> dict[str, NDArray[Any]]:
     data : bytes or bytearray
         The packed shard. The arrays share the memory of a bytearray; bytes are copied, so that the arrays can be
         written to.
+    header_limit : int
+        Largest header in bytes.
 
     Raises
     ------
@@ -117,7 +130,7 @@ def unpack_shard(data: bytes | bytearray) -> dict[str, NDArray[Any]]:
     ValueError: the header of a packed shard must be JSON; got Expecting value: line 1 column 1 (char 0)
     """
     length = int.from_bytes(data[:8], "little")
-    if len(data) < 8 or length > min(len(data) - 8, _HEADER_LIMIT):
+    if len(data) < 8 or length > min(len(data) - 8, header_limit):
         raise ValueError(
             f"a packed shard must begin with a header that it holds; got {len(data)} bytes, header of {length}"
         )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import numpy as np
 from numpy.typing import ArrayLike
 
 from fedgc.arrivals.base import ArrivalModel, Part, possible_part
@@ -21,6 +22,11 @@ class ProgressArrivals(ArrivalModel):
     progress_prob : sequence of array_like
         For each client, the probabilities of having done 0, 1, ..., all shards of its list; they sum to one. A zero is
         a progress that cannot be, such as ending between two shards that are done together.
+
+    Attributes
+    ----------
+    progress_prob : tuple of ndarray
+        The same, as given.
 
     Raises
     ------
@@ -49,6 +55,7 @@ class ProgressArrivals(ArrivalModel):
             outcomes = code.progress_outcomes(client)
             probability = check_distribution(f"progress_prob of client {client}", given, length=outcomes.shape[0])
             parts.append(possible_part(code.rows_of(client), outcomes, probability))
+        self.progress_prob = tuple(np.array(given, dtype=np.float64) for given in progress_prob)
         self._parts = tuple(parts)
 
     def parts(self) -> Sequence[Part]:
