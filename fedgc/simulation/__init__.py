@@ -1,7 +1,8 @@
 """The embedded runtime: Flower apps in one process and in virtual time."""
 
 from fedgc.simulation.clock import VirtualClock
-from fedgc.simulation.grid import Event, VirtualGrid
+from fedgc.simulation.grid import VirtualGrid
+from fedgc.simulation.grid_state import Event
 from fedgc.simulation.play import PlayedRounds, RoundDraws, play_rounds
 from fedgc.simulation.run import VirtualRun, run_virtual
 

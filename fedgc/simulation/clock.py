@@ -45,6 +45,11 @@ class VirtualClock:
         """Return the current virtual instant."""
         return self._now
 
+    def go_to(self, instant: float) -> None:
+        """Begin at another instant than 0; nothing must be scheduled yet."""
+        assert not self._events
+        self._now = instant
+
     def schedule(self, instant: float, action: Callable[[], None], *, priority: int = 0) -> None:
         """Run `action` when the clock reaches `instant`."""
         heapq.heappush(self._events, (max(instant, self._now), priority, self._scheduled, action))

@@ -3,56 +3,29 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
-from datetime import UTC, datetime
 from typing import cast
 
 import numpy as np
-from flwr.app import Context, Error, Message, Metadata, RecordDict
+from flwr.app import Context, Error, Message, RecordDict
 from flwr.common.constant import ErrorCode
 from flwr.serverapp import Grid
 from flwr.supercore.run import Run
 
 from fedgc.assignment import own_part
+from fedgc.checkpoint import Tree
 from fedgc.deadline import collect_replies
 from fedgc.fleets import Fleet
-from fedgc.protocol import RECORD, SERVER_ROUND, SHARD_IDS
+from fedgc.protocol import RECORD, SHARD_IDS
 from fedgc.simulation.clock import VirtualClock
+from fedgc.simulation.grid_state import Due, Event, GridState, state_from_tree, state_to_tree
 from fedgc.simulation.isolation import seeded_globals
+from fedgc.simulation.messages import Job, as_received, copy_of, round_of
 from fedgc.simulation.work import answer_time
 
 RunClient = Callable[[Message, Context], Message]
 
 #: Node id of client 0. Flower's SuperLink itself is node 1.
 FIRST_NODE_ID = 100
-
-
-@dataclass(frozen=True)
-class Event:
-    """One line of a run's trace.
-
-    Attributes
-    ----------
-    instant : float
-        Virtual seconds since the start of the run.
-    kind : str
-        "sent", "replied", "failed" (the client raised), "replaced" (by a newer message), "expired" or "unavailable".
-    client : int
-        Client index.
-    server_round : int
-        Round of the message.
-    message_type : str
-        Flower's message type.
-    detail : str
-        The reason, if the client failed.
-    """
-
-    instant: float
-    kind: str
-    client: int
-    server_round: int
-    message_type: str
-    detail: str = ""
 
 
 class VirtualGrid(Grid):
@@ -94,22 +67,35 @@ class VirtualGrid(Grid):
         backlog: bool = False,
     ) -> None:
         self.clock = VirtualClock()
-        self.trace: list[Event] = []
         self._fleet = fleet
         self._client_app = client_app
         self._contexts = contexts
         self._run = Run.create_empty(run_id)
         self._num_shards = fleet.n_clients if num_shards is None else num_shards
         self._backlog = backlog
-        self._online = dict.fromkeys(sorted(contexts))
-        self._replies: dict[str, Message] = {}
-        self._answered: set[str] = set()
-        self._in_progress: dict[int, _Job] = {}
-        self._free_at: dict[int, float] = {}
-        self._streams: dict[tuple[int, int], int] = {}
-        self._n_messages = 0
-        self._looked_at = 0.0
-        self._looked_for: set[str] = set()
+        self.state = GridState(online=dict.fromkeys(sorted(contexts)))
+
+    @property
+    def trace(self) -> list[Event]:
+        """What has happened so far, in order."""
+        return self.state.trace
+
+    def to_tree(self) -> Tree:
+        """Return everything that the rest of the run depends on as plain data, between two calls of the grid."""
+        return state_to_tree(self.state, self.clock.now(), self._contexts)
+
+    def restore(self, tree: Tree) -> None:
+        """Go on where the grid was that wrote this, with the same fleet and apps; nothing must have happened yet.
+
+        Raises
+        ------
+        CheckpointError
+            If it is of other clients, or not what :meth:`to_tree` wrote.
+        """
+        self.state, now, due = state_from_tree(tree, self._contexts)
+        self.clock.go_to(now)
+        for one in due:
+            self._schedule(one)
 
     def set_run(self, run: Run) -> None:
         """Set the run."""
@@ -128,11 +114,11 @@ class VirtualGrid(Grid):
 
     def get_node_ids(self) -> Iterable[int]:
         """Return the ids of the nodes that are not known to have gone."""
-        return list(self._online)
+        return list(self.state.online)
 
     def push_messages(self, messages: Iterable[Message]) -> Iterable[str]:
         """Send messages; each node starts at the current instant, or when it is free."""
-        self._looked_for.clear()
+        self.state.looked_for.clear()
         return [self._push(message) for message in messages]
 
     def pull_messages(self, message_ids: Iterable[str]) -> Iterable[Message]:
@@ -142,15 +128,15 @@ class VirtualGrid(Grid):
         so that loops without a sleep end.
         """
         wanted = set(message_ids)
-        found = [key for key in self._replies if key in wanted]
-        if self._looked_at != self.clock.now():
-            self._looked_at, self._looked_for = self.clock.now(), set()
-        if not found and wanted and wanted <= self._looked_for:
+        found = [key for key in self.state.replies if key in wanted]
+        if self.state.looked_at != self.clock.now():
+            self.state.looked_at, self.state.looked_for = self.clock.now(), set()
+        if not found and wanted and wanted <= self.state.looked_for:
             # Asking again at the same instant is a loop that waits without sleeping: let it wait for the next event.
             self.clock.wait(float("inf"))
-            found = [key for key in self._replies if key in wanted]
-        self._looked_for |= wanted
-        return [self._replies.pop(key) for key in found]
+            found = [key for key in self.state.replies if key in wanted]
+        self.state.looked_for |= wanted
+        return [self.state.replies.pop(key) for key in found]
 
     def send_and_receive(self, messages: Iterable[Message], *, timeout: float | None = None) -> Iterable[Message]:
         """Send messages and wait for the replies, for at most `timeout` virtual seconds."""
@@ -161,40 +147,54 @@ class VirtualGrid(Grid):
         client = message.metadata.dst_node_id - FIRST_NODE_ID
         if message.metadata.dst_node_id not in self._contexts:
             return ""
-        self._n_messages += 1
-        message_id = f"{self._n_messages:08d}"
+        self.state.n_messages += 1
+        message_id = f"{self.state.n_messages:08d}"
         message.metadata.__dict__["_message_id"] = message_id
-        server_round = _round_of(message)
-        stream = self._streams.get((client, server_round), 0)
-        self._streams[client, server_round] = stream + 1
+        server_round = round_of(message)
+        stream = self.state.streams.get((client, server_round), 0)
+        self.state.streams[client, server_round] = stream + 1
         # What the server changes after sending must not reach the client: Flower's FedAvg writes the round number into
         # one ConfigRecord that all its messages share.
-        job = _Job(_copy(message), client, server_round, stream)
+        job = Job(copy_of(message), client, server_round, stream)
         self._record("sent", job)
         if not self._backlog:
-            if (old := self._in_progress.get(client)) is not None:
+            if (old := self.state.in_progress.get(client)) is not None:
                 self._fail(old, "replaced", ErrorCode.MESSAGE_UNAVAILABLE, "replaced by a newer message")
-            self._in_progress[client] = job
+            self.state.in_progress[client] = job
 
         now = self.clock.now()
-        begins = max(now, self._free_at.get(client, 0.0))  # later than now only with a backlog
+        begins = max(now, self.state.free_at.get(client, 0.0))  # later than now only with a backlog
         load = self._load(message)
         draw = self._fleet.draw(client, server_round, stream=stream, now=begins, training=load > 0)
         seconds = answer_time(job.message, draw, load)
         expires = now + message.metadata.ttl
         if not np.isfinite(seconds):
-            self.clock.schedule(now + self._fleet.loss_detection, lambda: self._lose(job), priority=client)
+            self._schedule(Due(now + self._fleet.loss_detection, "lose", job))
         else:
             if self._backlog:
-                start = max(now, self._free_at.get(client, 0.0))
+                start = max(now, self.state.free_at.get(client, 0.0))
                 if start < expires:
-                    self._free_at[client] = start + seconds
+                    self.state.free_at[client] = start + seconds
             else:
                 start = now
             if start + seconds <= expires:
-                self.clock.schedule(start + seconds, lambda: self._complete(job), priority=client)
-        self.clock.schedule(expires, lambda: self._expire(job), priority=client)
+                self._schedule(Due(start + seconds, "complete", job))
+        self._schedule(Due(expires, "expire", job))
         return message_id
+
+    def _schedule(self, due: Due) -> None:
+        """Let something happen at its instant. What is due is kept as data, so that a run can be saved and resumed."""
+        number, self.state.n_due = self.state.n_due, self.state.n_due + 1
+        self.state.due[number] = due
+
+        def happen() -> None:
+            del self.state.due[number]
+            if due.reply is not None:
+                self._answer(due.job, due.kind, due.reply)
+            else:
+                {"lose": self._lose, "complete": self._complete, "expire": self._expire}[due.kind](due.job)
+
+        self.clock.schedule(due.instant, happen, priority=due.job.client)
 
     def _load(self, message: Message) -> float:
         if message.metadata.message_type.split(".")[0] != "train":
@@ -204,12 +204,12 @@ class VirtualGrid(Grid):
         client = message.metadata.dst_node_id - FIRST_NODE_ID
         return float(len(own_part(client, self._fleet.n_clients, self._num_shards)))
 
-    def _complete(self, job: _Job) -> None:
+    def _complete(self, job: Job) -> None:
         key = job.message.metadata.message_id
-        if key in self._answered:  # replaced by a newer message
+        if key in self.state.answered:  # replaced by a newer message
             return
         context = self._contexts[job.message.metadata.dst_node_id]
-        instruction = _as_received(job.message)
+        instruction = as_received(job.message)
         delay = 0.0
         try:
             with seeded_globals(self._fleet.seed, job.client, job.server_round, job.stream):
@@ -223,86 +223,37 @@ class VirtualGrid(Grid):
         kind = "failed" if reply.has_error() else "replied"
         if delay > 0.0:
             # The client has slept: the fleet's time is what its work takes, and sleeping comes on top.
-            arrival = self.clock.now() + delay
-            self.clock.schedule(arrival, lambda: self._answer(job, kind, reply), priority=job.client)
+            self._schedule(Due(self.clock.now() + delay, kind, job, reply))
         else:
             self._answer(job, kind, reply)
 
-    def _lose(self, job: _Job) -> None:
+    def _lose(self, job: Job) -> None:
         if self._fleet.has_left(job.client, job.server_round):
-            self._online.pop(job.message.metadata.dst_node_id, None)
+            self.state.online.pop(job.message.metadata.dst_node_id, None)
         self._fail(job, "unavailable", ErrorCode.NODE_UNAVAILABLE, "node unavailable")
 
-    def _expire(self, job: _Job) -> None:
+    def _expire(self, job: Job) -> None:
         key = job.message.metadata.message_id
-        if key in self._answered:
-            self._replies.pop(key, None)
-            self._answered.discard(key)
+        if key in self.state.answered:
+            self.state.replies.pop(key, None)
+            self.state.answered.discard(key)
         else:
             self._fail(job, "expired", ErrorCode.REPLY_MESSAGE_UNAVAILABLE, "time to live ended")
 
-    def _fail(self, job: _Job, kind: str, code: int, reason: str) -> None:
-        if job.message.metadata.message_id not in self._answered:
-            self._answer(job, kind, Message(Error(code=code, reason=reason), reply_to=_as_received(job.message)))
+    def _fail(self, job: Job, kind: str, code: int, reason: str) -> None:
+        if job.message.metadata.message_id not in self.state.answered:
+            self._answer(job, kind, Message(Error(code=code, reason=reason), reply_to=as_received(job.message)))
 
-    def _answer(self, job: _Job, kind: str, reply: Message) -> None:
+    def _answer(self, job: Job, kind: str, reply: Message) -> None:
         key = job.message.metadata.message_id
-        if key in self._answered:  # expired while the client slept
+        if key in self.state.answered:  # expired while the client slept
             return
-        self._answered.add(key)
-        if self._in_progress.get(job.client) is job:
-            del self._in_progress[job.client]
+        self.state.answered.add(key)
+        if self.state.in_progress.get(job.client) is job:
+            del self.state.in_progress[job.client]
         self._record(kind, job, str(reply.error.reason) if kind == "failed" else "")
-        self._replies[key] = reply
+        self.state.replies[key] = reply
 
-    def _record(self, kind: str, job: _Job, detail: str = "") -> None:
+    def _record(self, kind: str, job: Job, detail: str = "") -> None:
         message_type = job.message.metadata.message_type
-        self.trace.append(Event(self.clock.now(), kind, job.client, job.server_round, message_type, detail))
-
-
-@dataclass(frozen=True, eq=False)
-class _Job:
-    message: Message
-    client: int
-    server_round: int
-    stream: int
-
-
-def _round_of(message: Message) -> int:
-    for config in message.content.config_records.values():
-        if SERVER_ROUND in config:
-            return int(cast(int, config[SERVER_ROUND]))
-    return int(message.metadata.group_id) if message.metadata.group_id.isdigit() else 0
-
-
-def _copy(message: Message) -> Message:
-    """Return a message with records of its own; arrays are immutable bytes and stay shared."""
-    content = RecordDict()
-    for name, record in message.content.items():
-        content[name] = type(record)(dict(record))  # type: ignore[arg-type]
-    # The keyword `metadata` is how Flower's own runtimes rebuild a message; it is not among its documented overloads.
-    copied: Message = Message(metadata=_metadata(message.metadata), content=content)  # type: ignore[call-overload]
-    return copied
-
-
-def _as_received(message: Message) -> Message:
-    """Return the message as if made now: a reply's time to live is counted in real time from it."""
-    received = _copy(message)
-    received.metadata.created_at = datetime.now(tz=UTC).timestamp()
-    return received
-
-
-def _metadata(source: Metadata) -> Metadata:
-    return Metadata(
-        run_id=source.run_id,
-        message_id=source.message_id,
-        src_node_id=source.src_node_id,
-        dst_node_id=source.dst_node_id,
-        reply_to_message_id=source.reply_to_message_id,
-        group_id=source.group_id,
-        created_at=source.created_at,
-        ttl=source.ttl,
-        message_type=source.message_type,
-        src_task_id=source.src_task_id,
-        dst_task_id=source.dst_task_id,
-    )
+        self.state.trace.append(Event(self.clock.now(), kind, job.client, job.server_round, message_type, detail))

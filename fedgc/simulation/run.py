@@ -12,7 +12,8 @@ from flwr.serverapp import Grid
 from flwr.supercore.task_identity import TaskIdentity
 
 from fedgc.fleets import Fleet
-from fedgc.simulation.grid import FIRST_NODE_ID, Event, VirtualGrid
+from fedgc.simulation.grid import FIRST_NODE_ID, VirtualGrid
+from fedgc.simulation.grid_state import Event
 from fedgc.simulation.isolation import seeded_globals
 
 RUN_ID = 1
