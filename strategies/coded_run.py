@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Collection, Iterable
+from collections.abc import Callable, Collection, Iterable
 
 from fedgc.strategies.deadline_grid import DeadlineGrid
 from fedgc.strategies.open_round import OpenRound
@@ -32,6 +32,8 @@ class CodedRun:
     only_work : bool
         Whether replies are left as they are, and only those with work in them handed on; see
         :meth:`fedgc.strategies.GradientCoding.deadline_grid`.
+    on_end : callable
+        Called once when the run is over, with whether it ended without an error.
     before : CodedRun, optional
         The run before, whose nodes may still be at work. What it has sent is not listened for any more.
 
@@ -54,8 +56,10 @@ class CodedRun:
         deadline: float = 0.0,
         early_end: bool = False,
         only_work: bool = False,
+        on_end: Callable[[bool], None] = lambda complete: None,
         before: CodedRun | None = None,
     ) -> None:
+        self._on_end: Callable[[bool], None] | None = on_end
         self.open: OpenRound | None = None
         self.past: PastRound | None = None
         self.set_aside = SetAside()
@@ -68,14 +72,16 @@ class CodedRun:
                 on_reply=(lambda reply, seconds: False) if only_work else self._take,
                 on_late=self._take_late,
                 on_send=lambda message, held: self.open is not None and self.open.may_still_send(message, held),
+                on_close=self.end,
                 only_work=only_work,
             )
             self.grid.takes_over(None if before is None else before.grid)
 
-    @property
-    def was_passed_over(self) -> bool:
-        """Whether the open round has ended and nobody has asked for what came of it."""
-        return self.open is not None and self.waited is not None
+    def end(self, complete: bool) -> None:
+        """End the run, if it has not ended yet; complete is one that ends without an error."""
+        on_end, self._on_end = self._on_end, None
+        if on_end is not None:
+            on_end(complete)
 
     @property
     def waited(self) -> float | None:

@@ -44,6 +44,8 @@ class DeadlineGrid(Grid):
         Likewise with each reply to a training message of an earlier round, and the instant.
     on_send : callable
         Called with each message that was held back, before it is sent, and by how many seconds.
+    on_close : callable
+        Called when a ``with`` block of this grid ends, with whether it did without an error.
     only_work : bool
         Whether only those replies to training messages are returned that have work in them, and the others kept back.
         If there is none, an error is returned.
@@ -74,9 +76,11 @@ class DeadlineGrid(Grid):
         on_reply: Callable[[Message, float], bool],
         on_late: Callable[[Message, float], bool],
         on_send: Callable[[Message, float], bool],
+        on_close: Callable[[bool], None],
         only_work: bool = False,
     ) -> None:
         self._grid = grid
+        self._on_close = on_close
         self._train_timeout = train_timeout
         self._enough = enough
         self._on_reply = on_reply
@@ -91,6 +95,14 @@ class DeadlineGrid(Grid):
         self.collected: Collected | None = None
         self.earlier: set[str] = set()
         self.late: list[tuple[Message, float]] = []
+
+    def __enter__(self) -> DeadlineGrid:
+        """Return the grid, for a run that ends with the block."""
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        """End the run."""
+        self._on_close(exception[0] is None)
 
     def takes_over(self, earlier: DeadlineGrid | None) -> None:
         """Know which nodes are at work from an earlier run, if it was on the same grid."""

@@ -10,6 +10,7 @@ import numpy as np
 from fedgc.strategies.arrays import replies_at_once
 from fedgc.strategies.close_round import close_round, next_arrays
 from fedgc.strategies.coded_run import CodedRun
+from fedgc.strategies.deadline_grid import DeadlineGrid
 from fedgc.strategies.report import RoundReport
 from fedgc.strategies.reporting import Reporting
 from fedgc.strategies.secure_sum import SecureSum
@@ -84,10 +85,10 @@ class CodedStrategy(Strategy):
         assert self._run.grid is not None
         if self._run.grid.one_at_a_time:
             self._run.grid.at_once = replies_at_once(initial_arrays)
-        self._warm_up(initial_arrays)
-        with self.reporting.run(self.history):
+        with self._run.grid as timed:
+            self._warm_up(initial_arrays)
             return super().start(
-                grid=self._run.grid,
+                grid=timed,
                 initial_arrays=initial_arrays,
                 num_rounds=num_rounds,
                 timeout=timeout,
@@ -96,7 +97,7 @@ class CodedStrategy(Strategy):
                 evaluate_fn=evaluate_fn,
             )
 
-    def deadline_grid(self, grid: Grid, initial_arrays: ArrayRecord | None = None) -> Grid:
+    def deadline_grid(self, grid: Grid, initial_arrays: ArrayRecord | None = None) -> DeadlineGrid:
         """Return a grid that keeps this strategy's deadlines, to start a strategy around this one with.
 
         Flower's differential-privacy strategies, say. Their ``start`` would otherwise wait as long as its `timeout`
@@ -106,6 +107,9 @@ class CodedStrategy(Strategy):
         do not end early and the server needs memory for all. If the initial arrays are given, nodes are warmed up first
         as :meth:`start` does.
 
+        Only the ``with`` block tells when the run is over, for the summary in the log and for reporters that have
+        something to close; without one, that is when the next run of this strategy begins, if ever.
+
         Examples
         --------
         >>> from fedgc.strategies import GradientCoding
@@ -114,7 +118,8 @@ class CodedStrategy(Strategy):
         >>> private = DifferentialPrivacyServerSideFixedClipping(coding, 0.1, 1.0, num_sampled_clients=20)
         >>> def main(grid, context):
         ...     arrays = ArrayRecord()
-        ...     private.start(coding.deadline_grid(grid, arrays), arrays, num_rounds=3)
+        ...     with coding.deadline_grid(grid, arrays) as timed:
+        ...         private.start(timed, arrays, num_rounds=3)
         """
         self._run = self._begin(grid, only_work=True)
         assert self._run.grid is not None
@@ -130,10 +135,7 @@ class CodedStrategy(Strategy):
             message.metadata.dst_node_id: message
             for message in self.strategy.configure_train(server_round, arrays, config, grid)
         }
-        if self._run.was_passed_over:
-            # A strategy around this one has made nothing of the last round, in which nothing came: that is to be
-            # learnt.
-            self.aggregate_train(server_round - 1, ())
+        self._learn_if_passed_over()
         self._run.forget()
         if not inner:
             return []
@@ -195,9 +197,27 @@ class CodedStrategy(Strategy):
         """Leave evaluation to the inner strategy."""
         return self.strategy.aggregate_evaluate(server_round, replies)
 
+    def _learn_if_passed_over(self) -> None:
+        """Learn from a round of which a strategy around this one has made nothing, since nothing came."""
+        if self._run.open is not None and self._run.waited is not None:
+            self.aggregate_train(self._run.open.server_round, ())
+
     def _begin(self, grid: Grid, *, only_work: bool = False) -> CodedRun:
+        self._run.end(complete=False)
+        earlier = len(self.history)
+
+        def end(complete: bool) -> None:
+            if complete:  # after an error replies may have come that nobody has looked into
+                self._learn_if_passed_over()
+            self.reporting.end_run(self.history[earlier:])
+
         return CodedRun(
-            grid, deadline=self.deadline.initial, early_end=self.early_end, only_work=only_work, before=self._run
+            grid,
+            deadline=self.deadline.initial,
+            early_end=self.early_end,
+            only_work=only_work,
+            on_end=end,
+            before=self._run,
         )
 
     def _warm_up(self, arrays: ArrayRecord) -> None:

@@ -74,7 +74,7 @@ def send_round(
     ]
     if shards is not None:
         shards.attach(messages)
-    sent = OpenRound(plan, tasks, arrays, messages, deadline, known_sizes, state)
+    sent = OpenRound(server_round, plan, tasks, arrays, messages, deadline, known_sizes, state)
     if secure_sum is None:
         return sent
-    return SecureRound(**vars(sent), secure_sum=secure_sum, server_round=server_round)
+    return SecureRound(**vars(sent), secure_sum=secure_sum)
