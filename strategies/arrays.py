@@ -8,7 +8,7 @@ from functools import lru_cache
 from typing import Any, Literal
 
 import numpy as np
-from flwr.app import Array, ArrayRecord
+from flwr.app import Array, ArrayRecord, Message
 from numpy.typing import NDArray
 
 from fedgc.updates import Arrays, Update, apply_update, in_dtypes
@@ -16,6 +16,8 @@ from fedgc.weighted_sum import squared_length
 
 #: Bytes that tell how long the header of an array is; longer ones than the second are out to do harm.
 _MAGIC, _HEADER = 12, 1024
+#: Bytes of arrays that replies which are asked for together may have.
+_BYTES_AT_ONCE = 2**26
 
 
 def view(array: Array) -> NDArray[Any]:
@@ -127,3 +129,29 @@ def in_the_types_of(arrays: Arrays, record: ArrayRecord) -> ArrayRecord:
     if all(record[name].dtype == str(value.dtype) for name, value in arrays.items() if name in record):
         return record
     return ArrayRecord({name: record_array(value) for name, value in in_dtypes(views(record), arrays).items()})
+
+
+def replies_at_once(arrays: ArrayRecord) -> int:
+    """Return for how many messages replies are asked for at a time, so that few large models are in memory at once.
+
+    Notes
+    -----
+    A look over HTTP costs some ten milliseconds however much it asks for, so small models are all asked for together.
+
+    Examples
+    --------
+    >>> replies_at_once(ArrayRecord([np.zeros(2**20, dtype=np.float32)]))
+    15
+    """
+    size = sum(len(array.data) for array in arrays.values())
+    return max(1, _BYTES_AT_ONCE // max(size, 1))
+
+
+def drop_arrays(reply: Message) -> None:
+    """Remove the arrays of a reply that has been worked off: they are what it takes room for."""
+    if reply.has_content():
+        for name, record in list(reply.content.array_records.items()):
+            # Flower's records refer to themselves, so that one which is only let go of stays until Python looks for
+            # such things, and by then there may be many.
+            record.clear()
+            del reply.content[name]

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 
-from flwr.app import ArrayRecord, Error, Message, RecordDict
+from fedgc.strategies.arrays import drop_arrays
+from fedgc.strategies.busy_nodes import BusyNodes
+from flwr.app import Error, Message, RecordDict
 from flwr.common.constant import ErrorCode
 from flwr.proto.node_pb2 import NodeInfo
 from flwr.serverapp import Grid
@@ -13,9 +15,6 @@ from flwr.supercore.run import Run
 from fedgc.clock import Clock, WallClock
 from fedgc.deadline import Collected, collect_replies
 from fedgc.protocol import RECORD, SHARD_IDS
-
-#: Bytes of arrays that replies which are asked for together may have.
-_BYTES_AT_ONCE = 2**26
 
 
 def clock_of(grid: Grid) -> Clock:
@@ -45,6 +44,8 @@ class DeadlineGrid(Grid):
         Likewise with each reply to a training message of an earlier round, and the instant.
     on_send : callable
         Called with each message that was held back, before it is sent, and by how many seconds.
+    on_close : callable
+        Called when a ``with`` block of this grid ends, with whether it did without an error.
     only_work : bool
         Whether only those replies to training messages are returned that have work in them, and the others kept back.
         If there is none, an error is returned.
@@ -60,16 +61,10 @@ class DeadlineGrid(Grid):
     late : list of (Message, float)
         Replies to these, with the instants at which they were found.
     one_at_a_time : bool
-        Whether messages are held back from nodes that are at work; not in the embedded runtime.
+        Whether messages are held back from nodes that are at work, see :class:`fedgc.strategies.busy_nodes.BusyNodes`;
+        not in the embedded runtime.
     at_once : int or None
         How many messages replies are asked for at a time; None for all.
-
-    Notes
-    -----
-    A node has one message at a time: Flower's Simulation Runtime would work on two at once, and lose what one of them
-    writes into the node's state, and a SuperNode would work off a queue. While a message has neither been answered nor
-    run out of its time to live, the node's next one is held back; it is sent when the answer comes, if there is still
-    time for it. A client that goes on with a message whose time has run out cannot be known of, nor stopped.
     """
 
     def __init__(
@@ -81,17 +76,18 @@ class DeadlineGrid(Grid):
         on_reply: Callable[[Message, float], bool],
         on_late: Callable[[Message, float], bool],
         on_send: Callable[[Message, float], bool],
+        on_close: Callable[[bool], None],
         only_work: bool = False,
     ) -> None:
         self._grid = grid
+        self._on_close = on_close
         self._train_timeout = train_timeout
         self._enough = enough
         self._on_reply = on_reply
         self._on_late = on_late
         self._on_send = on_send
         self.one_at_a_time = getattr(grid, "clock", None) is None
-        # By node: the message that it works on, and the instant at which that runs out.
-        self._at_work: dict[int, tuple[str, float]] = {}
+        self._busy = BusyNodes()
         self._only_work = only_work
         self.kept_back: list[Message] = []
         self.at_once: int | None = None
@@ -100,10 +96,18 @@ class DeadlineGrid(Grid):
         self.earlier: set[str] = set()
         self.late: list[tuple[Message, float]] = []
 
+    def __enter__(self) -> DeadlineGrid:
+        """Return the grid, for a run that ends with the block."""
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        """End the run."""
+        self._on_close(exception[0] is None)
+
     def takes_over(self, earlier: DeadlineGrid | None) -> None:
         """Know which nodes are at work from an earlier run, if it was on the same grid."""
         if earlier is not None and earlier._grid is self._grid:
-            self._at_work = dict(earlier._at_work)
+            self._busy = earlier._busy.copy()
 
     def listen_for(self, message_ids: Iterable[str]) -> None:
         """From now on keep replies to these messages of past rounds, and forget what was heard before."""
@@ -182,7 +186,8 @@ class DeadlineGrid(Grid):
             if self._on_late(reply, instant):
                 drop_arrays(reply)
 
-        free, held = self._by_readiness(batch)
+        now = self.clock.now()
+        free, held = self._busy.by_readiness(batch, now) if self.one_at_a_time else (batch, {})
         collected = collect_replies(
             self._grid,
             free,
@@ -198,46 +203,8 @@ class DeadlineGrid(Grid):
         )
         self.earlier -= {reply.metadata.reply_to_message_id for reply, _ in collected.late}
         self.late += collected.late
-        self._note_who_works(batch, collected, timeout)
+        self._busy.note(batch, collected, timeout)
         return collected
-
-    def _by_readiness(self, batch: list[Message]) -> tuple[list[Message], dict[str, Message]]:
-        """Return the messages to nodes that are free, and the others by the message that their nodes work on."""
-        if not self.one_at_a_time:
-            return batch, {}
-        now = self.clock.now()
-        self._at_work = {node: work for node, work in self._at_work.items() if work[1] > now}
-        free = [message for message in batch if message.metadata.dst_node_id not in self._at_work]
-        others = [message for message in batch if message.metadata.dst_node_id in self._at_work]
-        return free, {self._at_work[message.metadata.dst_node_id][0]: message for message in others}
-
-    def _note_who_works(self, batch: list[Message], collected: Collected, timeout: float) -> None:
-        answered = {reply.metadata.reply_to_message_id for reply, _ in collected.late}
-        self._at_work = {node: work for node, work in self._at_work.items() if work[0] not in answered}
-        for message in batch:
-            key, node = message.metadata.message_id, message.metadata.dst_node_id
-            if key in collected.sent:
-                self._at_work.pop(node, None)
-            if key in collected.pending:
-                # Flower's messages for evaluation live for half a day, and one may be lost.
-                self._at_work[node] = key, collected.sent[key] + min(message.metadata.ttl, 2.0 * timeout)
-
-
-def replies_at_once(arrays: ArrayRecord) -> int:
-    """Return for how many messages replies are asked for at a time, so that few large models are in memory at once.
-
-    Notes
-    -----
-    A look over HTTP costs some ten milliseconds however much it asks for, so small models are all asked for together.
-
-    Examples
-    --------
-    >>> import numpy as np
-    >>> replies_at_once(ArrayRecord([np.zeros(2**20, dtype=np.float32)]))
-    15
-    """
-    size = sum(len(array.data) for array in arrays.values())
-    return max(1, _BYTES_AT_ONCE // max(size, 1))
 
 
 def has_work(reply: Message) -> bool:
@@ -246,13 +213,3 @@ def has_work(reply: Message) -> bool:
         return False
     said = reply.content.config_records.get(RECORD)
     return said is None or said.get(SHARD_IDS) != []
-
-
-def drop_arrays(reply: Message) -> None:
-    """Remove the arrays of a reply that has been worked off: they are what it takes room for."""
-    if reply.has_content():
-        for name, record in list(reply.content.array_records.items()):
-            # Flower's records refer to themselves, so that one which is only let go of stays until Python looks for
-            # such things, and by then there may be many.
-            record.clear()
-            del reply.content[name]

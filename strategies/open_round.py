@@ -32,8 +32,10 @@ class OpenRound:
 
     Attributes
     ----------
+    server_round : int
+        The round's number.
     plan : RoundPlan
-        The round's plan.
+        Its plan.
     tasks : list of ClientTask
         What each client was told to do.
     arrays : ArrayRecord
@@ -54,6 +56,7 @@ class OpenRound:
         Nodes that sent what cannot be used, as opposed to those of which nothing came.
     """
 
+    server_round: int
     plan: RoundPlan
     tasks: list[ClientTask]
     arrays: ArrayRecord

@@ -6,34 +6,12 @@ from dataclasses import dataclass
 
 import numpy as np
 from fedgc.strategies.open_round import OpenRound
+from fedgc.strategies.report_numbers import METRICS, block_of_shard, numbers_of, silence_prob
 from numpy.typing import NDArray
 
-from fedgc.arrivals import IndependentArrivals
-from fedgc.round import LateReplies, RoundOutcome, RoundPlan
+from fedgc.round import LateReplies, RoundOutcome
 
-#: Names of the numbers that are reported of a round, in their order in results files; see :attr:`RoundReport.metrics`.
-METRICS = (
-    "fedgc-asked",
-    "fedgc-arrived",
-    "fedgc-arrived-predicted",
-    "fedgc-late",
-    "fedgc-rejected",
-    "fedgc-disagreements",
-    "fedgc-blocks",
-    "fedgc-blocks-recovered",
-    "fedgc-shards-recovered",
-    "fedgc-load",
-    "fedgc-shards-done",
-    "fedgc-shards-late",
-    "fedgc-wasted",
-    "fedgc-deadline",
-    "fedgc-round-seconds",
-    "fedgc-straggle-prob",
-    "fedgc-straggle-prob-max",
-    "fedgc-likely-stragglers",
-    "fedgc-error-predicted",
-    "fedgc-error-observed",
-)
+__all__ = ["METRICS", "RoundReport"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -124,9 +102,9 @@ class RoundReport:
             reply_seconds=reply_seconds,
             deadline=current.deadline,
             seconds=seconds,
-            straggle_prob=_straggle_prob(plan),
+            straggle_prob=silence_prob(plan),
             coverage=outcome.decoding.coverage,
-            block_of_shard=_block_of_shard(plan),
+            block_of_shard=block_of_shard(plan),
             predicted_residual_error=outcome.predicted_residual_error,
             model_residual_error=outcome.model_residual_error,
             rejected=current.rejected,
@@ -187,29 +165,7 @@ class RoundReport:
     @property
     def numbers(self) -> dict[str, float | None]:
         """The report in numbers by name, in the order of :data:`METRICS`; None where one is not known."""
-        values: tuple[float | None, ...] = (
-            self.n_clients,
-            self.n_arrived,
-            float((1.0 - self.straggle_prob).sum()),
-            len(self.late),
-            len(self.rejected),
-            None if self.sum_only else len(self.disagreements),
-            self.n_blocks,
-            self.blocks_recovered,
-            self.shards_recovered,
-            self.load,
-            self.shards_done,
-            sum(self.late),
-            self.work_wasted / self.work_seen if self.work_seen else 0.0,
-            self.deadline,
-            self.seconds,
-            float(self.straggle_prob.mean()),
-            float(self.straggle_prob.max()),
-            int(np.count_nonzero(self.straggle_prob > 0.5)),
-            self.predicted_residual_error,
-            self.model_residual_error,
-        )
-        return dict(zip(METRICS, values, strict=True))
+        return numbers_of(self)
 
     @property
     def metrics(self) -> dict[str, float]:
@@ -242,17 +198,3 @@ class RoundReport:
         ==================  =======================================================================================
         """
         return {name: value for name, value in self.numbers.items() if value is not None}
-
-
-def _block_of_shard(plan: RoundPlan) -> NDArray[np.intp]:
-    """Return the block of each shard: those of the code or of the assignment, else each shard for itself."""
-    if plan.code.blocks is not None:
-        return plan.code.blocks.of_shard
-    return np.arange(plan.code.n_shards) if plan.assignment is None else plan.assignment.block_of_shard
-
-
-def _straggle_prob(plan: RoundPlan) -> NDArray[np.float64]:
-    """Return the probability that nothing comes of each client."""
-    if isinstance(plan.arrivals, IndependentArrivals):
-        return plan.straggle_prob
-    return np.array([part.probability[~part.outcomes.any(axis=1)].sum() for part in plan.arrivals.parts()])

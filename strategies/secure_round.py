@@ -83,12 +83,9 @@ class SecureRound(OpenRound):
     ----------
     secure_sum : SecureSum
         How it is made.
-    server_round : int
-        The round's number.
     """
 
     secure_sum: SecureSum
-    server_round: int
 
     @cached_property
     def fold(self) -> SumFold:

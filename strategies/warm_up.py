@@ -56,7 +56,8 @@ def warm_up(
     arrays: ArrayRecord,
     *,
     n_nodes: int,
-    timeout: float,
+    timeout: float | None = None,
+    deadline: float = float("inf"),
     arrayrecord_key: str = "arrays",
     configrecord_key: str = "config",
 ) -> dict[int, NodeFacts]:
@@ -70,8 +71,11 @@ def warm_up(
         The global arrays: they are sent there and back, as in a round.
     n_nodes : int
         Nodes that must be there before anything is sent.
-    timeout : float
-        Seconds for all of it; it is over as soon as all nodes have answered.
+    timeout : float, optional
+        Seconds for all of it; it is over as soon as all nodes have answered. By default :data:`START_TIMEOUT`, and 0,
+        with which nothing is sent, in the embedded runtime, where nothing has to start.
+    deadline : float
+        Seconds that the first rounds last: that no node can answer in them is told now.
     arrayrecord_key, configrecord_key : str
         Names of the records.
 
@@ -85,6 +89,10 @@ def warm_up(
     Runtimes start processes, and clients load their libraries, when the first message comes. What that takes is not
     part of a round, so the overheads are those of a second message to the nodes that have answered the first.
     """
+    if timeout is None:
+        timeout = START_TIMEOUT if grid.one_at_a_time else 0.0
+    if timeout == 0.0:
+        return {}
     clock, began = grid.clock, grid.clock.now()
     while len(nodes := sorted(grid.get_node_ids())) < n_nodes and clock.now() < began + timeout:
         clock.wait(began + timeout)
@@ -117,6 +125,12 @@ def warm_up(
         "start: %d of %d nodes answered, with an overhead of %.3g s in the median, %.3g s at most",
         len(facts), len(nodes), float(np.median(overheads)), float(overheads.max()),
     )  # fmt: skip
+    if float(overheads.min()) >= deadline:
+        logger.warning(
+            "start: no node can answer within the deadline of %g s, since even without work it takes them %.3g s",
+            deadline,
+            float(overheads.min()),
+        )
     return facts
 
 

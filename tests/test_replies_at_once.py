@@ -71,9 +71,9 @@ def test_at_once_as_one_by_one(bad: dict[int, dict[str, Any]], options: dict[str
     at_once, replies = round_of(bad, **options)
     one_by_one, others = round_of(bad, **options)
     arrays, metrics = at_once.aggregate_train(1, replies)
-    assert one_by_one._open is not None
+    assert one_by_one._run.open is not None
     for reply in others:
-        one_by_one._open.take(reply)
+        one_by_one._run.open.take(reply)
     expected, of_these = one_by_one.aggregate_train(1, [])
     left, right = at_once.history[0], one_by_one.history[0]
     assert left.rejected == right.rejected

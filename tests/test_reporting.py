@@ -9,6 +9,7 @@ import shutil
 import signal
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ import pytest
 from fedgc.strategies import CsvResults, GradientCoding, RoundReport, RoundReporter, TensorBoardResults
 from fedgc.strategies.report import METRICS
 from fedgc.strategies.reporting import read_csv_results
+from fedgc.strategies.reporting.log import run_lines as log_lines
 from flwr.app import ArrayRecord, MetricRecord
 from flwr.serverapp import Grid
 from flwr.serverapp.strategy import FedAvg
@@ -275,7 +277,9 @@ def test_the_log_has_a_line_for_each_round_and_a_summary_at_the_end(caplog: pyte
         "Residual error",
         "Wasted work",
         "Length of a round",
+        "Ends of rounds",
         "Rounds without any arrival",
+        "Late replies",
         "Least reliable",
         "Slowest",
     ]
@@ -288,6 +292,35 @@ def test_the_log_has_a_line_for_each_round_and_a_summary_at_the_end(caplog: pyte
     assert summary["Wasted work"].startswith(f"{wasted} of {seen} shard updates (")
     assert re.match(r"node 105 \(came in \d of 8; straggle probability 0\.\d\d\)", summary["Least reliable"])
     assert summary["Slowest"].startswith("node 104 (3 s a shard)")
+
+
+@pytest.mark.parametrize("early_end", [True, False])
+def test_the_summary_tells_how_rounds_ended_and_who_was_late(early_end: bool, caplog: pytest.LogCaptureFixture) -> None:
+    """One client takes 11 s where rounds last 10 s at most; they end early if its block has come without it."""
+    strategy = coding(load=2, early_end=early_end)
+    fleet = steady(median=[0.5] * 5 + [5.5], dropout=[0.4] * 5 + [0.0])
+    with caplog.at_level(logging.INFO, logger="flwr"):
+        train(strategy, fleet, rounds=12, backlog=True)
+    lines = [record.getMessage() for record in caplog.records if record.name == "flwr.fedgc"]
+    summary = dict(line.lstrip("\t├└─ ").split(": ", 1) for line in lines if line.startswith("\t") and ": " in line)
+    ends = np.array([report.seconds for report in strategy.history])
+    early = int((ends < 10.0).sum())
+    assert 2 < early < 12 if early_end else early == 0
+    ending = ", the others 0 s after their deadline in the median, 0 s at most"
+    assert summary["Ends of rounds"] == f"{early} of 12 early{ending}"
+    late = [len(report.late) for report in strategy.history]
+    assert early_end or sum(late) > 0
+    assert summary["Late replies"] == f"{sum(late)}, heard in {sum(count > 0 for count in late)} of 12 rounds"
+
+
+def test_by_how_much_deadlines_are_overrun_is_told() -> None:
+    strategy = coding(load=1, early_end=False)
+    train(strategy, steady(median=50.0), rounds=3)
+    overran = [replace(r, seconds=10.0 + over) for r, over in zip(strategy.history, (0.01, 0.5, -2.0), strict=True)]
+    (told,) = [line for line in log_lines(overran) if "Ends of rounds" in line]
+    assert told.endswith("1 of 3 early, the others 0.255 s after their deadline in the median, 0.5 s at most")
+    (told,) = [line for line in log_lines(overran[2:]) if "Ends of rounds" in line]
+    assert told.endswith(": 1 of 1 early")
 
 
 def test_a_run_that_fails_is_summarised_up_to_there(caplog: pytest.LogCaptureFixture) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 from fedgc.clients import beside_assignment, gradient_coded
-from fedgc.strategies import GradientCoding, RoundReport
+from fedgc.strategies import GradientCoding, RoundReport, RoundReporter
 from flwr.app import Context, Message
 from flwr.clientapp import ClientApp
 from flwr.clientapp.mod import LocalDpMod, adaptiveclipping_mod, fixedclipping_mod
@@ -110,7 +110,8 @@ def train(
         if around is None:
             results.append(strategy.start(grid, initial_arrays(), num_rounds=rounds))
         else:
-            results.append(around.start(strategy.deadline_grid(grid), initial_arrays(), num_rounds=rounds))
+            with strategy.deadline_grid(grid) as timed:
+                results.append(around.start(timed, initial_arrays(), num_rounds=rounds))
 
     run = run_virtual(server, app, fleet if fleet is not None else steady(**STRAGGLERS))
     return arrays_of(results[0].arrays), run
@@ -259,3 +260,74 @@ def test_the_train_function_gets_what_is_hidden_from_a_mod() -> None:
     train(strategy, mods=[beside_assignment(mod)], rounds=1, fleet=steady())
     assert seen == [["config"]] * 6
     assert strategy.history[0].n_arrived == 6
+
+
+def told_at_the_end(caplog: pytest.LogCaptureFixture) -> list[str]:
+    lines = [record.getMessage() for record in caplog.records if record.name == "flwr.fedgc"]
+    starts = [k for k, line in enumerate(lines) if line.startswith("Gradient coding, ")]
+    assert len(starts) == 1, lines
+    return [line.lstrip("\t├└─ ") for line in lines[starts[0] :]]
+
+
+@pytest.mark.parametrize("name", AROUND)
+def test_a_run_that_a_strategy_around_drives_is_summed_up(name: str, caplog: pytest.LogCaptureFixture) -> None:
+    """With its last round, of which the strategy around makes nothing since nobody has anything done."""
+    make, mods = AROUND[name]
+
+    class Ending(LogNormalFleet):
+        def draw(self, client: int, server_round: int, **_: Any) -> WorkDraw:
+            return WorkDraw(0.0, 0.5, np.inf) if server_round < 3 else WorkDraw(3.0, 9.0, np.inf)
+
+    strategy = coding(**OPTIONS["whole lists"])
+    with caplog.at_level("INFO", logger="flwr"):
+        train(strategy, make(strategy, 1e6), mods=mods, fleet=Ending(6, seed=1), rounds=3)
+    assert [report.n_arrived for report in strategy.history] == [6, 6, 0]
+    summary = told_at_the_end(caplog)
+    assert summary[0] == "Gradient coding, 3 rounds, means over rounds:"
+    early = sum(report.seconds < report.deadline for report in strategy.history)
+    assert early < 3
+    assert any(line.startswith(f"Ends of rounds: {early} of 3 early, the others 0 s after") for line in summary)
+    assert "Rounds without any arrival: 1" in summary and "Late replies: 0, heard in 0 of 3 rounds" in summary
+
+
+def test_a_run_around_that_fails_is_summed_up_and_reporters_are_closed(caplog: pytest.LogCaptureFixture) -> None:
+    class Closing(RoundReporter):
+        closed = 0
+
+        def write(self, report: RoundReport) -> None:
+            pass
+
+        def close(self) -> None:
+            self.closed += 1
+
+    class Failing(Plain):
+        def aggregate_train(self, server_round: int, replies: Iterable[Message]) -> Any:
+            if server_round == 3:
+                raise RuntimeError("out of memory")
+            return super().aggregate_train(server_round, replies)
+
+    reporter = Closing()
+    strategy = coding(reporters=[reporter])
+    with caplog.at_level("INFO", logger="flwr"), pytest.raises(RuntimeError, match="out of memory"):
+        train(strategy, Failing(strategy), rounds=5)
+    # Nothing is made up of the round whose replies nobody has looked into.
+    assert told_at_the_end(caplog)[0] == "Gradient coding, 2 rounds, means over rounds:"
+    assert len(strategy.history) == 2
+    assert reporter.closed == 1
+
+
+def test_without_a_block_a_run_ends_when_the_next_begins(caplog: pytest.LogCaptureFixture) -> None:
+    strategy, server = coding(), ServerApp()
+    app = ClientApp()
+    app.train()(gradient_coded()(train_shard))
+
+    @server.main()
+    def main(grid: Grid, context: Context) -> None:
+        Plain(strategy).start(strategy.deadline_grid(grid), initial_arrays(), num_rounds=2)
+        assert "Gradient coding, " not in caplog.text
+        strategy.start(grid, initial_arrays(), num_rounds=1)
+
+    with caplog.at_level("INFO", logger="flwr"):
+        run_virtual(server, app, steady(**STRAGGLERS))
+    assert caplog.text.count("Gradient coding, 2 rounds, means over rounds:") == 1
+    assert caplog.text.count("Gradient coding, 1 round:") == 1

@@ -20,7 +20,7 @@ from typing import Any
 
 import numpy as np
 from fedgc.strategies import GradientCoding
-from fedgc.strategies.deadline_grid import drop_arrays
+from fedgc.strategies.arrays import drop_arrays
 from flwr.app import Array, ArrayRecord, ConfigRecord, Message, MetricRecord, RecordDict
 from flwr.serverapp.strategy import FedAvg
 from flwr.serverapp.strategy.strategy_utils import aggregate_arrayrecords
@@ -90,7 +90,7 @@ def times(name: str, n: int, load: int, repeats: int) -> None:
                 took = timed(lambda s=strategy, replies=replies: s.aggregate_train(1, replies))  # type: ignore[misc]
             else:
                 # What the strategy's grid calls with each reply as it comes, but for its time, from which is learnt.
-                took = timed(lambda s=strategy, replies=replies: [s._open.take(reply) for reply in replies])  # type: ignore[misc]
+                took = timed(lambda s=strategy, replies=replies: [s._run.open.take(reply) for reply in replies])  # type: ignore[misc]
                 after = timed(lambda s=strategy: s.aggregate_train(1, []))  # type: ignore[misc]
                 seconds.setdefault("after the last", []).append(after)
                 took += after
@@ -110,7 +110,7 @@ def memory(name: str, n: int, load: int) -> None:
     def coded() -> None:
         for message in messages:
             reply = reply_to(message, model(shapes, 1 + first_shard(message)))
-            strategy._open.take(reply)
+            strategy._run.open.take(reply)
             drop_arrays(reply)
         strategy.aggregate_train(1, [])
 

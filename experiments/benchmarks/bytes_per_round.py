@@ -21,10 +21,10 @@ from flwr.common.serde import array_record_to_proto
 from flwr.serverapp import Grid, ServerApp
 from flwr.serverapp.strategy import FedAvg
 
+from fedgc.assignment import SUMS
 from fedgc.deadline import cover_time
 from fedgc.experiment.audit import measured_residual_error, remember_round
 from fedgc.fleets import build_fleet
-from fedgc.round.planning import SUMS
 from fedgc.simulation import run_virtual
 from fedgc.tasks import DigitsTask
 

@@ -8,18 +8,23 @@ and :func:`reassign` adapts an assignment during a run. The simple choices are :
 from fedgc.assignment.backups import longest_list, missed_prob, own_share, residual_error, with_backups
 from fedgc.assignment.balance import balanced_members, fractional_repetition_blocks, number_of_blocks
 from fedgc.assignment.constraints import AssignmentConstraints, InfeasibleAssignmentError
+from fedgc.assignment.instance import SCHEDULES, Schedule
 from fedgc.assignment.membership import for_clients
 from fedgc.assignment.milp import solve_exactly
 from fedgc.assignment.optimise import assign
 from fedgc.assignment.reassign import reassign
-from fedgc.assignment.result import Assignment, Block
+from fedgc.assignment.result import SUMS, Assignment, Block, Sums
 from fedgc.assignment.uncoded import own_part
 
 __all__ = [
+    "SCHEDULES",
+    "SUMS",
     "Assignment",
     "AssignmentConstraints",
     "Block",
     "InfeasibleAssignmentError",
+    "Schedule",
+    "Sums",
     "assign",
     "balanced_members",
     "for_clients",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
-from typing import NamedTuple
+from typing import Literal, NamedTuple, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,7 +17,9 @@ from fedgc.validation import check_integer, one_of
 
 Ints = NDArray[np.intp]
 
-SEGMENTS = ("shard", "share", "whole")
+#: What a client sends of its work list: one sum per shard, per share (its own, each other's), or one in all.
+Sums = Literal["shard", "share", "whole"]
+SUMS: tuple[Sums, ...] = get_args(Sums)
 
 
 class Block(NamedTuple):
@@ -114,7 +116,7 @@ class Assignment:
         active : ndarray of int, shape (code.n_clients,)
             Which clients these are.
         """
-        one_of("segments", segments, SEGMENTS)
+        one_of("segments", segments, SUMS)
         active = np.flatnonzero(self.block_of_client >= 0)
         if self.schedule == "full":
             return FractionalRepetition(self.block_of_client[active], self.block_of_shard), active

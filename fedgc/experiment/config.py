@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from fedgc.assignment import number_of_blocks
+from fedgc.assignment import Schedule, Sums, number_of_blocks
 from fedgc.decoders import DECODERS
 from fedgc.errors import ConfigError
 from fedgc.fleets import build_fleet
@@ -53,8 +53,8 @@ class GradientCodingConfig(_Section):
     deadline_rule: Literal["fixed", "quantile", "auto"] = "fixed"
     deadline_share: Annotated[float, Field(gt=0, lt=1, allow_inf_nan=False, strict=True)] = 0.8
     load: Count = 2
-    schedule: Literal["full", "work-list"] = "full"
-    sums: Literal["shard", "share", "whole"] = "shard"
+    schedule: Schedule = "full"
+    sums: Sums = "shard"
     redraw: Annotated[bool | None, Field(strict=True)] = None
     early_end: Annotated[bool, Field(strict=True)] = True
     decoder: str = "optimal-unbiased"

@@ -3,10 +3,11 @@
 This package knows no Flower: :class:`fedgc.strategies.GradientCoding` unpacks records, calls it, and packs records.
 """
 
+from fedgc.assignment import SCHEDULES, SUMS
 from fedgc.round.finish import finish_round
 from fedgc.round.fold import RoundFold
 from fedgc.round.plan import plan_round
-from fedgc.round.planning import SCHEDULES, SUMS, Planning
+from fedgc.round.planning import Planning
 from fedgc.round.state import CodedUpdate, LateReplies, RoundOutcome, RoundPlan, RoundState
 from fedgc.round.timing import LearntTiming
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from fedgc.assignment import AssignmentConstraints
+from fedgc.assignment import SCHEDULES, SUMS, AssignmentConstraints
 from fedgc.deadline import DeadlineRule, Timing
 from fedgc.decoders import Decoder
 from fedgc.round.timing import SomeClients
@@ -15,11 +15,6 @@ from fedgc.validation import check_integer, check_vector, one_of
 #: Deadlines and blocks are thought over after each of the first rounds, and then every so many rounds: what is known of
 #: the clients changes slowly by then, and thinking it over takes a second for large fleets.
 _EARLY_ROUNDS, _EVERY = 3, 5
-
-#: full: a client computes all shards of its block and then replies. work-list: it works down an ordered list.
-SCHEDULES = ("full", "work-list")
-#: What a client sends of its work list: one sum per shard, per share (its own, each other's), or one in all.
-SUMS = ("shard", "share", "whole")
 
 
 @dataclass(frozen=True)

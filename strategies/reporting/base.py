@@ -27,4 +27,4 @@ class RoundReporter(ABC):
         """Take a round's report."""
 
     def close(self) -> None:  # noqa: B027  (not every kind has something to close)
-        """Finish what has been written; called when the strategy's ``start`` ends. Further reports may follow."""
+        """Finish what has been written; called when a run ends. Further reports may follow."""

@@ -10,6 +10,8 @@ from fedgc.strategies.report import RoundReport
 
 #: So many clients are named of each kind.
 _NAMED = 3
+#: Rounding of instants, relative to a deadline: what ended so much before it has not ended early.
+_SAME_INSTANT = 1e-9
 
 
 def round_line(report: RoundReport) -> str:
@@ -56,6 +58,7 @@ def run_lines(reports: Sequence[RoundReport]) -> list[str]:
         _errors(mean("error-observed"), mean("error-predicted")).capitalize(),
         _wasted(reports).capitalize(),
         *_duration(reports),
+        _late(reports),
         *_clients(reports),
     ]
     marks = ["├──"] * (len(lines) - 1) + ["└──"]
@@ -83,7 +86,27 @@ def _duration(reports: Sequence[RoundReport]) -> Iterator[str]:
         deadline = np.mean([report.deadline for report in reports])
         empty = sum(report.n_arrived == 0 for report in reports)
         yield f"Length of a round: {np.mean(known):.3g} of {deadline:.3g} s, {sum(known):.4g} s in all"
+        yield f"Ends of rounds: {_ends(reports)}"
         yield f"Rounds without any arrival: {empty}"
+
+
+def _late(reports: Sequence[RoundReport]) -> str:
+    late = [len(report.late) for report in reports]
+    return f"Late replies: {sum(late)}, heard in {np.count_nonzero(late)} of {len(late)} rounds"
+
+
+def _ends(reports: Sequence[RoundReport]) -> str:
+    """Tell how many rounds ended early, and by how much the others overran their deadlines."""
+    over = np.array([report.seconds - report.deadline for report in reports if report.seconds is not None])
+    deadlines = np.array([report.deadline for report in reports if report.seconds is not None])
+    early = over < -_SAME_INSTANT * deadlines
+    counted = f"{np.count_nonzero(early)} of {over.size} early"
+    late = np.maximum(over[~early], 0.0)
+    if not late.size:
+        return counted
+    return (
+        f"{counted}, the others {np.median(late):.3g} s after their deadline in the median, {late.max():.3g} s at most"
+    )
 
 
 def _clients(reports: Sequence[RoundReport]) -> Iterator[str]:

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from fedgc.strategies.report import RoundReport
@@ -53,17 +52,12 @@ class Reporting:
         for index, reporter in enumerate(self.reporters):
             self._guarded(index, reporter.write, report)
 
-    @contextmanager
-    def run(self, history: Sequence[RoundReport]) -> Iterator[None]:
-        """Log a summary of the rounds that `history` has grown by, however they end, and close all reporters."""
-        before = len(history)
-        try:
-            yield
-        finally:
-            for line in run_lines(history[before:]):
-                logger.info("%s", line)
-            for index, reporter in enumerate(self.reporters):
-                self._guarded(index, reporter.close)
+    def end_run(self, reports: Sequence[RoundReport]) -> None:
+        """Log a summary of a run's rounds and close all reporters."""
+        for line in run_lines(reports):
+            logger.info("%s", line)
+        for index, reporter in enumerate(self.reporters):
+            self._guarded(index, reporter.close)
 
     def _guarded(self, index: int, call: Callable[..., None], *arguments: Any) -> None:  # noqa: ANN401
         try:

@@ -1,0 +1,114 @@
+"""The end of a round: decode it, learn from it, and let the inner strategy take its step."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Collection
+
+from fedgc.strategies.arrays import in_the_types_of, moved_record
+from fedgc.strategies.inner_step import inner_step
+from fedgc.strategies.metrics import mean_metrics
+from fedgc.strategies.open_round import OpenRound
+from fedgc.strategies.report import RoundReport
+from flwr.app import ArrayRecord, Message, MetricRecord, RecordDict
+from flwr.serverapp.strategy import Strategy
+
+from fedgc.protocol import NUM_EXAMPLES
+from fedgc.round import LateReplies, RoundOutcome, RoundState, finish_round
+from fedgc.round.sizes import known_or_mean
+from fedgc.updates import average_statistics
+
+logger = logging.getLogger("flwr.fedgc")
+
+
+def close_round(
+    server_round: int,
+    state: RoundState,
+    current: OpenRound,
+    *,
+    waited: float | None,
+    late: LateReplies | None,
+    pending: Collection[int],
+) -> tuple[RoundState, RoundOutcome, RoundReport]:
+    """Return what is known after a round, what it decodes to, and what is reported of it.
+
+    Parameters
+    ----------
+    server_round : int
+        The round's number.
+    state : RoundState
+        What was known before it.
+    current : OpenRound
+        The round, with all its replies taken in.
+    waited : float or None
+        Seconds that it lasted, if known.
+    late : LateReplies or None
+        What has come for the round before.
+    pending : collection of int
+        Silent clients that are listened to from now on.
+    """
+    new_state, outcome = finish_round(
+        state,
+        current.plan,
+        current.fold,
+        arrays=current.values,
+        # Who makes another deadline than the usual says nothing about who makes the usual one.
+        learn=current.deadline == current.plan.deadline,
+        waited=waited,
+        pending=pending,
+        late=late,
+    )
+    report = RoundReport.of(server_round, current, waited, outcome, late)
+    for node_id, reason in report.rejected.items():
+        logger.warning("round %d: node %d is left out: %s", server_round, node_id, reason)
+    for one, other, apart in report.disagreements:
+        logger.warning(
+            "round %d: nodes %d and %d should have sent the same sum and are %.3g of it apart: "
+            'does the randomness of the train function come from config["shard-seed"]?',
+            server_round, one, other, apart,
+        )  # fmt: skip
+    return new_state, outcome, report
+
+
+def next_arrays(
+    strategy: Strategy,
+    server_round: int,
+    current: OpenRound,
+    outcome: RoundOutcome,
+    state: RoundState,
+    *,
+    arrayrecord_key: str,
+) -> tuple[ArrayRecord | None, MetricRecord | None]:
+    """Return the inner strategy's step with the decoded aggregate; without one, None and the reason in the log.
+
+    Parameters
+    ----------
+    strategy : Strategy
+        The inner strategy, which gets the aggregate as if one client had sent it.
+    server_round : int
+        The round's number.
+    current : OpenRound
+        The round.
+    outcome : RoundOutcome
+        What it decodes to. The update is used up.
+    state : RoundState
+        What is known after it.
+    arrayrecord_key : str
+        Name of the record of the arrays.
+    """
+    update = outcome.update
+    if update is None:
+        logger.warning("round %d: %s, the model stays as it is", server_round, current.why_no_update)
+        return None, None
+    if state.memory is None:
+        sizes = known_or_mean(state.shard_examples)
+        update = average_statistics(update, float(outcome.decoding.coverage @ sizes) / float(sizes.sum()))
+    moved = moved_record(current.values, update)
+    if moved is None:
+        logger.warning("round %d: the aggregate is not finite, the model stays as it is", server_round)
+        return None, None
+    # The metric by which the inner strategy weighs its replies, of which it gets one.
+    weighted_by = str(getattr(strategy, "weighted_by_key", NUM_EXAMPLES))
+    content = RecordDict({arrayrecord_key: moved, "metrics": mean_metrics(list(current.metrics.values()), weighted_by)})
+    new, metrics = inner_step(strategy, server_round, Message(content, reply_to=current.messages[0]))
+    return None if new is None else in_the_types_of(current.values, new), metrics

@@ -1,0 +1,139 @@
+"""One run of rounds: the grid that they go through, the round that is open, and the one before it."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Collection, Iterable
+
+from fedgc.strategies.deadline_grid import DeadlineGrid
+from fedgc.strategies.open_round import OpenRound
+from fedgc.strategies.past_round import PastRound
+from fedgc.strategies.set_aside import SetAside
+from flwr.app import Message
+from flwr.serverapp import Grid
+
+from fedgc.round import LateReplies
+
+logger = logging.getLogger("flwr.fedgc")
+
+
+class CodedRun:
+    """What is going on while rounds do.
+
+    Parameters
+    ----------
+    grid : Grid, optional
+        The runtime's grid. Without one, another loop drives the strategy on a grid of its own: rounds end when it says
+        so, and nothing is known of times.
+    deadline : float
+        Seconds for training messages that belong to no round.
+    early_end : bool
+        Whether a round ends before its deadline once nothing more could be gained.
+    only_work : bool
+        Whether replies are left as they are, and only those with work in them handed on; see
+        :meth:`fedgc.strategies.GradientCoding.deadline_grid`.
+    on_end : callable
+        Called once when the run is over, with whether it ended without an error.
+    before : CodedRun, optional
+        The run before, whose nodes may still be at work. What it has sent is not listened for any more.
+
+    Attributes
+    ----------
+    grid : DeadlineGrid or None
+        The grid that keeps deadlines.
+    open : OpenRound or None
+        The round that has been sent and not decoded.
+    past : PastRound or None
+        The one before, to which replies may still come.
+    set_aside : SetAside
+        Nodes that are not asked for some rounds of this run.
+    """
+
+    def __init__(
+        self,
+        grid: Grid | None = None,
+        *,
+        deadline: float = 0.0,
+        early_end: bool = False,
+        only_work: bool = False,
+        on_end: Callable[[bool], None] = lambda complete: None,
+        before: CodedRun | None = None,
+    ) -> None:
+        self._on_end: Callable[[bool], None] | None = on_end
+        self.open: OpenRound | None = None
+        self.past: PastRound | None = None
+        self.set_aside = SetAside()
+        self.grid: DeadlineGrid | None = None
+        if grid is not None:
+            self.grid = DeadlineGrid(
+                grid,
+                lambda: self.open.deadline if self.open else deadline,
+                enough=lambda: not only_work and early_end and self.open is not None and self.open.settled(),
+                on_reply=(lambda reply, seconds: False) if only_work else self._take,
+                on_late=self._take_late,
+                on_send=lambda message, held: self.open is not None and self.open.may_still_send(message, held),
+                on_close=self.end,
+                only_work=only_work,
+            )
+            self.grid.takes_over(None if before is None else before.grid)
+
+    def end(self, complete: bool) -> None:
+        """End the run, if it has not ended yet; complete is one that ends without an error."""
+        on_end, self._on_end = self._on_end, None
+        if on_end is not None:
+            on_end(complete)
+
+    @property
+    def waited(self) -> float | None:
+        """Seconds that the round lasted, None if it has not ended or another grid than the run's own was used."""
+        return None if self.grid is None or self.grid.collected is None else self.grid.collected.waited
+
+    def forget(self) -> None:
+        """Forget the open round and what came of it, so that it is not taken for the next one's."""
+        self.open = None
+        if self.grid is not None:
+            self.grid.forget()
+
+    def end_round(self, replies: Iterable[Message]) -> tuple[OpenRound, list[Message]]:
+        """Return the open round, with all replies taken in, as over; and these with what was not handed on of them.
+
+        Raises
+        ------
+        ValueError
+            If no round is open.
+        """
+        if self.open is None:
+            raise ValueError("a round must be open to be ended; got none")
+        current, self.open = self.open, None
+        replies = [*replies, *(self.grid.kept_back if self.grid is not None else ())]
+        return current.with_all(replies, self.grid.seconds() if self.grid is not None else {}), replies
+
+    def late_replies(self) -> list[Message]:
+        """Return what has come for the round before."""
+        return [] if self.grid is None else [reply for reply, _ in self.grid.late]
+
+    def listen(self, server_round: int, current: OpenRound) -> tuple[LateReplies | None, Collection[int]]:
+        """Return what was heard of the round before, and the clients of this one that are listened to from now on."""
+        past, self.past = self.past, None
+        if self.grid is None or self.grid.collected is None:
+            return None, ()
+        late = None
+        if past is not None:
+            late = past.heard(self.grid.clock.now())
+            for node_id, reason in past.rejected.items():
+                logger.debug("round %d: node %d has nothing late from before: %s", server_round, node_id, reason)
+        self.past = PastRound.of(current, self.grid.collected)
+        self.grid.listen_for(self.past.silent)
+        return late, [*self.past.silent.values(), *self.past.held_back()]
+
+    def _take(self, reply: Message, seconds: float) -> bool:
+        """Fold a reply into the open round, and return whether there is one."""
+        if self.open is not None:
+            self.open.take(reply, seconds)
+        return self.open is not None
+
+    def _take_late(self, reply: Message, instant: float) -> bool:
+        """Take note of what has come for the round before, and return whether there is one."""
+        if self.past is not None:
+            self.past.take(reply, instant)
+        return self.past is not None

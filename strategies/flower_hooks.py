@@ -1,0 +1,237 @@
+"""What Flower's training loop calls: a round is sent, and what comes of it is decoded."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterable
+from dataclasses import replace
+
+import numpy as np
+from fedgc.strategies.arrays import replies_at_once
+from fedgc.strategies.close_round import close_round, next_arrays
+from fedgc.strategies.coded_run import CodedRun
+from fedgc.strategies.deadline_grid import DeadlineGrid
+from fedgc.strategies.report import RoundReport
+from fedgc.strategies.reporting import Reporting
+from fedgc.strategies.secure_sum import SecureSum
+from fedgc.strategies.send_round import send_round
+from fedgc.strategies.shard_push import PushedShards
+from fedgc.strategies.summary import summary_lines
+from fedgc.strategies.warm_up import NodeFacts, by_partition, warm_up
+from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord
+from flwr.serverapp import Grid
+from flwr.serverapp.strategy import Result, Strategy
+from numpy.typing import NDArray
+
+from fedgc.deadline import DeadlineRule
+from fedgc.decoders import Decoder
+from fedgc.round import Planning, RoundState, plan_round
+
+# A child of Flower's logger, so that its lines appear where the user looks for Flower's.
+logger = logging.getLogger("flwr.fedgc")
+
+
+class CodedStrategy(Strategy):
+    """The rounds of a :class:`fedgc.strategies.GradientCoding`, which checks and keeps the options that they go by."""
+
+    strategy: Strategy
+    num_shards: int
+    deadline: DeadlineRule
+    first_deadline: float | None
+    start_timeout: float | None
+    planning: Planning
+    given_sizes: NDArray[np.float64]
+    state: RoundState
+    secure_sum: SecureSum | None
+    shards: PushedShards | None
+    reporting: Reporting
+    early_end: bool
+    seed: int
+    arrayrecord_key: str
+    configrecord_key: str
+    nodes: dict[int, NodeFacts]
+    history: list[RoundReport]
+    _run: CodedRun
+
+    @property
+    def decoder(self) -> Decoder:
+        """The rule for the decoding weights."""
+        return self.planning.decoder
+
+    def __repr__(self) -> str:
+        """Return the strategy's name and options."""
+        return f"{type(self).__name__}({self.strategy!r}, load={self.planning.load}, decoder={self.decoder.name!r})"
+
+    def summary(self) -> None:
+        """Log the options and what a first round would look like, then the inner strategy's options."""
+        nodes = [] if self._run.grid is None else list(self._run.grid.get_node_ids())
+        for line in summary_lines(self.planning, self.state, nodes, self.first_deadline):
+            logger.info("%s", line)
+        self.strategy.summary()
+
+    def start(  # noqa: PLR0917  (Flower's signature)
+        self,
+        grid: Grid,
+        initial_arrays: ArrayRecord,
+        num_rounds: int = 3,
+        timeout: float = 3600,
+        train_config: ConfigRecord | None = None,
+        evaluate_config: ConfigRecord | None = None,
+        evaluate_fn: Callable[[int, ArrayRecord], MetricRecord | None] | None = None,
+    ) -> Result:
+        """Run Flower's training loop with this strategy's deadline for training; `timeout` limits evaluation only."""
+        self.planning = replace(self.planning, rounds=self.state.rounds + num_rounds)
+        self._run = self._begin(grid)
+        assert self._run.grid is not None
+        if self._run.grid.one_at_a_time:
+            self._run.grid.at_once = replies_at_once(initial_arrays)
+        with self._run.grid as timed:
+            self._warm_up(initial_arrays)
+            return super().start(
+                grid=timed,
+                initial_arrays=initial_arrays,
+                num_rounds=num_rounds,
+                timeout=timeout,
+                train_config=train_config,
+                evaluate_config=evaluate_config,
+                evaluate_fn=evaluate_fn,
+            )
+
+    def deadline_grid(self, grid: Grid, initial_arrays: ArrayRecord | None = None) -> DeadlineGrid:
+        """Return a grid that keeps this strategy's deadlines, to start a strategy around this one with.
+
+        Flower's differential-privacy strategies, say. Their ``start`` would otherwise wait as long as its `timeout`
+        says and let this strategy learn nothing of the clients' times; they pass over a round in which any client
+        reports an error, and divide by the length of an update, which is zero where no shard was done: they get
+        neither. Replies are decoded together, since a strategy around this one may change them first, so that rounds
+        do not end early and the server needs memory for all. If the initial arrays are given, nodes are warmed up first
+        as :meth:`start` does.
+
+        Only the ``with`` block tells when the run is over, for the summary in the log and for reporters that have
+        something to close; without one, that is when the next run of this strategy begins, if ever.
+
+        Examples
+        --------
+        >>> from fedgc.strategies import GradientCoding
+        >>> from flwr.serverapp.strategy import DifferentialPrivacyServerSideFixedClipping
+        >>> coding = GradientCoding(num_shards=40, deadline=30.0)
+        >>> private = DifferentialPrivacyServerSideFixedClipping(coding, 0.1, 1.0, num_sampled_clients=20)
+        >>> def main(grid, context):
+        ...     arrays = ArrayRecord()
+        ...     with coding.deadline_grid(grid, arrays) as timed:
+        ...         private.start(timed, arrays, num_rounds=3)
+        """
+        self._run = self._begin(grid, only_work=True)
+        assert self._run.grid is not None
+        if initial_arrays is not None:
+            self._warm_up(initial_arrays)
+        return self._run.grid
+
+    def configure_train(
+        self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
+    ) -> Iterable[Message]:
+        """Let the inner strategy choose the nodes, then tell each its shards and coefficients."""
+        inner = {
+            message.metadata.dst_node_id: message
+            for message in self.strategy.configure_train(server_round, arrays, config, grid)
+        }
+        self._learn_if_passed_over()
+        self._run.forget()
+        if not inner:
+            return []
+        for node_id in self._run.set_aside.among(inner, server_round):
+            logger.warning("round %d: node %d is not asked: its last replies could not be used", server_round, node_id)
+            del inner[node_id]
+        known_times = self.planning.timing is not None
+        if (known_times or self.planning.constraints is not None) and self.planning.nodes is None:
+            self.planning = replace(self.planning, nodes=by_partition(self.nodes, [*{*grid.get_node_ids(), *inner}]))
+        plan = plan_round(self.state, list(inner), self.planning)
+        deadline = plan.deadline if plan.deadline is not None else self.deadline.initial
+        if server_round == 1 and self.first_deadline is not None:
+            deadline = self.first_deadline
+        self._run.open = send_round(
+            server_round,
+            plan,
+            self.state,
+            arrays,
+            inner,
+            deadline=deadline,
+            seed=self.seed,
+            known_sizes=self.given_sizes,
+            known_times=known_times,
+            configrecord_key=self.configrecord_key,
+            secure_sum=self.secure_sum,
+            shards=self.shards,
+        )
+        return list(self._run.open.messages)
+
+    def aggregate_train(
+        self, server_round: int, replies: Iterable[Message]
+    ) -> tuple[ArrayRecord | None, MetricRecord | None]:
+        """Decode the replies and let the inner strategy take its step with the result."""
+        if self._run.open is None:
+            return self.strategy.aggregate_train(server_round, replies)
+        current, replies = self._run.end_round(replies)
+        if self.shards is not None:
+            self.shards.hear([*self._run.late_replies(), *replies])
+        good = {current.plan.node_ids[client] for client in current.fold.replies}
+        self._run.set_aside.note(server_round, good=good, bad=current.bad - good)
+        late, pending = self._run.listen(server_round, current)
+        self.state, outcome, report = close_round(
+            server_round, self.state, current, waited=self._run.waited, late=late, pending=pending
+        )
+        self.history.append(report)
+        self.reporting.write(report)
+        new, metrics = next_arrays(
+            self.strategy, server_round, current, outcome, self.state, arrayrecord_key=self.arrayrecord_key
+        )
+        return new, MetricRecord({**(metrics or {}), **report.metrics})
+
+    def configure_evaluate(
+        self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
+    ) -> Iterable[Message]:
+        """Leave evaluation to the inner strategy."""
+        return self.strategy.configure_evaluate(server_round, arrays, config, grid)
+
+    def aggregate_evaluate(self, server_round: int, replies: Iterable[Message]) -> MetricRecord | None:
+        """Leave evaluation to the inner strategy."""
+        return self.strategy.aggregate_evaluate(server_round, replies)
+
+    def _learn_if_passed_over(self) -> None:
+        """Learn from a round of which a strategy around this one has made nothing, since nothing came."""
+        if self._run.open is not None and self._run.waited is not None:
+            self.aggregate_train(self._run.open.server_round, ())
+
+    def _begin(self, grid: Grid, *, only_work: bool = False) -> CodedRun:
+        self._run.end(complete=False)
+        earlier = len(self.history)
+
+        def end(complete: bool) -> None:
+            if complete:  # after an error replies may have come that nobody has looked into
+                self._learn_if_passed_over()
+            self.reporting.end_run(self.history[earlier:])
+
+        return CodedRun(
+            grid,
+            deadline=self.deadline.initial,
+            early_end=self.early_end,
+            only_work=only_work,
+            on_end=end,
+            before=self._run,
+        )
+
+    def _warm_up(self, arrays: ArrayRecord) -> None:
+        """Let the nodes start and introduce themselves."""
+        assert self._run.grid is not None
+        heard = warm_up(
+            self._run.grid,
+            arrays,
+            n_nodes=int(getattr(self.strategy, "min_available_nodes", 1)),
+            timeout=self.start_timeout,
+            deadline=self.deadline.initial,
+            arrayrecord_key=self.arrayrecord_key,
+            configrecord_key=self.configrecord_key,
+        )
+        self.nodes |= heard
+        overheads = self.state.overheads.update({node: facts.overhead for node, facts in heard.items()})
+        self.state = replace(self.state, overheads=overheads)

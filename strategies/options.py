@@ -1,0 +1,112 @@
+"""Options: what the user asks for, checked before anything runs."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from fedgc.strategies.shard_push import PushedShards
+from flwr.serverapp.strategy import Strategy
+from numpy.typing import NDArray
+
+from fedgc.control_variates import UpdateMemory
+from fedgc.deadline import DeadlineRule, FixedDeadline
+from fedgc.decoders import DECODERS, CappedDecoder, Decoder
+from fedgc.gram import CoherenceEstimate
+from fedgc.memory import MemoryStore
+from fedgc.reliability import ReliabilityPosterior
+from fedgc.round import RoundState
+from fedgc.validation import check_positive, check_vector, one_of
+
+
+def as_strategy(given: object) -> Strategy:
+    """Return the inner strategy, or raise ValueError."""
+    if not isinstance(given, Strategy):
+        raise ValueError(f"strategy must be a Flower Strategy; got {given!r}")
+    return given
+
+
+def as_deadline(given: float | DeadlineRule) -> DeadlineRule:
+    """Return the rule that is meant by the option ``deadline``: a number stands for itself in every round."""
+    return given if isinstance(given, DeadlineRule) else FixedDeadline(given)
+
+
+def as_decoder(given: str | Decoder, max_weight: float | None) -> Decoder:
+    """Return the rule that is meant by the options ``decoder`` and ``max_weight``.
+
+    Raises
+    ------
+    ValueError
+        If there is no such rule, or the weight is not positive.
+
+    Examples
+    --------
+    >>> as_decoder("fixed", None).name
+    'fixed'
+    """
+    if isinstance(given, str):
+        given = DECODERS[one_of("decoder", given, list(DECODERS))]()
+    if not isinstance(given, Decoder):
+        raise ValueError(f"decoder must be a name or a Decoder; got {given!r}")
+    return given if max_weight is None else CappedDecoder(given, check_positive("max_weight", max_weight))
+
+
+def as_sizes(given: Sequence[int] | None, num_shards: int) -> NDArray[np.float64]:
+    """Return the number of examples of each shard, NaN where it is to be learnt.
+
+    Raises
+    ------
+    ValueError
+        If they are not one integer of at least 0 for each shard, or all are 0.
+
+    Examples
+    --------
+    >>> as_sizes([3, 5], 2).tolist(), as_sizes(None, 2).tolist()
+    ([3.0, 5.0], [nan, nan])
+    """
+    if given is None:
+        return np.full(num_shards, np.nan)
+    sizes = check_vector("shard_examples", given, length=num_shards, low=0.0, who="shard")
+    if not sizes.any() or (sizes != np.rint(sizes)).any():
+        raise ValueError(f"shard_examples must be integers, not all 0; got {list(given)}")
+    return sizes
+
+
+def as_shards(given: PushedShards | None, num_shards: int) -> PushedShards | None:
+    """Return the shards that the server hands out, if it does; raise ValueError if they are others than those named."""
+    if not isinstance(given, PushedShards | None):
+        raise ValueError(f"shards must be PushedShards; got {given!r:.80}")
+    if given is not None:
+        given.check(num_shards)
+    return given
+
+
+def as_seconds(name: str, given: float | None) -> float | None:
+    """Return a finite number of seconds of at least 0, None if none is given, or raise ValueError."""
+    return None if given is None else float(check_vector(name, [given], length=1, low=0.0)[0])
+
+
+def first_state(
+    sizes: NDArray[np.float64],
+    reliability: ReliabilityPosterior | None,
+    coherence: CoherenceEstimate | None,
+    memory: bool | MemoryStore,
+) -> RoundState:
+    """Return what a first round is planned from: what is given, and else the priors.
+
+    Raises
+    ------
+    ValueError
+        If one of them is something else than its option must be.
+    """
+    if not isinstance(reliability, ReliabilityPosterior | None):
+        raise ValueError(f"reliability must be a ReliabilityPosterior; got {reliability!r}")
+    if not isinstance(memory, bool | MemoryStore):
+        raise ValueError(f"memory must be True, False or a MemoryStore; got {memory!r:.80}")
+    store = memory if isinstance(memory, MemoryStore) else MemoryStore()
+    return RoundState(
+        sizes,
+        reliability or ReliabilityPosterior(),
+        coherence if coherence is not None else CoherenceEstimate(),
+        memory=UpdateMemory.empty(sizes.size, store) if memory else None,
+    )

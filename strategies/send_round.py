@@ -1,0 +1,80 @@
+"""The beginning of a round: what each client is told to do."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+from fedgc.strategies.open_round import OpenRound
+from fedgc.strategies.secure_round import SecureRound
+from fedgc.strategies.secure_sum import SecureSum
+from fedgc.strategies.shard_push import PushedShards
+from fedgc.strategies.tasks import ClientTask
+from flwr.app import ArrayRecord, Message
+from numpy.typing import NDArray
+
+from fedgc.protocol import DEADLINE, RUN_SEED, SERVER_ROUND
+from fedgc.round import RoundPlan, RoundState
+
+
+def send_round(
+    server_round: int,
+    plan: RoundPlan,
+    state: RoundState,
+    arrays: ArrayRecord,
+    inner: Mapping[int, Message],
+    *,
+    deadline: float,
+    seed: int,
+    known_sizes: NDArray[np.float64],
+    known_times: bool,
+    configrecord_key: str,
+    secure_sum: SecureSum | None = None,
+    shards: PushedShards | None = None,
+) -> OpenRound:
+    """Return a round whose messages are ready to be sent.
+
+    Parameters
+    ----------
+    server_round : int
+        The round's number.
+    plan : RoundPlan
+        Its plan.
+    state : RoundState
+        What the plan was made from.
+    arrays : ArrayRecord
+        The global arrays.
+    inner : mapping of int to Message
+        What the inner strategy sends to each node.
+    deadline : float
+        Seconds that the round may last.
+    seed : int
+        Seed of the run, which clients are told.
+    known_sizes : ndarray, shape (n_shards,)
+        Number of examples of each shard, NaN where the server was not told.
+    known_times : bool
+        Whether the clients' times are known, and with them when each has to stop.
+    configrecord_key : str
+        Name of the record that takes the round's number.
+    secure_sum : SecureSum, optional
+        How sums are made, if the server is to have nothing else.
+    shards : PushedShards, optional
+        The shards' data, if clients have it from the server.
+    """
+    n_clients = len(plan.node_ids)
+    if secure_sum is None:
+        tasks = [ClientTask.of(plan.decoder.code, client) for client in range(n_clients)]
+    else:
+        tasks = secure_sum.tasks(plan, float(known_sizes.sum()))
+    told = {SERVER_ROUND: server_round, RUN_SEED: seed, DEADLINE: deadline}
+    allowance = [0.0] * n_clients if known_times else state.overheads.allowance(plan.node_ids, deadline)
+    messages = [
+        task.message(inner[node_id], told, configrecord_key, allowance=float(left))
+        for node_id, task, left in zip(plan.node_ids, tasks, allowance, strict=True)
+    ]
+    if shards is not None:
+        shards.attach(messages)
+    sent = OpenRound(server_round, plan, tasks, arrays, messages, deadline, known_sizes, state)
+    if secure_sum is None:
+        return sent
+    return SecureRound(**vars(sent), secure_sum=secure_sum)
