@@ -12,9 +12,11 @@ from flwr.proto.node_pb2 import NodeInfo
 from flwr.serverapp import Grid
 from flwr.supercore.run import Run
 
+from fedgc.checkpoint import Tree
 from fedgc.clock import Clock, WallClock
 from fedgc.deadline import Collected, collect_replies
 from fedgc.protocol import RECORD, SHARD_IDS
+from fedgc.simulation.grid import VirtualGrid
 
 
 def clock_of(grid: Grid) -> Clock:
@@ -108,6 +110,19 @@ class DeadlineGrid(Grid):
         """Know which nodes are at work from an earlier run, if it was on the same grid."""
         if earlier is not None and earlier._grid is self._grid:
             self._busy = earlier._busy.copy()
+
+    def snapshot(self) -> Tree | None:
+        """Return all that the grid knows, and the messages in it, as plain data; None but in virtual time."""
+        if not isinstance(self._grid, VirtualGrid):
+            return None
+        return self._grid.to_tree()
+
+    def restore(self, snapshot: Tree | None) -> bool:
+        """Go on from a snapshot, and return whether there was one to go on from."""
+        if snapshot is None or not isinstance(self._grid, VirtualGrid):
+            return False
+        self._grid.restore(snapshot)
+        return True
 
     def listen_for(self, message_ids: Iterable[str]) -> None:
         """From now on keep replies to these messages of past rounds, and forget what was heard before."""

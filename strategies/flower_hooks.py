@@ -13,6 +13,7 @@ from fedgc.strategies.coded_run import CodedRun
 from fedgc.strategies.deadline_grid import DeadlineGrid
 from fedgc.strategies.report import RoundReport
 from fedgc.strategies.reporting import Reporting
+from fedgc.strategies.resuming import Journal
 from fedgc.strategies.secure_sum import SecureSum
 from fedgc.strategies.send_round import send_round
 from fedgc.strategies.shard_push import PushedShards
@@ -23,6 +24,7 @@ from flwr.serverapp import Grid
 from flwr.serverapp.strategy import Result, Strategy
 from numpy.typing import NDArray
 
+from fedgc.checkpoint import CheckpointFolder
 from fedgc.deadline import DeadlineRule
 from fedgc.decoders import Decoder
 from fedgc.round import Planning, RoundState, plan_round
@@ -51,7 +53,11 @@ class CodedStrategy(Strategy):
     configrecord_key: str
     nodes: dict[int, NodeFacts]
     history: list[RoundReport]
+    checkpoints: CheckpointFolder | None
+    resume: bool
     _run: CodedRun
+    _journal: Journal
+    _evaluates: bool
 
     @property
     def decoder(self) -> Decoder:
@@ -80,22 +86,30 @@ class CodedStrategy(Strategy):
         evaluate_fn: Callable[[int, ArrayRecord], MetricRecord | None] | None = None,
     ) -> Result:
         """Run Flower's training loop with this strategy's deadline for training; `timeout` limits evaluation only."""
-        self.planning = replace(self.planning, rounds=self.state.rounds + num_rounds)
         self._run = self._begin(grid)
         assert self._run.grid is not None
+        self._journal = journal = Journal(self.checkpoints, resume=self.resume)
+        arrays = journal.begin(self, initial_arrays)
+        rounds_left = max(num_rounds - journal.rounds_before, 0)
+        self.planning = replace(self.planning, rounds=self.state.rounds + rounds_left)
         if self._run.grid.one_at_a_time:
             self._run.grid.at_once = replies_at_once(initial_arrays)
         with self._run.grid as timed:
-            self._warm_up(initial_arrays)
-            return super().start(
+            if journal.rounds_before == 0 or timed.one_at_a_time:
+                self._warm_up(arrays)
+            if journal.clients_must_evaluate:
+                messages = self.configure_evaluate(0, arrays, evaluate_config or ConfigRecord(), timed)
+                self.aggregate_evaluate(0, timed.send_and_receive(messages, timeout=timeout))
+            super().start(
                 grid=timed,
-                initial_arrays=initial_arrays,
-                num_rounds=num_rounds,
+                initial_arrays=arrays,
+                num_rounds=rounds_left,
                 timeout=timeout,
                 train_config=train_config,
                 evaluate_config=evaluate_config,
-                evaluate_fn=evaluate_fn,
+                evaluate_fn=journal.noting(self, evaluate_fn),
             )
+            return journal.result
 
     def deadline_grid(self, grid: Grid, initial_arrays: ArrayRecord | None = None) -> DeadlineGrid:
         """Return a grid that keeps this strategy's deadlines, to start a strategy around this one with.
@@ -131,6 +145,7 @@ class CodedStrategy(Strategy):
         self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
     ) -> Iterable[Message]:
         """Let the inner strategy choose the nodes, then tell each its shards and coefficients."""
+        server_round += self._journal.rounds_before
         inner = {
             message.metadata.dst_node_id: message
             for message in self.strategy.configure_train(server_round, arrays, config, grid)
@@ -169,8 +184,14 @@ class CodedStrategy(Strategy):
         self, server_round: int, replies: Iterable[Message]
     ) -> tuple[ArrayRecord | None, MetricRecord | None]:
         """Decode the replies and let the inner strategy take its step with the result."""
+        server_round += self._journal.rounds_before
         if self._run.open is None:
             return self.strategy.aggregate_train(server_round, replies)
+        arrays, metrics = self._close(server_round, replies)
+        self._journal.trained(self, server_round, arrays, metrics)
+        return arrays, metrics
+
+    def _close(self, server_round: int, replies: Iterable[Message]) -> tuple[ArrayRecord | None, MetricRecord]:
         current, replies = self._run.end_round(replies)
         if self.shards is not None:
             self.shards.hear([*self._run.late_replies(), *replies])
@@ -191,19 +212,28 @@ class CodedStrategy(Strategy):
         self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
     ) -> Iterable[Message]:
         """Leave evaluation to the inner strategy."""
-        return self.strategy.configure_evaluate(server_round, arrays, config, grid)
+        server_round += self._journal.rounds_before
+        self._evaluates = False
+        messages = list(self.strategy.configure_evaluate(server_round, arrays, config, grid))
+        self._evaluates = bool(messages)
+        return messages
 
     def aggregate_evaluate(self, server_round: int, replies: Iterable[Message]) -> MetricRecord | None:
         """Leave evaluation to the inner strategy."""
-        return self.strategy.aggregate_evaluate(server_round, replies)
+        server_round += self._journal.rounds_before
+        metrics = self.strategy.aggregate_evaluate(server_round, replies)
+        if self._evaluates:
+            self._journal.evaluated(self, server_round, metrics)
+        return metrics
 
     def _learn_if_passed_over(self) -> None:
         """Learn from a round of which a strategy around this one has made nothing, since nothing came."""
         if self._run.open is not None and self._run.waited is not None:
-            self.aggregate_train(self._run.open.server_round, ())
+            self._close(self._run.open.server_round, ())
 
     def _begin(self, grid: Grid, *, only_work: bool = False) -> CodedRun:
         self._run.end(complete=False)
+        self._journal = Journal()
         earlier = len(self.history)
 
         def end(complete: bool) -> None:

@@ -3,17 +3,29 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 
 from fedgc.strategies.coded_run import CodedRun
 from fedgc.strategies.flower_hooks import CodedStrategy
-from fedgc.strategies.options import as_deadline, as_decoder, as_seconds, as_shards, as_sizes, as_strategy, first_state
+from fedgc.strategies.options import (
+    as_checkpoints,
+    as_deadline,
+    as_decoder,
+    as_seconds,
+    as_shards,
+    as_sizes,
+    as_strategy,
+    first_state,
+)
 from fedgc.strategies.report import RoundReport
 from fedgc.strategies.reporting import Reporting, RoundReporter
+from fedgc.strategies.resuming import Journal
 from fedgc.strategies.secure_sum import SecureSum, as_secure_sum
 from fedgc.strategies.shard_push import PushedShards
 from flwr.serverapp.strategy import FedAvg, Strategy
 
 from fedgc.assignment import AssignmentConstraints
+from fedgc.checkpoint import CheckpointFolder
 from fedgc.deadline import DeadlineRule, Timing
 from fedgc.decoders import Decoder
 from fedgc.gram import CoherenceEstimate
@@ -107,6 +119,12 @@ class GradientCoding(CodedStrategy):
         Whether the server uses only the sum of what arrives and who sent it, see
         :class:`fedgc.strategies.SecureSum`. Needs a decoder with settled weights ("fixed", say) and
         `shard_examples`. Neither coherence is learnt then nor copies compared, and clients' metrics are not sent.
+    checkpoints : str, Path or CheckpointFolder, optional
+        A folder in which everything that the next round depends on is written after every round, for :meth:`start`: the
+        model, the inner strategy's state, all that has been learnt, results so far.
+    resume : bool
+        Whether to go on from the newest checkpoint in the folder, if it holds one: with the same options and apps, and
+        as many rounds in all. Without it a folder that holds checkpoints is refused, so that none is written over.
     seed : int
         Seed that clients derive the randomness of a shard's update from, so that all holders compute the same, and of
         the places that shards change to.
@@ -160,6 +178,8 @@ class GradientCoding(CodedStrategy):
         shards: PushedShards | None = None,
         reporters: Sequence[RoundReporter] = (),
         secure_sum: bool | SecureSum = False,
+        checkpoints: str | Path | CheckpointFolder | None = None,
+        resume: bool = False,
         seed: int = 0,
         arrayrecord_key: str = "arrays",
         configrecord_key: str = "config",
@@ -188,6 +208,8 @@ class GradientCoding(CodedStrategy):
         self.secure_sum = as_secure_sum(secure_sum, self.planning, memory=bool(memory), sizes=self.given_sizes)
         self.shards = as_shards(shards, self.num_shards)
         self.reporting = Reporting(reporters)
+        self.checkpoints = as_checkpoints(checkpoints)
+        self.resume = bool(resume)
         self.early_end = bool(early_end)
         self.seed = seed
         self.arrayrecord_key = arrayrecord_key
@@ -195,3 +217,5 @@ class GradientCoding(CodedStrategy):
         self.nodes = {}
         self.history: list[RoundReport] = []
         self._run = CodedRun()
+        self._journal = Journal()
+        self._evaluates = False

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from os import PathLike
 
 import numpy as np
 from fedgc.strategies.shard_push import PushedShards
 from flwr.serverapp.strategy import Strategy
 from numpy.typing import NDArray
 
+from fedgc.checkpoint import CheckpointFolder
 from fedgc.control_variates import UpdateMemory
 from fedgc.deadline import DeadlineRule, FixedDeadline
 from fedgc.decoders import DECODERS, CappedDecoder, Decoder
@@ -79,6 +81,23 @@ def as_shards(given: PushedShards | None, num_shards: int) -> PushedShards | Non
     if given is not None:
         given.check(num_shards)
     return given
+
+
+def as_checkpoints(given: str | PathLike[str] | CheckpointFolder | None) -> CheckpointFolder | None:
+    """Return the folder that is meant by the option ``checkpoints``; a path stands for one that keeps two.
+
+    Raises
+    ------
+    ValueError
+        If it is neither.
+    CheckpointError
+        If the folder cannot be made.
+    """
+    if given is None or isinstance(given, CheckpointFolder):
+        return given
+    if not isinstance(given, str | PathLike):
+        raise ValueError(f"checkpoints must be a path or a CheckpointFolder; got {given!r:.80}")
+    return CheckpointFolder(given)
 
 
 def as_seconds(name: str, given: float | None) -> float | None:

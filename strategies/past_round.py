@@ -48,7 +48,7 @@ class PastRound:
     def of(cls, current: OpenRound, collected: Collected) -> PastRound:
         """Return the round with those whose messages are pending."""
         ids = {message.metadata.message_id: client for client, message in enumerate(current.messages)}
-        silent = {key: ids[key] for key in collected.pending if key in ids}
+        silent = {key: ids[key] for key in sorted(collected.pending) if key in ids}
         store = None if current.state.memory is None else current.state.memory.store
         # Not the state, which would keep what has been remembered until then for another round.
         return cls(replace(current, state=replace(current.state, memory=None)), collected, silent, store)

@@ -61,11 +61,7 @@ def send_round(
     shards : PushedShards, optional
         The shards' data, if clients have it from the server.
     """
-    n_clients = len(plan.node_ids)
-    if secure_sum is None:
-        tasks = [ClientTask.of(plan.decoder.code, client) for client in range(n_clients)]
-    else:
-        tasks = secure_sum.tasks(plan, float(known_sizes.sum()))
+    n_clients, tasks = len(plan.node_ids), tasks_of(plan, known_sizes, secure_sum)
     told = {SERVER_ROUND: server_round, RUN_SEED: seed, DEADLINE: deadline}
     allowance = [0.0] * n_clients if known_times else state.overheads.allowance(plan.node_ids, deadline)
     messages = [
@@ -78,3 +74,12 @@ def send_round(
     if secure_sum is None:
         return sent
     return SecureRound(**vars(sent), secure_sum=secure_sum)
+
+
+def tasks_of(
+    plan: RoundPlan, known_sizes: NDArray[np.float64], secure_sum: SecureSum | None = None
+) -> list[ClientTask]:
+    """Return what each client is to do, see :func:`send_round`."""
+    if secure_sum is not None:
+        return secure_sum.tasks(plan, float(known_sizes.sum()))
+    return [ClientTask.of(plan.decoder.code, client) for client in range(len(plan.node_ids))]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Mapping
 
 from fedgc.validation import check_integer
 
@@ -59,3 +59,14 @@ class SetAside:
         """Return which of the nodes are not to be asked in a round; none if that would be all of them."""
         aside = [node for node in nodes if self._until.get(node, 0) >= server_round]
         return aside if len(aside) < len(nodes) else []
+
+    def to_data(self) -> dict[str, dict[int, int]]:
+        """Return who has sent what cannot be used, as plain data."""
+        return {"bad": dict(self._bad), "until": dict(self._until)}
+
+    def from_data(self, data: Mapping[str, Mapping[int, int]]) -> SetAside:
+        """Return another one with the same patience that knows what :meth:`to_data` wrote."""
+        other = SetAside(self._after)
+        other._bad = {int(node): int(times) for node, times in data["bad"].items()}
+        other._until = {int(node): int(server_round) for node, server_round in data["until"].items()}
+        return other

@@ -1,15 +1,29 @@
-"""Flower's records as plain data, and back to the last bit."""
+"""Flower's records and messages as plain data, and back to the last bit."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from typing import Any, cast
 
-from flwr.app import Array, ArrayRecord, ConfigRecord, MetricRecord, RecordDict
+from flwr.app import Array, ArrayRecord, ConfigRecord, Error, Message, Metadata, MetricRecord, RecordDict
 
 from fedgc.checkpoint.tree import Tree
 
 Record = ArrayRecord | MetricRecord | ConfigRecord
+
+_METADATA = (
+    "run_id",
+    "message_id",
+    "src_node_id",
+    "dst_node_id",
+    "reply_to_message_id",
+    "group_id",
+    "created_at",
+    "ttl",
+    "message_type",
+    "src_task_id",
+    "dst_task_id",
+)
 
 
 def arrays_to_tree(arrays: ArrayRecord) -> Tree:
@@ -50,6 +64,34 @@ def records_to_tree(records: RecordDict) -> Tree:
 def records_from_tree(tree: Tree) -> RecordDict:
     """Return the RecordDict that :func:`records_to_tree` wrote."""
     return RecordDict({name: _KINDS[kind](data) for name, kind, data in tree})
+
+
+def message_to_tree(message: Message, *, content: bool = True) -> Tree:
+    """Return a message as plain data, with its content or without."""
+    tree = {"metadata": {name: getattr(message.metadata, name) for name in _METADATA}}
+    if message.has_error():
+        return {**tree, "error": (message.error.code, message.error.reason)}
+    return {**tree, "content": records_to_tree(message.content if content else RecordDict())}
+
+
+def message_from_tree(tree: Tree) -> Message:
+    """Return the message that :func:`message_to_tree` wrote."""
+    metadata = Metadata(**tree["metadata"])
+    if "error" in tree:
+        return new_message(metadata, error=Error(*tree["error"]))
+    return new_message(metadata, content=records_from_tree(tree["content"]))
+
+
+def new_message(metadata: Metadata, **carried: RecordDict | Error) -> Message:
+    """Return a message with this metadata."""
+    # The keyword `metadata` is how Flower's own runtimes rebuild a message; it is not among its documented overloads.
+    made: Message = Message(metadata=metadata, **carried)  # type: ignore[call-overload]
+    return made
+
+
+def copy_of_metadata(source: Metadata) -> Metadata:
+    """Return metadata of its own with the same values."""
+    return Metadata(**{name: getattr(source, name) for name in _METADATA})
 
 
 def _record_to_tree(record: Record) -> tuple[str, Tree]:

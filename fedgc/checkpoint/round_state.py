@@ -70,7 +70,9 @@ def state_from_tree(tree: Mapping[str, Any], planning: Planning, store: MemorySt
             shard_examples=np.array(tree["shard_examples"]),
             reliability=ReliabilityPosterior.from_data(tree["reliability"]),
             coherence=_COHERENCE[coherence.pop("kind")](**coherence),
-            plan=None if tree["plan"] is None else _plan_from_tree(tree["plan"], planning),
+            plan=None
+            if tree["plan"] is None
+            else _plan_from_tree(tree["plan"], planning).in_round(tree["rounds"], planning.seed),
             completion_times=CompletionTimes.from_data(tree["completion_times"]),
             overheads=Overheads.from_data(tree["overheads"]),
             new_times=tuple(TimeObservation(**one) for one in tree["new_times"]),

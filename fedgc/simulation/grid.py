@@ -155,19 +155,19 @@ class VirtualGrid(Grid):
         self.state.streams[client, server_round] = stream + 1
         # What the server changes after sending must not reach the client: Flower's FedAvg writes the round number into
         # one ConfigRecord that all its messages share.
-        job = Job(copy_of(message), client, server_round, stream)
+        now = self.clock.now()
+        expires = now + message.metadata.ttl
+        job = Job(copy_of(message), client, server_round, stream, expires)
         self._record("sent", job)
         if not self._backlog:
             if (old := self.state.in_progress.get(client)) is not None:
                 self._fail(old, "replaced", ErrorCode.MESSAGE_UNAVAILABLE, "replaced by a newer message")
             self.state.in_progress[client] = job
 
-        now = self.clock.now()
         begins = max(now, self.state.free_at.get(client, 0.0))  # later than now only with a backlog
         load = self._load(message)
         draw = self._fleet.draw(client, server_round, stream=stream, now=begins, training=load > 0)
         seconds = answer_time(job.message, draw, load)
-        expires = now + message.metadata.ttl
         if not np.isfinite(seconds):
             self._schedule(Due(now + self._fleet.loss_detection, "lose", job))
         else:
@@ -230,7 +230,8 @@ class VirtualGrid(Grid):
     def _lose(self, job: Job) -> None:
         if self._fleet.has_left(job.client, job.server_round):
             self.state.online.pop(job.message.metadata.dst_node_id, None)
-        self._fail(job, "unavailable", ErrorCode.NODE_UNAVAILABLE, "node unavailable")
+        if self.clock.now() < job.expires:  # what has run out by then has been answered, if not handed out
+            self._fail(job, "unavailable", ErrorCode.NODE_UNAVAILABLE, "node unavailable")
 
     def _expire(self, job: Job) -> None:
         key = job.message.metadata.message_id

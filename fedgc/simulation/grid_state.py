@@ -8,9 +8,9 @@ from dataclasses import astuple, dataclass, field
 from flwr.app import Context, Message
 
 from fedgc.checkpoint import Tree
-from fedgc.checkpoint.records import records_from_tree, records_to_tree
+from fedgc.checkpoint.records import message_from_tree, message_to_tree, records_from_tree, records_to_tree
 from fedgc.errors import CheckpointError
-from fedgc.simulation.messages import Job, message_from_tree, message_to_tree
+from fedgc.simulation.messages import Job
 
 
 @dataclass(frozen=True)
@@ -112,9 +112,8 @@ def state_to_tree(state: GridState, now: float, contexts: Mapping[int, Context])
     jobs: dict[str, Job] = {}
     for job in [*(one.job for one in state.due.values()), *state.in_progress.values()]:
         jobs.setdefault(job.message.metadata.message_id, job)
-
-    def to_come(key: str) -> bool:
-        return key not in state.answered or key in state.replies
+    to_do = {one.job.message.metadata.message_id for one in state.due.values() if one.kind == "complete"}
+    to_do -= state.answered
 
     return {
         "now": now,
@@ -122,9 +121,15 @@ def state_to_tree(state: GridState, now: float, contexts: Mapping[int, Context])
         "trace": [astuple(event) for event in state.trace],
         "replies": {key: message_to_tree(reply) for key, reply in state.replies.items()},
         "answered": sorted(state.answered),
-        # Of a message that has been answered nothing is needed any more but that it was there.
+        # Of a message that nobody is to work on any more nothing is needed but that it was there.
         "jobs": {
-            key: (message_to_tree(job.message, content=to_come(key)), job.client, job.server_round, job.stream)
+            key: (
+                message_to_tree(job.message, content=key in to_do),
+                job.client,
+                job.server_round,
+                job.stream,
+                job.expires,
+            )
             for key, job in jobs.items()
         },
         "in_progress": {client: job.message.metadata.message_id for client, job in state.in_progress.items()},
@@ -152,10 +157,7 @@ def state_from_tree(tree: Tree, contexts: Mapping[int, Context]) -> tuple[GridSt
     try:
         if set(tree["contexts"]) != set(contexts):
             raise CheckpointError(f"a checkpoint must be of the same clients; got {len(tree['contexts'])} of them")
-        jobs = {
-            key: Job(message_from_tree(message), client, server_round, stream)
-            for key, (message, client, server_round, stream) in tree["jobs"].items()
-        }
+        jobs = {key: Job(message_from_tree(message), *values) for key, (message, *values) in tree["jobs"].items()}
         state = GridState(
             online=dict.fromkeys(tree["online"]),
             trace=[Event(*values) for values in tree["trace"]],

@@ -15,6 +15,8 @@ from typing import Any
 
 import numpy as np
 
+from fedgc.checkpoint import Tree
+
 
 @contextmanager
 def seeded_globals(*key: int) -> Iterator[None]:
@@ -34,3 +36,22 @@ def seeded_globals(*key: int) -> Iterator[None]:
         np.random.set_state(numpy_state)  # noqa: NPY002
         if torch and torch_state is not None:
             torch.set_rng_state(torch_state)
+
+
+def globals_to_tree() -> Tree:
+    """Return the state of the global generators of `random`, numpy and torch (if it is loaded) as plain data."""
+    torch: Any = sys.modules.get("torch")
+    return {
+        "python": random.getstate(),
+        "numpy": tuple(np.random.get_state()),  # noqa: NPY002
+        "torch": torch.get_rng_state().numpy() if torch else None,
+    }
+
+
+def restore_globals(tree: Tree) -> None:
+    """Let the global generators go on from where they were."""
+    random.setstate(tree["python"])
+    np.random.set_state(tree["numpy"])  # noqa: NPY002
+    torch: Any = sys.modules.get("torch")
+    if torch and tree["torch"] is not None:
+        torch.set_rng_state(torch.from_numpy(tree["torch"].copy()))

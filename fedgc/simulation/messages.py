@@ -1,4 +1,4 @@
-"""Flower's messages between the two sides of one process: copied, dated, and as plain data."""
+"""Flower's messages between the two sides of one process: copied, and dated."""
 
 from __future__ import annotations
 
@@ -6,25 +6,10 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import cast
 
-from flwr.app import Error, Message, Metadata, RecordDict
+from flwr.app import Message, RecordDict
 
-from fedgc.checkpoint import Tree
-from fedgc.checkpoint.records import records_from_tree, records_to_tree
+from fedgc.checkpoint.records import copy_of_metadata, new_message
 from fedgc.protocol import SERVER_ROUND
-
-_METADATA = (
-    "run_id",
-    "message_id",
-    "src_node_id",
-    "dst_node_id",
-    "reply_to_message_id",
-    "group_id",
-    "created_at",
-    "ttl",
-    "message_type",
-    "src_task_id",
-    "dst_task_id",
-)
 
 
 @dataclass(frozen=True, eq=False)
@@ -41,12 +26,15 @@ class Job:
         Round of the message.
     stream : int
         How many messages of that round the client got before.
+    expires : float
+        Virtual instant at which its time to live ends.
     """
 
     message: Message
     client: int
     server_round: int
     stream: int
+    expires: float
 
 
 def round_of(message: Message) -> int:
@@ -62,7 +50,7 @@ def copy_of(message: Message) -> Message:
     content = RecordDict()
     for name, record in message.content.items():
         content[name] = type(record)(dict(record))  # type: ignore[arg-type]
-    return _message(_metadata(message.metadata), content=content)
+    return new_message(copy_of_metadata(message.metadata), content=content)
 
 
 def as_received(message: Message) -> Message:
@@ -70,29 +58,3 @@ def as_received(message: Message) -> Message:
     received = copy_of(message)
     received.metadata.created_at = datetime.now(tz=UTC).timestamp()
     return received
-
-
-def message_to_tree(message: Message, *, content: bool = True) -> Tree:
-    """Return a message as plain data, with its content or without."""
-    tree = {"metadata": {name: getattr(message.metadata, name) for name in _METADATA}}
-    if message.has_error():
-        return {**tree, "error": (message.error.code, message.error.reason)}
-    return {**tree, "content": records_to_tree(message.content if content else RecordDict())}
-
-
-def message_from_tree(tree: Tree) -> Message:
-    """Return the message that :func:`message_to_tree` wrote."""
-    metadata = Metadata(**tree["metadata"])
-    if "error" in tree:
-        return _message(metadata, error=Error(*tree["error"]))
-    return _message(metadata, content=records_from_tree(tree["content"]))
-
-
-def _message(metadata: Metadata, **carried: RecordDict | Error) -> Message:
-    # The keyword `metadata` is how Flower's own runtimes rebuild a message; it is not among its documented overloads.
-    made: Message = Message(metadata=metadata, **carried)  # type: ignore[call-overload]
-    return made
-
-
-def _metadata(source: Metadata) -> Metadata:
-    return Metadata(**{name: getattr(source, name) for name in _METADATA})

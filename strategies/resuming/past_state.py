@@ -1,0 +1,75 @@
+"""The round before, to which replies may still come, as plain data: in virtual time they come after a restart too."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+from fedgc.strategies.open_round import OpenRound
+from fedgc.strategies.past_round import PastRound
+from fedgc.strategies.secure_sum import SecureSum
+from fedgc.strategies.send_round import tasks_of
+
+from fedgc.checkpoint import Tree
+from fedgc.checkpoint.records import arrays_from_tree, arrays_to_tree, message_from_tree, message_to_tree
+from fedgc.deadline import Collected
+from fedgc.round import CodedUpdate, RoundState
+
+
+def past_to_tree(past: PastRound) -> Tree:
+    """Return what is needed to read replies to the round; its plan is the state's."""
+    sent = past.round
+    return {
+        "server_round": sent.server_round,
+        "arrays": arrays_to_tree(sent.arrays),
+        "messages": [message_to_tree(message, content=False) for message in sent.messages],
+        "deadline": sent.deadline,
+        "known_sizes": sent.known_sizes,
+        "collected": {
+            "waited": past.collected.waited,
+            "pending": sorted(past.collected.pending),
+            "started": past.collected.started,
+            "sent": past.collected.sent,
+        },
+        "silent": dict(past.silent),
+        "replies": [(client, _update_to_tree(reply)) for client, reply in past.replies.items()],
+        "answered": past.answered,
+        "rejected": past.rejected,
+    }
+
+
+def past_from_tree(tree: Tree, state: RoundState, secure_sum: SecureSum | None) -> PastRound:
+    """Return the round that :func:`past_to_tree` wrote, `state` being the one that was saved with it."""
+    assert state.plan is not None
+    known_sizes = np.array(tree["known_sizes"])
+    messages = [message_from_tree(message) for message in tree["messages"]]
+    sent = OpenRound(
+        tree["server_round"],
+        state.plan,
+        tasks_of(state.plan, known_sizes, secure_sum),
+        arrays_from_tree(tree["arrays"]),
+        messages,
+        tree["deadline"],
+        known_sizes,
+        replace(state, memory=None),
+    )
+    store = None if state.memory is None else state.memory.store
+    collected = tree["collected"]
+    return PastRound(
+        sent,
+        Collected([], [], collected["waited"], set(collected["pending"]), collected["started"], collected["sent"], []),
+        tree["silent"],
+        store,
+        {client: _update_from_tree(reply) for client, reply in tree["replies"]},
+        dict(tree["answered"]),
+        dict(tree["rejected"]),
+    )
+
+
+def _update_to_tree(update: CodedUpdate) -> Tree:
+    sums = {row: {name: np.asarray(total[name]) for name in total} for row, total in update.sums.items()}
+    return {**vars(update), "sums": list(sums.items())}
+
+
+def _update_from_tree(tree: Tree) -> CodedUpdate:
+    return CodedUpdate(**{**tree, "sums": dict(tree["sums"])})

@@ -1,0 +1,122 @@
+"""Everything that a strategy's next round depends on, as plain data, and back."""
+
+from __future__ import annotations
+
+from dataclasses import fields, replace
+from typing import TYPE_CHECKING, Any
+
+from fedgc.strategies.report import RoundReport
+from fedgc.strategies.resuming.inner_state import changed, inner_to_tree, restore_inner
+from fedgc.strategies.resuming.past_state import past_from_tree, past_to_tree
+from fedgc.strategies.warm_up import NodeFacts
+from flwr.app import ArrayRecord
+
+from fedgc.checkpoint import Tree
+from fedgc.checkpoint.records import arrays_from_tree, arrays_to_tree
+from fedgc.checkpoint.round_state import state_from_tree, state_to_tree
+from fedgc.errors import CheckpointError
+from fedgc.simulation.isolation import globals_to_tree, restore_globals
+
+if TYPE_CHECKING:
+    from fedgc.strategies.flower_hooks import CodedStrategy
+
+_REPORT = tuple(field.name for field in fields(RoundReport))
+
+
+def run_to_tree(strategy: CodedStrategy, arrays: ArrayRecord, made_with: dict[str, Tree]) -> Tree:
+    """Return a run between two calls of its grid as plain data.
+
+    Parameters
+    ----------
+    strategy : CodedStrategy
+        The strategy.
+    arrays : ArrayRecord
+        The model.
+    made_with : dict of str to object
+        The inner strategy's attributes when the run began; only what has changed is saved.
+    """
+    run = strategy._run
+    assert run.grid is not None
+    in_virtual_time = run.grid.snapshot()
+    return {
+        "arrays": arrays_to_tree(arrays),
+        "num_shards": strategy.num_shards,
+        "schedule": strategy.planning.schedule,
+        "state": state_to_tree(strategy.state),
+        "inner": changed(inner_to_tree(strategy.strategy), made_with),
+        "nodes": {
+            node: (facts.overhead, facts.partition, dict(facts.labels)) for node, facts in strategy.nodes.items()
+        },
+        "planned_nodes": strategy.planning.nodes,
+        "set_aside": run.set_aside.to_data(),
+        "history": [{name: getattr(report, name) for name in _REPORT} for report in strategy.history],
+        # Elsewhere messages are lost with the process that sent them.
+        "grid": in_virtual_time,
+        "past": None if in_virtual_time is None or run.past is None else past_to_tree(run.past),
+        "listened for": sorted(run.grid.earlier),
+        "global randomness": globals_to_tree(),
+    }
+
+
+def restore_run(strategy: CodedStrategy, tree: Tree, initial: ArrayRecord) -> ArrayRecord:
+    """Set a strategy to where the run was, and return the model.
+
+    Parameters
+    ----------
+    strategy : CodedStrategy
+        The strategy, as it was made, with its run begun.
+    tree : object
+        What :func:`run_to_tree` wrote.
+    initial : ArrayRecord
+        The arrays that a new run would begin with.
+
+    Raises
+    ------
+    CheckpointError
+        If the checkpoint is of another model or plan than the strategy's, or is not what was written.
+    """
+    run, planning = strategy._run, strategy.planning
+    assert run.grid is not None
+    try:
+        arrays = arrays_from_tree(tree["arrays"])
+        _check_model(arrays, initial)
+        for name, ours in (("num_shards", strategy.num_shards), ("schedule", planning.schedule)):
+            if tree[name] != ours:
+                raise CheckpointError(f"{name} must be {tree[name]!r}, as in the checkpoint; got {ours!r}")
+        memory = strategy.state.memory
+        if (memory is None) != (tree["state"]["memory"] is None):
+            raise CheckpointError(f"memory must be {memory is None}, as in the checkpoint; got {memory is not None}")
+        state = state_from_tree(tree["state"], planning, None if memory is None else memory.store)
+        nodes = {int(node): NodeFacts(*facts) for node, facts in tree["nodes"].items()}
+        history = [RoundReport(**report) for report in tree["history"]]
+        set_aside = run.set_aside.from_data(tree["set_aside"])
+        past = None if tree["past"] is None else past_from_tree(tree["past"], state, strategy.secure_sum)
+        in_virtual_time = run.grid.restore(tree["grid"])
+    except (KeyError, TypeError, ValueError) as error:
+        raise CheckpointError(f"a checkpoint must hold what was written; got {error!r:.200}") from error
+    restore_inner(strategy.strategy, tree["inner"])
+    strategy.state, strategy.nodes, strategy.history[:] = state, nodes, history
+    strategy.planning = replace(planning, nodes=tree["planned_nodes"])
+    run.set_aside = set_aside
+    if in_virtual_time and past is not None:
+        run.past = past
+        run.grid.listen_for(tree["listened for"])
+    restore_globals(tree["global randomness"])
+    return arrays
+
+
+def _check_model(arrays: ArrayRecord, initial: ArrayRecord) -> None:
+    def shapes(record: ArrayRecord) -> dict[str, Any]:
+        return {name: (array.dtype, tuple(array.shape)) for name, array in record.items()}
+
+    ours, saved = shapes(initial), shapes(arrays)
+    for name in {**saved, **ours}:
+        if ours.get(name) != saved.get(name):
+            raise CheckpointError(
+                f"the checkpoint must be of the same model; array {name!r} is {_told(saved.get(name))} in it "
+                f"and {_told(ours.get(name))} in initial_arrays"
+            )
+
+
+def _told(kind: tuple[str, tuple[int, ...]] | None) -> str:
+    return "missing" if kind is None else f"{kind[0]} of shape {kind[1]}"
