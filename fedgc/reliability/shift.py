@@ -14,8 +14,8 @@ SHIFTS = (2.0, 3.0, -1.5, -4.0)
 #: instead of 0.39 within 10 rounds, and steady clients of the paper's fleet have a mean square error that is 27 % above
 #: that of the long memory with a mere alarm, instead of 4 %.
 _STARTS = np.array([0.0003, 0.0006, 0.00035, 0.0008])
-#: Probability per round that a shift ends. Behaviour need not go back for this: the long memory follows the new one, so
-#: that after some fifty rounds there is no shift left between them.
+#: Probability per round that a shift ends. Behaviour need not go back for this: the long memory takes the new one up,
+#: and the shift between them shrinks.
 _END = 0.02
 _FACTORS = np.exp(np.array(SHIFTS))
 #: Halvings of the bracket that hold a limit; 7 on the logit scale become 1e-11.
