@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 
@@ -78,3 +79,9 @@ def after(posterior: ReliabilityPosterior, outcomes: Sequence[bool | float], nod
     for came in outcomes:
         posterior = posterior.update({node: came})
     return posterior
+
+
+def without_shifts(posterior: ReliabilityPosterior) -> ReliabilityPosterior:
+    """What the long memory says alone: no client is suspected to have shifted."""
+    none = np.zeros_like(posterior.clients.shift)
+    return replace(posterior, clients=replace(posterior.clients, shift=none))

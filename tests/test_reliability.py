@@ -26,6 +26,7 @@ from tests.reliability_worlds import (
     persistent,
     persistent_alike,
     uniform,
+    without_shifts,
 )
 
 # --- posterior ------------------------------------------------------------------------------------------------------
@@ -37,8 +38,7 @@ def test_posterior_is_the_closed_form_with_forgetting(outcomes: list[bool], forg
     posterior = after(ReliabilityPosterior(2.0, 3.0, forgetting, conditional=False), outcomes, node=5)
     if posterior.clients.resets.any():
         return
-    # Without a suspicion of a change the long memory speaks alone.
-    posterior = replace(posterior, clients=replace(posterior.clients, score=np.zeros(1)))
+    posterior = without_shifts(posterior)
     weight = forgetting ** np.arange(len(outcomes))[::-1]
     n = weight.sum() ** 2 / (weight**2).sum()
     k = n * (weight @ ~np.array(outcomes)) / weight.sum()
@@ -135,7 +135,7 @@ def test_certain_outcomes_are_seen_outcomes() -> None:
 
 
 def test_an_outcome_in_probability_counts_in_part() -> None:
-    posterior = after(replace(PLAIN, forgetting=1.0), [True, 0.75, False])
+    posterior = without_shifts(after(replace(PLAIN, forgetting=1.0), [True, 0.75, False]))
     assert posterior.straggle_prob([0])[0] == pytest.approx((1.0 + 0.25 + 1.0) / (2.0 + 3.0), rel=1e-12)
 
 
@@ -144,7 +144,7 @@ def test_after_an_unseen_outcome_both_states_are_mixed() -> None:
     world, posterior = persistent_alike(rng, 300), ReliabilityPosterior()
     for _ in range(40):
         posterior = posterior.update(world.step())
-    table = posterior.clients
+    table = without_shifts(posterior).clients
     forced = [
         replace(posterior, clients=replace(table, last=np.full(300, value))).straggle_prob(range(300))
         for value in (0.0, 1.0, 0.25, NEVER)

@@ -1,16 +1,19 @@
-"""Changes of behaviour: found soon, and not where there are none; a suspicion is taken back."""
+"""Changes of behaviour: found soon, and not where there are none; suspicion by shifts, which is taken back."""
 
 from __future__ import annotations
 
 from dataclasses import replace
+from itertools import product
 
 import numpy as np
 import pytest
+from scipy.special import expit, logit
+from scipy.stats import norm
 
 from fedgc.reliability import ReliabilityPosterior
-from fedgc.reliability.change import ALARM, change_prob, cusum
-from fedgc.reliability.prediction import Prediction
-from tests.reliability_worlds import PLAIN, World, after, alike, long_sessions, paper
+from fedgc.reliability.change import ALARM, cusum
+from fedgc.reliability.shift import SHIFTS, believed, filter_shifts, shifted, widen
+from tests.reliability_worlds import PLAIN, World, after, alike, long_sessions, paper, without_shifts
 
 
 @pytest.mark.parametrize(("before", "now"), [(0.1, 0.7), (0.7, 0.1), (0.2, 0.9), (0.05, 0.5)])
@@ -76,34 +79,79 @@ def test_a_reset_keeps_the_rounds_since_the_change_only() -> None:
     assert posterior.straggle_prob([0])[0] == pytest.approx((1.0 + n) / (2.0 + n), rel=1e-12)
 
 
-def test_a_suspected_client_is_believed_in_part() -> None:
-    """Enumerated: the mixture of two models and two states of mind, by the law of total variance."""
-    mean, deviation = np.array([[0.2], [0.4]]), np.array([[0.1], [0.05]])
-    fast, fast_deviation = np.array([[0.7], [0.9]]), np.array([[0.2], [0.1]])
-    weights, score = np.array([0.25, 0.75]), np.array([4.5])
-    found, variance = Prediction(mean, deviation, fast, fast_deviation).believed(weights, score)
-    changed = 1.0 / (1.0 + np.exp(-0.5))
-    part = np.concatenate([(1.0 - changed) * weights, changed * weights])
-    means = np.concatenate([mean, fast])[:, 0]
-    second = np.concatenate([deviation, fast_deviation])[:, 0] ** 2 + means**2
-    assert found[0] == pytest.approx(part @ means, rel=1e-12)
-    assert variance[0] == pytest.approx(part @ second - (part @ means) ** 2, rel=1e-12)
+def test_the_filter_is_bayes_rule_over_all_histories_of_the_shift() -> None:
+    """Enumerated: five states in each of five rounds, with the chances that a shift starts and ends."""
+    starts, end = np.array([0.0003, 0.0006, 0.00035, 0.0008]), 0.02
+    chain = np.diag([1.0 - starts.sum(), *np.full(4, 1.0 - end)])
+    chain[0, 1:], chain[1:, 0] = starts, end
+    missed, means = np.array([0.0, 1.0, 1.0, 0.0, 1.0]), np.array([0.3, 0.25, 0.3, 0.4, 0.35])
+    of_state = np.column_stack([means, expit(logit(means)[:, None] + np.array(SHIFTS))])
+    likely = np.where(missed[:, None] == 1.0, of_state, 1.0 - of_state)
+    shift, posterior = np.zeros((1, 4)), np.zeros(5)
+    for t in range(5):
+        shift = filter_shifts(shift, means[t : t + 1], missed[t : t + 1])
+    for path in product(range(5), repeat=6):
+        if path[0] == 0:
+            steps = [likely[t, path[t]] * chain[path[t], path[t + 1]] for t in range(5)]
+            posterior[path[5]] += np.prod(steps)
+    np.testing.assert_allclose(shift[0], posterior[1:] / posterior.sum(), rtol=1e-10)
 
 
-def test_the_suspicion_grows_with_the_score_and_is_taken_back() -> None:
-    assert change_prob(np.zeros(1))[0] == 0.0
-    assert (np.diff(change_prob(np.linspace(0.0, ALARM, 50))) > 0.0).all()
+def test_an_outcome_that_was_not_seen_is_no_evidence_for_a_shift() -> None:
+    shift = np.array([[0.1, 0.2, 0.0, 0.1]])
+    np.testing.assert_array_equal(filter_shifts(shift, np.array([0.2]), np.array([0.7])), shift)
+    posterior = after(PLAIN, [True] * 20 + [False] * 2)
+    assert posterior.clients.shift[0, :2].sum() > 0.01
+    np.testing.assert_array_equal(posterior.update({0: 0.1}).clients.shift, posterior.clients.shift)
+
+
+@pytest.mark.parametrize("level", [0.5, 0.9, 0.99])
+def test_the_interval_holds_the_mixture_of_the_states(level: float) -> None:
+    """Simulated: the long memory's posterior, normal on the logit scale, moved by shifts of known probability."""
+    rng, n = np.random.default_rng(13), 200_000
+    shift = np.array([[0.0, 0.0, 0.0, 0.0], [0.02, 0.03, 0.01, 0.04], [0.3, 0.4, 0.0, 0.1]])
+    middle, spread = np.array([-1.0, -2.0, 0.5]), np.array([0.3, 0.5, 0.1])
+    width = norm.ppf((1.0 + level) / 2.0) * spread
+    low, high = widen(shift, expit(middle - width), expit(middle + width), level)
+    moves = np.array([0.0, *SHIFTS])
+    for i in range(3):
+        state = rng.choice(5, n, p=[1.0 - shift[i].sum(), *shift[i]])
+        prob = expit(middle[i] + spread[i] * rng.standard_normal(n) + moves[state])
+        # z = 4 standard errors of a proportion.
+        tail = (1.0 - level) / 2.0
+        bound = 4.0 * np.sqrt(tail * (1.0 - tail) / n)
+        assert np.mean(prob < low[i]) == pytest.approx(tail, abs=bound)
+        assert np.mean(prob > high[i]) == pytest.approx(tail, abs=bound)
+    mean = expit(middle)
+    expected = (1.0 - shift.sum(axis=1)) * mean + (shift * expit(middle[:, None] + moves[1:])).sum(axis=1)
+    np.testing.assert_allclose(believed(shift, mean), expected, rtol=1e-12)
+
+
+def test_shifts_of_certain_clients_stay_inside() -> None:
+    prob = np.array([1e-300, 1e-16, np.nextafter(1.0, 0.0)])
+    moved = shifted(prob)
+    assert ((moved >= 0.0) & (moved <= 1.0)).all()
+    shift = filter_shifts(np.full((3, 4), 0.2), prob, np.array([1.0, 1.0, 0.0]))
+    assert np.isfinite(shift).all()
+    assert (shift.sum(axis=1) <= 1.0).all()
+    low, high = widen(shift, prob, prob, 1e-12)
+    assert (low <= high).all()
+
+
+def test_the_suspicion_grows_with_the_misses_and_is_taken_back() -> None:
     posterior = after(replace(PLAIN, forgetting=1.0), [True] * 40)
     calm = posterior.straggle_prob([0])[0]
     suspected = posterior.update({0: False}).update({0: False})
     assert 0.0 < suspected.clients.score[0] < ALARM
-    long_memory = replace(suspected, clients=replace(suspected.clients, score=np.zeros(1))).straggle_prob([0])[0]
-    assert suspected.straggle_prob([0])[0] > 2.0 * long_memory > 2.0 * calm
-    later = after(suspected, [True] * 10)
+    assert suspected.clients.shift[0, :2].sum() > 10.0 * posterior.clients.shift[0, :2].sum()
+    long_memory = without_shifts(suspected).straggle_prob([0])[0]
+    assert suspected.straggle_prob([0])[0] > 1.5 * long_memory > 2.0 * calm
+    later = after(suspected, [True] * 20)
     assert later.clients.score[0] == 0.0
     assert not later.clients.resets.any()
-    # Nothing was lost: 2 misses in 52 rounds.
-    assert later.straggle_prob([0])[0] == pytest.approx(3.0 / 54.0, rel=1e-12)
+    # Nothing was lost: 2 misses in 62 rounds.
+    assert without_shifts(later).straggle_prob([0])[0] == pytest.approx(3.0 / 64.0, rel=1e-12)
+    assert later.straggle_prob([0])[0] == pytest.approx(3.0 / 64.0, rel=0.1)
 
 
 def test_steady_clients_rarely_lose_their_past() -> None:

@@ -17,6 +17,7 @@ from tests.reliability_worlds import (
     FLAT,
     PLAIN,
     after,
+    without_shifts,
 )
 
 # --- storage, summaries, input --------------------------------------------------------------------------------------
@@ -62,7 +63,8 @@ def put(data: dict[str, Any], path: str, value: Any) -> None:
     [
         ("more", 1, r"^data must have no key but format, .*; got 'more'$"),
         ("clients.more", 1, r"^clients must have no key but node_ids, .*; got 'more'$"),
-        ("format", "other", r"^format must be 'fedgc-reliability-1'; got 'other'$"),
+        ("format", "other", r"^format must be 'fedgc-reliability-2'; got 'other'$"),
+        ("format", "fedgc-reliability-1", r"^format must be 'fedgc-reliability-2'; got 'fedgc-reliability-1'$"),
         ("forgetting", 0.0, r"^forgetting must lie in \(0, 1\]; got 0.0$"),
         ("forgetting", None, r"^forgetting must lie in \(0, 1\]; got None$"),
         ("conditional", 1, r"^conditional must be True or False; got 1$"),
@@ -79,6 +81,9 @@ def put(data: dict[str, Any], path: str, value: Any) -> None:
         ("clients.score", ["1"] * 13, r"^score must be a list of numbers$"),
         ("clients.score", [[1.0], 2.0], r"^score must be a list of numbers$"),
         ("clients.score", None, r"^score must be a list of numbers$"),
+        ("clients.shift", [0.5] * 13, r"^shift must have shape \(13, 4\); got shape \(13,\)$"),
+        ("clients.shift", [[-0.1] * 4] * 13, r"^shift must be finite and lie in \[0, 1\]; got -0.1$"),
+        ("clients.shift", [[0.3] * 4] * 13, r"^shift must hold probabilities of sum at most 1; got 1.2$"),
         ("clients.rounds", [0.5] * 13, r"^rounds must be a list of integers from 0 to 2\^53$"),
         ("clients.resets", [-1] * 13, r"^resets must be finite and lie in \[0, inf\]; got -1$"),
         ("clients.slow.rounds", [[-1.0] * 3] * 13, r"^slow rounds must be finite and lie in \[0, inf\]; got -1$"),
@@ -165,7 +170,7 @@ def test_levels_lie_between_zero_and_one(level: Any) -> None:
 
 def test_numpy_types_are_welcome() -> None:
     ids = np.array([3, 4])
-    posterior = PLAIN.update(dict(zip(ids, np.array([True, False]), strict=True)))
+    posterior = without_shifts(PLAIN.update(dict(zip(ids, np.array([True, False]), strict=True))))
     assert posterior.straggle_prob(ids).round(3).tolist() == [0.333, 0.667]
     assert posterior.straggle_prob([3, 3, 4]).round(3).tolist() == [0.333, 0.333, 0.667]
     assert posterior.straggle_prob([]).shape == (0,)

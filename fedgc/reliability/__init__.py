@@ -2,8 +2,10 @@
 
 :mod:`~fedgc.reliability.posterior` is what others use. It keeps discounted :mod:`~fedgc.reliability.counts` of each
 client's outcomes, fills in what a client has not shown from the fleet (:mod:`~fedgc.reliability.fleet_prior`) and from
-its rounds after the other outcome (:mod:`~fedgc.reliability.persistence`), drops a client's past when its behaviour
-shifts (:mod:`~fedgc.reliability.change`), and can be stored (:mod:`~fedgc.reliability.storage`).
+its rounds after the other outcome (:mod:`~fedgc.reliability.persistence`), leaves its past in part while it may have
+shifted
+(:mod:`~fedgc.reliability.shift`), drops the past when it must have changed (:mod:`~fedgc.reliability.change`), and can
+be stored (:mod:`~fedgc.reliability.storage`).
 """
 
 from fedgc.reliability.clients import ClientReliability

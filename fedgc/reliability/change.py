@@ -1,43 +1,20 @@
-"""Changes of behaviour: when a client's recent rounds are too unlike its past to go on believing the past."""
+"""Alarms: when a client's recent rounds are too unlike its past to go on believing the past."""
 
 from __future__ import annotations
 
 import numpy as np
-from scipy.special import expit
 
 from fedgc.reliability.counts import Counts, Vector
 
 #: Score in nats above which a client counts as changed and its past is dropped. Steady clients get there about once in
 #: 20,000 rounds.
 ALARM = 5.5
-#: Score at which a change is as likely as not. Half of what the recent rounds say is believed then, and taken back if
-#: the score falls again. To drop the past at this score instead finds changes no sooner, but one steady client in
-#: thirty loses its past within 50 rounds, and on the paper's fleet the error after 100 rounds is half as large again.
-_EVEN = 4.0
 #: Nats that a round's evidence for a change must exceed to count.
 _ALLOWANCE = 0.1
 #: Forgetting of the recent counts. They start anew whenever the score is 0, so this matters in slow changes only.
 _RECENT_FORGETTING = 0.9
 #: Rounds that the long-run prediction is worth within the recent one: without recent evidence both agree.
 _ANCHOR = 1.0
-
-
-def change_prob(score: Vector) -> Vector:
-    """Return the probability that a client has changed since its score was 0, ``expit(score - 4)``; 0 while it is 0.
-
-    Notes
-    -----
-    The score is the log likelihood ratio of a change against none, less the allowance, so that this is Bayes' rule with
-    even odds at 4 nats. Bayes' rule proper would start from how rare changes are, about once in 1,000 rounds or 7
-    nats; but a client that is trusted too long biases every round, while one that is suspected for a few rounds costs
-    next to nothing.
-
-    Examples
-    --------
-    >>> change_prob(np.array([0.0, 2.0, 4.0])).round(3).tolist()
-    [0.0, 0.119, 0.5]
-    """
-    return np.where(score > 0.0, expit(score - _EVEN), 0.0)
 
 
 def recent_prediction(slow: Vector, rounds: Vector, misses: Vector) -> Vector:
@@ -61,11 +38,6 @@ def recent_prediction(slow: Vector, rounds: Vector, misses: Vector) -> Vector:
     [0.8]
     """
     return (_ANCHOR * slow + misses) / (_ANCHOR + rounds)
-
-
-def recent_deviation(prob: Vector, rounds: Vector) -> Vector:
-    """Return the standard deviation of a recent prediction `prob`, as of a Beta posterior of strength ``1 + n``."""
-    return np.sqrt(prob * (1.0 - prob) / (_ANCHOR + rounds + 1.0))
 
 
 def cusum(score: Vector, slow: Vector, fast: Vector, missed: Vector) -> Vector:

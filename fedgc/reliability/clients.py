@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fedgc.reliability.counts import Counts, Index, Vector
+from fedgc.reliability.shift import SHIFTS
 
 #: Last outcome of a client that has not been seen.
 NEVER = -1.0
@@ -31,6 +32,8 @@ class Clients:
         Rounds that the client has taken part in.
     score : ndarray, shape (n_clients,)
         The change detector's score, in nats.
+    shift : ndarray, shape (n_clients, 4)
+        Probability of each of :data:`fedgc.reliability.shift.SHIFTS` away from the slow counts.
     resets, changed_at : ndarray of int, shape (n_clients,)
         How often the client's behaviour has changed, and in which of its own rounds the last time; 0 for never.
     slow, fast : Counts
@@ -42,6 +45,7 @@ class Clients:
     before: Vector
     rounds: NDArray[np.int64]
     score: Vector
+    shift: Vector
     resets: NDArray[np.int64]
     changed_at: NDArray[np.int64]
     slow: Counts
@@ -51,7 +55,8 @@ class Clients:
     def empty(cls) -> Clients:
         """Return the table without rows."""
         none, number = np.zeros(0), np.zeros(0, dtype=np.int64)
-        return cls({}, none, none, number, none, number, number, Counts.empty(0), Counts.empty(0))
+        shift = np.zeros((0, len(SHIFTS)))
+        return cls({}, none, none, number, none, shift, number, number, Counts.empty(0), Counts.empty(0))
 
     def rows(self, node_ids: Iterable[int]) -> Index:
         """Return the row of each node id, -1 where it has not been seen."""
@@ -72,6 +77,7 @@ class Clients:
             before=np.concatenate([self.before, never]),
             rounds=np.concatenate([self.rounds, number]),
             score=np.concatenate([self.score, zero]),
+            shift=np.concatenate([self.shift, np.zeros((len(new), len(SHIFTS)))]),
             resets=np.concatenate([self.resets, number]),
             changed_at=np.concatenate([self.changed_at, number]),
             slow=self.slow.grow(size),

@@ -18,10 +18,11 @@ from fedgc.reliability.counts import Index, Vector
 from fedgc.reliability.fleet import Fleet
 from fedgc.reliability.fleet_prior import BetaPrior
 from fedgc.reliability.persistence import CONDITIONAL, UNCONDITIONAL, log_odds_ratio
-from fedgc.reliability.prediction import Prediction, predict
+from fedgc.reliability.prediction import Prediction, inside, predict
+from fedgc.reliability.shift import believed, filter_shifts, widen
 from fedgc.validation import check_positive
 
-_FORMAT = "fedgc-reliability-1"
+_FORMAT = "fedgc-reliability-2"
 _OPTIONS = ("prior_arrivals", "prior_misses", "forgetting", "conditional")
 
 
@@ -55,8 +56,12 @@ class ReliabilityPosterior:
     (:mod:`fedgc.reliability.persistence`); one of them ignores the last outcome, so that fleets without persistence
     lose little. The models' weights follow from how probable they made the fleet's outcomes before they were seen.
 
-    A client's slowly fading counts give way to those of its recent rounds as these predict it better: gradually while
-    it may have changed, and for good when it must have (:mod:`fedgc.reliability.change`).
+    Where recent rounds speak against a client's slowly fading counts, the probability moves away from them as far as
+    a shift is likely (:mod:`fedgc.reliability.shift`), and the old counts are dropped for good when it must have
+    changed (:mod:`fedgc.reliability.change`). Half of the way to the new probability is made within 10 rounds where
+    these tell it clearly from the old one, as from 0.1 to 0.5 or from 0.6 to 0.05; changes such as 0.5 to 0.1 or 0.3 to
+    0.7 take up to 20 rounds, and smaller ones longer. From 0.5 to 0.2, nothing could be half-way after 10 rounds that
+    errs as little on clients that stay (:func:`fedgc.reliability.shift.filter_shifts`).
 
     The result is used for round t + 1 before that round's outcome is known: weights that depended on the outcome they
     weigh would bias the decoder.
@@ -64,8 +69,8 @@ class ReliabilityPosterior:
     Examples
     --------
     >>> posterior = ReliabilityPosterior(1.0, 1.0, conditional=False).update({7: True, 8: False})
-    >>> posterior.straggle_prob([7, 8, 9]).round(3).tolist()
-    [0.333, 0.667, 0.5]
+    >>> posterior.straggle_prob([7, 8, 9]).round(2).tolist()
+    [0.33, 0.67, 0.5]
     """
 
     prior_arrivals: float | None = None
@@ -137,7 +142,8 @@ class ReliabilityPosterior:
         last, before, rounds = clients.last[rows], clients.before[rows], clients.rounds[rows] + 1
         slow = clients.slow.take(rows).observe(last, before, missed, self.forgetting)
         mean, _ = prediction.mixture(weights)
-        score = cusum(clients.score[rows], mean, prediction.recent(weights)[0], missed)
+        score = cusum(clients.score[rows], mean, prediction.recent(weights), missed)
+        shift = filter_shifts(clients.shift[rows], mean, missed)
         fast = recent_counts(clients.fast.take(rows), score, last, before, missed)
         changed = score > ALARM
         alarms = np.flatnonzero(changed)
@@ -149,6 +155,7 @@ class ReliabilityPosterior:
             before=last,
             rounds=rounds,
             score=np.where(changed, 0.0, score),
+            shift=np.where(changed[:, None], 0.0, shift),
             resets=clients.resets[rows] + changed,
             changed_at=np.where(changed, rounds, clients.changed_at[rows]),
             slow=slow,
@@ -164,8 +171,8 @@ class ReliabilityPosterior:
 
         A client that has not been seen gets the fleet's mean.
         """
-        mean, _ = self._predict_nodes(read_node_ids(node_ids))
-        return mean
+        mean, _, shift = self._predict_nodes(read_node_ids(node_ids))
+        return inside(believed(shift, mean))
 
     def credible_interval(self, node_ids: Iterable[int], level: float = 0.9) -> tuple[Vector, Vector]:
         """Return limits between which each client's probability to miss lies with probability `level`.
@@ -180,7 +187,8 @@ class ReliabilityPosterior:
         Returns
         -------
         low, high : ndarray, shape (n_clients,)
-            Quantiles ``(1 -+ level) / 2`` of the Beta distribution with the posterior's mean and variance.
+            Quantiles ``(1 -+ level) / 2`` of the Beta distribution with the posterior's mean and variance, given that
+            the client may have shifted (:func:`fedgc.reliability.shift.widen`).
 
         Examples
         --------
@@ -190,14 +198,16 @@ class ReliabilityPosterior:
         """
         if isinstance(level, bool) or not isinstance(level, Real) or not 0.0 < level < 1.0:
             raise ValueError(f"level must lie in (0, 1); got {level!r}")
-        mean, variance = self._predict_nodes(read_node_ids(node_ids))
+        mean, variance, shift = self._predict_nodes(read_node_ids(node_ids))
         # A strength beyond 1e15 could not be told from certainty.
         strength = np.minimum(mean * (1.0 - mean) / np.maximum(variance, 1e-300) - 1.0, 1e15)
         misses, arrivals = strength * mean, strength * (1.0 - mean)
-        return (
-            betaincinv(misses, arrivals, 0.5 * (1.0 - level)),
-            betaincinv(misses, arrivals, 0.5 * (1.0 + level)),
-        )
+        low = inside(betaincinv(misses, arrivals, 0.5 * (1.0 - level)))
+        high = inside(betaincinv(misses, arrivals, 0.5 * (1.0 + level)))
+        low, high = widen(shift, low, high, float(level))
+        # A rare shift may move the mean beyond the quantiles of a narrow posterior.
+        estimate = believed(shift, mean)
+        return np.minimum(low, estimate), np.maximum(high, estimate)
 
     def describe(self, node_ids: Iterable[int]) -> list[ClientReliability]:
         """Return what is known of each client, with a 90 % credible interval."""
@@ -246,9 +256,10 @@ class ReliabilityPosterior:
             clients.slow.take(rows), clients.fast.take(rows), last, changed=changed, fleet=self.fleet, theta=self.theta
         )
 
-    def _predict_nodes(self, nodes: list[int]) -> tuple[Vector, Vector]:
-        """Return mean and variance of the probability to miss, one entry per node id."""
+    def _predict_nodes(self, nodes: list[int]) -> tuple[Vector, Vector, Vector]:
+        """Return mean and variance that the long memory says, and the probability of each shift, a row per node id."""
         rows = self.clients.rows(nodes)
-        score, seen = np.zeros(rows.size), rows >= 0
-        score[seen] = self.clients.score[rows[seen]]
-        return self._predict(self.clients, rows).believed(self.fleet.weights, score)
+        seen = rows >= 0
+        shift = np.zeros((rows.size, self.clients.shift.shape[1]))
+        shift[seen] = self.clients.shift[rows[seen]]
+        return *self._predict(self.clients, rows).mixture(self.fleet.weights), shift

@@ -7,7 +7,7 @@ from dataclasses import dataclass, fields
 import numpy as np
 from numpy.typing import NDArray
 
-from fedgc.reliability.change import change_prob, recent_deviation, recent_prediction
+from fedgc.reliability.change import recent_prediction
 from fedgc.reliability.clients import NEVER
 from fedgc.reliability.counts import AFTER_ARRIVAL, AFTER_MISS, Counts, Index, Vector, effective
 from fedgc.reliability.fleet import Fleet
@@ -19,37 +19,30 @@ _INSIDE = 1e-300, float(np.nextafter(1.0, 0.0))
 _CHANGED_STRENGTH = 1.0
 
 
+def inside(prob: Vector) -> Vector:
+    """Return probabilities strictly inside (0, 1), which rounding may have made certain."""
+    return np.clip(prob, *_INSIDE)
+
+
 @dataclass(frozen=True, eq=False)
 class Prediction:
     """Posterior mean and standard deviation of the probability to miss, each of shape (n_models, n_clients).
 
-    `fast` and `fast_deviation` are those that the recent rounds suggest.
+    `fast` is the mean that the recent rounds suggest.
     """
 
     mean: Vector
     deviation: Vector
     fast: Vector
-    fast_deviation: Vector
 
     def mixture(self, weights: Vector) -> tuple[Vector, Vector]:
         """Return mean and variance of the mixture of the models, (n_clients,) each."""
-        return _mixture(weights, self.mean, self.deviation)
+        mean = inside(weights @ self.mean)
+        return mean, weights @ (self.deviation**2 + (self.mean - mean) ** 2)
 
-    def recent(self, weights: Vector) -> tuple[Vector, Vector]:
-        """Return mean and variance of what the recent rounds suggest, (n_clients,) each."""
-        return _mixture(weights, self.fast, self.fast_deviation)
-
-    def believed(self, weights: Vector, score: Vector) -> tuple[Vector, Vector]:
-        """Return mean and variance given that the client may have changed, with the detector's score, (n_clients,)."""
-        (mean, variance), (fast, fast_variance) = self.mixture(weights), self.recent(weights)
-        changed = change_prob(score)
-        between = changed * (1.0 - changed) * (fast - mean) ** 2
-        return (1.0 - changed) * mean + changed * fast, (1.0 - changed) * variance + changed * fast_variance + between
-
-
-def _mixture(weights: Vector, means: Vector, deviations: Vector) -> tuple[Vector, Vector]:
-    mean = np.clip(weights @ means, *_INSIDE)
-    return mean, weights @ (deviations**2 + (means - mean) ** 2)
+    def recent(self, weights: Vector) -> Vector:
+        """Return the mean that the recent rounds suggest, (n_clients,)."""
+        return inside(weights @ self.fast)
 
 
 def predict(
@@ -122,8 +115,8 @@ def _after(
         trust = np.where(changed, np.minimum(1.0, _CHANGED_STRENGTH / (misses + arrivals)), 1.0)
         misses, arrivals, cautious = trust * misses, trust * arrivals, trust * cautious
     n, k = effective(*evidence(slow, outcome, model, theta, fleet.priors))
-    mean = np.clip((misses + k) / (misses + arrivals + n), *_INSIDE)
+    mean = inside((misses + k) / (misses + arrivals + n))
     recent_rounds, _, recent_misses = evidence(fast, outcome, model, theta, fleet.priors)
-    quick = np.clip(recent_prediction(mean, recent_rounds, recent_misses), *_INSIDE)
+    quick = inside(recent_prediction(mean, recent_rounds, recent_misses))
     deviation = np.sqrt(mean * (1.0 - mean) / (cautious + n + 1.0))
-    return mean, deviation, quick, recent_deviation(quick, recent_rounds)
+    return mean, deviation, quick

@@ -12,9 +12,11 @@ from fedgc.reliability.clients import COLUMNS, NEVER, Clients
 from fedgc.reliability.counts import Counts, Vector
 from fedgc.reliability.fleet import Fleet
 from fedgc.reliability.fleet_prior import BetaPrior
+from fedgc.reliability.shift import SHIFTS
 from fedgc.validation import check_integer
 
 _COUNTS = tuple(column.name for column in fields(Counts))
+_RANGES = {"last": (NEVER, 1.0), "before": (NEVER, 1.0), "shift": (0.0, 1.0)}
 _WHOLE = ("rounds", "resets", "changed_at")
 #: Discounted sums may differ from their limits by rounding.
 _ROUNDING = 1e-9
@@ -41,8 +43,10 @@ def clients_from_data(data: object) -> Clients:
     n = len(nodes)
     columns: dict[str, Any] = {}
     for name in COLUMNS:
-        low, high = (NEVER, 1.0) if name in {"last", "before"} else (0.0, np.inf)
-        column = _numbers(name, given[name], (n,), low, high)
+        low, high = _RANGES.get(name, (0.0, np.inf))
+        column = _numbers(name, given[name], (n, len(SHIFTS)) if name == "shift" else (n,), low, high)
+        if name == "shift" and (column.sum(axis=1) > 1.0).any():
+            raise ValueError(f"shift must hold probabilities of sum at most 1; got {column.sum(axis=1).max():g}")
         if name in {"last", "before"} and ((column < 0.0) & (column != NEVER)).any():
             raise ValueError(f"{name} must hold probabilities, or {NEVER:g} for none; got {column.min():g}")
         if name in _WHOLE:
