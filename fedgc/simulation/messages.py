@@ -8,8 +8,8 @@ from typing import cast
 
 from flwr.app import Message, RecordDict
 
-from fedgc.checkpoint.records import copy_of_metadata, new_message
 from fedgc.protocol import SERVER_ROUND
+from fedgc.simulation.records import copy_of_metadata, new_message
 
 
 @dataclass(frozen=True, eq=False)

@@ -10,8 +10,8 @@ from flwr.app import ArrayRecord, ConfigRecord, MetricRecord, RecordDict
 from flwr.serverapp.strategy import Strategy
 
 from fedgc.checkpoint import Tree, pack_tree
-from fedgc.checkpoint.records import records_from_tree, records_to_tree
 from fedgc.errors import CheckpointError
+from fedgc.simulation.records import records_from_tree, records_to_tree
 
 #: Kinds of containers, and how each is made of its parts.
 _CONTAINERS: dict[str, Callable[[list[Any]], Any]] = {"list": list, "tuple": tuple, "dict": dict}

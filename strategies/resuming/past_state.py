@@ -11,9 +11,9 @@ from fedgc.strategies.secure_sum import SecureSum
 from fedgc.strategies.send_round import tasks_of
 
 from fedgc.checkpoint import Tree
-from fedgc.checkpoint.records import arrays_from_tree, arrays_to_tree, message_from_tree, message_to_tree
 from fedgc.deadline import Collected
 from fedgc.round import CodedUpdate, RoundState
+from fedgc.simulation.records import arrays_from_tree, arrays_to_tree, message_from_tree, message_to_tree
 
 
 def past_to_tree(past: PastRound) -> Tree:

@@ -12,10 +12,10 @@ from fedgc.strategies.warm_up import NodeFacts
 from flwr.app import ArrayRecord
 
 from fedgc.checkpoint import Tree
-from fedgc.checkpoint.records import arrays_from_tree, arrays_to_tree
-from fedgc.checkpoint.round_state import state_from_tree, state_to_tree
 from fedgc.errors import CheckpointError
+from fedgc.round.saved_state import state_from_tree, state_to_tree
 from fedgc.simulation.isolation import globals_to_tree, restore_globals
+from fedgc.simulation.records import arrays_from_tree, arrays_to_tree
 
 if TYPE_CHECKING:
     from fedgc.strategies.flower_hooks import CodedStrategy

@@ -18,7 +18,8 @@ from fedgc.errors import CheckpointError
 from fedgc.gram import CoherenceEstimate, GramModel, KnownCoherence
 from fedgc.memory import MemoryStore
 from fedgc.reliability import ReliabilityPosterior
-from fedgc.round import Planning, RoundPlan, RoundState
+from fedgc.round.planning import Planning
+from fedgc.round.state import RoundPlan, RoundState
 
 _COHERENCE = {"learnt": CoherenceEstimate, "known": KnownCoherence}
 
