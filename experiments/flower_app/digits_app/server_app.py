@@ -26,6 +26,8 @@ def main(grid: Grid, context: Context) -> None:
         # Phones that would be late sleep until the deadline here, and keep a process of the simulation busy meanwhile.
         early_end=False,
         shard_examples=task.shard_examples,
+        checkpoints=str(config["checkpoints"]) or None,
+        resume=True,
         seed=int(config["seed"]),
     )
 
