@@ -50,7 +50,9 @@ def run(
     out: Annotated[
         Path | None, typer.Option(help="Folder for results.csv, summary.json and the figure.", metavar="DIR")
     ] = None,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace results that DIR already holds.")] = False,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Replace results that DIR already holds, and curves.")
+    ] = False,
     verbose: Annotated[bool, typer.Option("--verbose", help="Show Flower's log.")] = False,
 ) -> None:
     """Run an experiment in virtual time and show a table of its strategies."""
@@ -61,6 +63,7 @@ def run(
 
     settings = load_config(config, overrides or [])
 
+    from fedgc.experiment.boards import Boards  # noqa: PLC0415
     from fedgc.experiment.display import live_progress, results_table  # noqa: PLC0415
     from fedgc.experiment.results import check_output_folder, write_results  # noqa: PLC0415
     from fedgc.experiment.runner import Row, run_experiment  # noqa: PLC0415
@@ -68,6 +71,7 @@ def run(
 
     if out is not None:
         check_output_folder(out, overwrite=overwrite)
+    boards = None if settings.tensorboard is None else Boards(Path(settings.tensorboard), settings, overwrite=overwrite)
     logging.getLogger("flwr").setLevel(logging.INFO if verbose else logging.ERROR)
     _one_thread()
     console = Console()
@@ -76,8 +80,14 @@ def run(
         def on_row(row: Row) -> None:
             heard()
             show(row)
+            if boards is not None:
+                boards.write(row)
 
-        rows = run_experiment(settings, on_row)
+        try:
+            rows = run_experiment(settings, on_row)
+        finally:
+            if boards is not None:
+                boards.close()
     console.print(results_table(settings, summarise(rows, settings.target_accuracy)))
     if out is not None:
         for path in write_results(out, settings, rows):
@@ -320,5 +330,5 @@ def main() -> None:
         typer.echo(f"fedgc: {' '.join(str(error).split())}", err=True)
         sys.exit(1)
     except (KeyboardInterrupt, click.Abort):
-        typer.echo("fedgc: interrupted, nothing was written", err=True)
+        typer.echo("fedgc: interrupted, no results were written", err=True)
         sys.exit(_INTERRUPTED)

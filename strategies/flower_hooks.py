@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -69,9 +69,13 @@ class CodedStrategy(Strategy):
         return f"{type(self).__name__}({self.strategy!r}, load={self.planning.load}, decoder={self.decoder.name!r})"
 
     def summary(self) -> None:
-        """Log the options and what a first round would look like, then the inner strategy's options."""
-        nodes = [] if self._run.grid is None else list(self._run.grid.get_node_ids())
-        for line in summary_lines(self.planning, self.state, nodes, self.first_deadline):
+        """Log the options and the plan of the first round, then the inner strategy's options.
+
+        The plan has blocks, work lists and the predicted residual error. Before a run it is made for the clients whose
+        `timing` is given, or whose reliability is known from an earlier run.
+        """
+        nodes = [] if self._run.grid is None else sorted(self._run.grid.get_node_ids())
+        for line in summary_lines(self._planning_for(nodes), self.state, nodes, self.first_deadline):
             logger.info("%s", line)
         self.strategy.summary()
 
@@ -157,9 +161,7 @@ class CodedStrategy(Strategy):
         for node_id in self._run.set_aside.among(inner, server_round):
             logger.warning("round %d: node %d is not asked: its last replies could not be used", server_round, node_id)
             del inner[node_id]
-        known_times = self.planning.timing is not None
-        if (known_times or self.planning.constraints is not None) and self.planning.nodes is None:
-            self.planning = replace(self.planning, nodes=by_partition(self.nodes, [*{*grid.get_node_ids(), *inner}]))
+        self.planning = self._planning_for([*{*grid.get_node_ids(), *inner}])
         plan = plan_round(self.state, list(inner), self.planning)
         deadline = plan.deadline if plan.deadline is not None else self.deadline.initial
         if server_round == 1 and self.first_deadline is not None:
@@ -173,7 +175,7 @@ class CodedStrategy(Strategy):
             deadline=deadline,
             seed=self.seed,
             known_sizes=self.given_sizes,
-            known_times=known_times,
+            known_times=self.planning.timing is not None,
             configrecord_key=self.configrecord_key,
             secure_sum=self.secure_sum,
             shards=self.shards,
@@ -225,6 +227,13 @@ class CodedStrategy(Strategy):
         if self._evaluates:
             self._journal.evaluated(self, server_round, metrics)
         return metrics
+
+    def _planning_for(self, nodes: Sequence[int]) -> Planning:
+        """Return how rounds are planned if these nodes are the first that are there."""
+        known = self.planning.timing is not None or self.planning.constraints is not None
+        if not known or self.planning.nodes is not None or not nodes:
+            return self.planning
+        return replace(self.planning, nodes=by_partition(self.nodes, nodes))
 
     def _learn_if_passed_over(self) -> None:
         """Learn from a round of which a strategy around this one has made nothing, since nothing came."""

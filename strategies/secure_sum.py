@@ -11,10 +11,9 @@ from flwr.app import ConfigRecord
 from numpy.typing import NDArray
 
 from fedgc.codes import WorkLists
-from fedgc.decoders import DECODERS
 from fedgc.fixed_point import largest_entry
 from fedgc.protocol import COEFFICIENTS, FRACTIONAL_BITS, LARGEST_ENTRY, SEGMENTS
-from fedgc.round import Planning, RoundPlan
+from fedgc.round import Planning, RoundPlan, check_sum_only
 from fedgc.updates import Arrays
 from fedgc.validation import check_integer
 
@@ -151,13 +150,7 @@ def as_secure_sum(
         raise ValueError(f"secure_sum must be True, False or a SecureSum; got {given!r:.80}")
     if given is False:
         return None
-    if not planning.decoder.weights_settled:
-        settled = ", ".join(name for name, kind in DECODERS.items() if kind.weights_settled)
-        raise ValueError(f"decoder must be one of {settled} for secure_sum; got {planning.decoder.name!r}")
-    if planning.schedule == "work-list" and planning.sums != "shard":
-        raise ValueError(f"sums must be 'shard' for secure_sum: the client adds them up; got {planning.sums!r}")
-    if memory:
-        raise ValueError("memory must be False for secure_sum, which leaves no single update to remember; got True")
+    check_sum_only(planning.decoder, schedule=planning.schedule, sums=planning.sums, memory=memory)
     if np.isnan(sizes).any():
         raise ValueError("shard_examples must be given for secure_sum, since weights depend on them; got None")
     return SecureSum() if given is True else given

@@ -5,21 +5,26 @@ from __future__ import annotations
 import csv
 import io
 import json
+import shutil
 import signal
 import subprocess
 import sys
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
 from fedgc.strategies.report import METRICS
 from rich.console import Console
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from fedgc.cli import _heard_interrupts
 from fedgc.decoders import DECODERS
 from fedgc.errors import ConfigError
+from fedgc.experiment.boards import Boards
 from fedgc.experiment.config import check_config, load_config
 from fedgc.experiment.display import results_table
+from fedgc.experiment.runner import Row, run_experiment
 from fedgc.experiment.summary import StrategySummary
 from fedgc.fleets import ShiftedExponentialFleet
 from tests.command_line import fedgc
@@ -95,17 +100,25 @@ def test_refuses_to_overwrite_until_told(results: Path) -> None:
     assert (results / "notes.txt").read_text() == "mine"
 
 
+SETTLED = ", ".join(name for name, kind in DECODERS.items() if kind.weights_settled)
 BAD = {
     "rounds=0": "rounds must be greater than or equal to 1; got 0",
     "rounds=2.5": "rounds must be a valid integer; got 2.5",
     'rounds="five"': "rounds must be a valid integer; got 'five'",
-    "colour=1": "colour is not a known key, allowed are name, rounds, seeds, target_accuracy, task, fleet, strategies; "
-    "got 1",
+    "colour=1": "colour is not a known key, allowed are name, rounds, seeds, target_accuracy, tensorboard, task, "
+    "fleet, strategies; got 1",
     "task.depth=3": "task.depth is not a known key, allowed are name, shards, alpha, hidden, local_epochs, batch_size, "
     "learning_rate; got 3",
     "strategies.1.loads=3": "strategies.1.loads is not a known key, allowed are kind, label, deadline, "
-    "deadline_rule, deadline_share, load, schedule, sums, redraw, early_end, decoder, max_weight, memory; "
-    "got 3",
+    "deadline_rule, deadline_share, load, schedule, sums, redraw, early_end, decoder, max_weight, memory, secure_sum, "
+    "fractional_bits; got 3",
+    "strategies.1.secure_sum=true": f"strategies.1.decoder must be one of {SETTLED} for secure_sum; got "
+    "'optimal-unbiased'",
+    "strategies.1.secure_sum=1": "strategies.1.secure_sum must be a valid boolean; got 1",
+    "strategies.1.fractional_bits=7": "strategies.1.fractional_bits must be greater than or equal to 8; got 7",
+    "strategies.1.fractional_bits=49": "strategies.1.fractional_bits must be less than or equal to 48; got 49",
+    "tensorboard=3": "tensorboard must be a valid string; got 3",
+    'tensorboard=""': "tensorboard must have at least 1 character; got ''",
     "strategies.1.deadline=0": "strategies.1.deadline must be greater than 0; got 0",
     "strategies.1.deadline=-2.5": "strategies.1.deadline must be greater than 0; got -2.5",
     "strategies.1.load=5": "strategies.1.load must be an integer from 1 to 4; got 5 "
@@ -160,6 +173,91 @@ def test_bad_values_end_with_one_line_exit_code_2_and_no_file(override: str, tmp
     assert done.stdout == ""
     assert done.stderr == f"fedgc: {BAD[override]}\n"
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("more", "message"),
+    [
+        (['schedule="work-list"', 'sums="whole"'], "sums must be 'shard' for secure_sum: the client adds them up; got"),
+        (["memory=true"], "memory must be False for secure_sum, which leaves no single update to remember; got True"),
+    ],
+)
+def test_what_a_secure_sum_cannot_do_is_told_before_the_run(more: list[str], message: str) -> None:
+    changes = [f"strategies.1.{change}" for change in ("secure_sum=true", 'decoder="fixed"', *more)]
+    with pytest.raises(ConfigError) as caught:
+        load_config(SMALLEST, changes)
+    assert str(caught.value).startswith(f"strategies.1.{message}")
+    load_config(SMALLEST, changes[:2])
+
+
+@pytest.mark.parametrize("schedule", ["full", "work-list"])
+def test_an_experiment_with_secure_sums_is_the_one_without(schedule: str) -> None:
+    """Same fixed decoder, from single replies and from their sum."""
+    everyone_comes = ["fleet.dropout=0.0", "strategies.1.deadline=20.0"]
+    shared = ["rounds=3", 'strategies.1.decoder="fixed"', f'strategies.1.schedule="{schedule}"', *everyone_comes]
+    rows = {}
+    for bits in (None, 40, 8):
+        secure = [] if bits is None else ["strategies.1.secure_sum=true", f"strategies.1.fractional_bits={bits}"]
+        config = load_config(SMALLEST, [*shared, *secure])
+        rows[bits] = [row for row in run_experiment(config) if row.strategy == config.strategies[1].label]
+    losses = {bits: np.array([row.loss for row in some]) for bits, some in rows.items()}
+    # Coherence is not learnt from sums, so that plans may differ from the second round on.
+    np.testing.assert_allclose(losses[40][:2], losses[None][:2], rtol=1e-6)
+    assert losses[40][1] < losses[40][0]
+    assert abs(losses[8] - losses[40]).max() > 1e-5  # 8 bits are a coarse grid
+    assert "fedgc-disagreements" in rows[None][1].metrics and "fedgc-disagreements" not in rows[40][1].metrics
+
+
+def test_curves_are_those_of_the_results(tmp_path: Path) -> None:
+    board = tmp_path / "board"
+    changes = ["--set", "rounds=2", "--set", f"tensorboard={board}", "--set", "strategies.1.label=a/b [c], $d"]
+    done = fedgc("run", SMALLEST, *changes, "--out", tmp_path / "out")
+    assert done.returncode == 0, done.stderr
+    with (tmp_path / "out" / "results.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    names = {"FedAvg, waits for everyone": "0-FedAvg-waits-for-everyone", "a/b [c], $d": "1-a-b-c-d"}
+    assert sorted(path.name for path in board.iterdir()) == sorted(names.values())
+    for label, name in names.items():
+        events = EventAccumulator(str(board / name / "seed-1")).Reload()
+        own = [row for row in rows if row["strategy"] == label]
+        columns = [column for column in own[1] if column not in ("strategy", "seed", "round") and own[1][column] != ""]
+        assert set(events.Tags()["scalars"]) == {column.replace("-", "/", 1) for column in columns}
+        for column in columns:
+            shown = {event.step: event.value for event in events.Scalars(column.replace("-", "/", 1))}
+            told = {int(row["round"]): np.float32(row[column]) for row in own if row[column] != ""}
+            assert shown == told, column
+    before = {path: path.read_bytes() for path in board.rglob("events*")}
+    again = fedgc("run", SMALLEST, *changes)
+    assert again.returncode == 2
+    assert again.stderr == (
+        "fedgc: tensorboard must be a folder without curves of these strategies unless --overwrite is given; got "
+        f"{str(board)!r}, which holds '0-FedAvg-waits-for-everyone/seed-1'\n"
+    )
+    assert {path: path.read_bytes() for path in board.rglob("events*")} == before
+
+
+def test_curves_are_replaced_when_told_and_need_a_folder(tmp_path: Path) -> None:
+    config = load_config(SMALLEST)
+    board, mine = tmp_path / "board", tmp_path / "board" / "mine.txt"
+    first = Boards(board, config)
+    first.write(Row(config.strategies[0].label, 1, 0, 0.0, 0.5, 1.0, {}))
+    first.close()
+    mine.write_text("mine")
+    old = sorted(board.rglob("events*"))
+    assert len(old) == 2
+    Boards(board, config, overwrite=True).close()
+    new = sorted(board.rglob("events*"))
+    assert len(new) == 2 and not set(old) & set(new) and mine.exists()
+    with pytest.raises(ConfigError, match=r"^tensorboard must be a folder that can be written; got '.*mine.txt'$"):
+        Boards(mine, config)
+
+
+def test_curves_that_cannot_be_written_cost_nothing_else(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    config = load_config(SMALLEST, ["rounds=2"])
+    boards = Boards(tmp_path / "board", config)
+    shutil.rmtree(tmp_path / "board")
+    assert len(run_experiment(config, boards.write)) == 2 * 3
+    assert caplog.text.count("TensorBoard's curves cannot be written, and the experiment goes on: ") == 1
 
 
 def test_unreadable_configs_are_refused(tmp_path: Path) -> None:
@@ -250,7 +348,7 @@ def test_an_interrupt_says_so_and_writes_nothing(tmp_path: Path) -> None:
     process.send_signal(signal.SIGINT)
     _, errors = process.communicate(timeout=60)
     assert process.returncode == 130
-    assert errors.endswith("fedgc: interrupted, nothing was written\n")
+    assert errors.endswith("fedgc: interrupted, no results were written\n")
     assert not (tmp_path / "o").exists()
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import re
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +16,12 @@ from fedgc.strategies.set_aside import SetAside
 from flwr.app import Array, Message
 from flwr.serverapp.strategy import FedAvg
 
+from fedgc.assignment import AssignmentConstraints
 from fedgc.codes import WorkLists
 from fedgc.fleets import build_fleet
+from fedgc.gram import KnownCoherence
+from fedgc.reliability import ReliabilityPosterior
+from fedgc.round import plan_round
 from tests.apps import EXAMPLES, N_SHARDS, shard_app, train
 
 
@@ -209,7 +214,78 @@ def test_the_summary_tells_the_first_plan_and_its_predicted_error(caplog: pytest
     strategy = coding(load=2)
     with caplog.at_level(logging.INFO, logger="flwr"):
         strategy.summary()
-        assert "Plan: made when nodes are there" in caplog.text
+        assert "Plan: made when nodes are there" in caplog.text and "Block" not in caplog.text
         train(strategy, steady())
     report = strategy.history[0]
     assert f"Plan: 6 of 6 nodes, load 2, predicted residual error {report.predicted_residual_error:.3g}" in caplog.text
+
+
+def plan_lines(strategy: GradientCoding, caplog: pytest.LogCaptureFixture) -> list[str]:
+    """What the summary says from the plan on."""
+    caplog.clear()
+    with caplog.at_level(logging.INFO, logger="flwr"):
+        strategy.summary()
+    lines = [r.getMessage().lstrip("\t│├└─ ") for r in caplog.records if r.name == "flwr.fedgc"]
+    return lines[next(k for k, line in enumerate(lines) if line.startswith("Plan: ")) :]
+
+
+@pytest.mark.parametrize("schedule", ["full", "work-list"])
+@pytest.mark.parametrize("load", [1, 2])
+def test_where_times_are_given_the_plan_is_there_before_the_first_round(
+    schedule: str, load: int, caplog: pytest.LogCaptureFixture
+) -> None:
+    settings = {"clients": 6, "sigma": 0.5, "median": [1.0, 1.0, 2.0, 2.0, 4.0, 4.0]}
+    fleet = build_fleet({"model": "log-normal", **settings}, seed=2)
+    strategy = coding(load=load, schedule=schedule, timing=fleet, coherence=KnownCoherence())
+    told = plan_lines(strategy, caplog)
+    assert strategy.state.plan is None  # nothing has begun
+    train(strategy, fleet)
+    report, plan = strategy.history[0], strategy.state.plan
+    assert plan is not None and plan.assignment is not None
+    asked = f"{report.n_clients} of 6 clients, load {report.load:.3g}"
+    assert told[0] == (f"Plan: {asked}, predicted residual error {report.predicted_residual_error:.3g}, deadline 10 s")
+    blocks = [line for line in told if line.startswith("Block ")]
+    assert len(blocks) == report.n_blocks
+    for line, block in zip(blocks, plan.assignment.blocks, strict=True):
+        numbers = [[int(n) for n in re.findall(r"\d+", part)] for part in line.split(": ")[1].split(" with ")]
+        assert numbers == [list(block.members), list(block.shards)]
+    lists = [re.findall(r"\d+", line.split(": ", 1)[1]) for line in told if line.startswith("Work list of client")]
+    assert len(lists) == (report.n_clients if schedule == "work-list" else 0)
+    for client, shards in enumerate(lists):
+        assert [int(shard) for shard in shards] == plan.code.shards_of(client).tolist()
+    if lists and load == 2:
+        assert any(", then backup work: " in line for line in told)
+    # And when nodes are there, they are named instead, of the same plan.
+    (later,) = [line for line in plan_lines(strategy, caplog) if line.startswith("Block 0: ")]
+    assert re.findall(r"\d+", later.split(": ")[1])[0] == str(100 + plan.assignment.blocks[0].members[0])
+
+
+def test_where_reliability_is_given_the_plan_is_for_its_nodes(caplog: pytest.LogCaptureFixture) -> None:
+    posterior = ReliabilityPosterior(1.0, 1.0, conditional=False)
+    for _ in range(20):
+        posterior = posterior.update({11: True, 12: True, 13: False, 14: True})
+    strategy = coding(load=2, reliability=posterior, coherence=KnownCoherence())
+    told = plan_lines(strategy, caplog)
+    assert told[0].startswith("Plan: 4 of 4 nodes, load 2, predicted residual error 0.")
+    members = [[int(n) for n in re.findall(r"\d+", line.split(" with ")[0])[1:]] for line in told[1:3]]
+    assert sorted(node for block in members for node in block) == [11, 12, 13, 14]
+    stranger = coding(load=2, coherence=KnownCoherence()).state
+    plan = plan_round(replace(stranger, reliability=posterior), [11, 12, 13, 14], strategy.planning)
+    assert f"predicted residual error {plan.decoder.residual_error:.3g}" in told[0]
+
+
+def test_of_large_fleets_the_summary_names_a_few(caplog: pytest.LogCaptureFixture) -> None:
+    fleet = build_fleet({"model": "log-normal", "clients": 120, "sigma": 0.5}, seed=2)
+    inner = FedAvg(fraction_evaluate=0.0)
+    strategy = GradientCoding(inner, num_shards=400, deadline=10.0, load=40, schedule="work-list", timing=fleet)
+    told = plan_lines(strategy, caplog)
+    assert len(told) < 20 and all(len(line) < 300 for line in told)
+    assert "... and 114 more work lists" in told
+    assert " and 28 more with shards " in told[1]
+
+
+def test_a_plan_that_cannot_be_made_is_told(caplog: pytest.LogCaptureFixture) -> None:
+    fleet = build_fleet({"model": "log-normal", "clients": 3}, seed=2)
+    limits = AssignmentConstraints(storage=[1, 1, 1])
+    told = plan_lines(coding(schedule="work-list", timing=fleet, constraints=limits), caplog)
+    assert len(told) == 1 and told[0].startswith("Plan: storage ")

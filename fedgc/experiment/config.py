@@ -14,6 +14,7 @@ from fedgc.assignment import Schedule, Sums, number_of_blocks
 from fedgc.decoders import DECODERS
 from fedgc.errors import ConfigError
 from fedgc.fleets import build_fleet
+from fedgc.round import check_sum_only
 
 Count = Annotated[int, Field(ge=1, le=1_000_000, strict=True)]
 Name = Annotated[str, Field(min_length=1, max_length=200, strict=True)]
@@ -45,7 +46,12 @@ class FedAvgConfig(_Section):
 
 
 class GradientCodingConfig(_Section):
-    """fedgc's GradientCoding around FedAvg; with a rule for the deadline, `deadline` is that of the first round."""
+    """fedgc's GradientCoding around FedAvg.
+
+    With a rule for the deadline, `deadline` is that of the first round. With `secure_sum` the server uses only the sum
+    of what arrives, in fixed point with so many `fractional_bits`; the decoder must then be one whose weights are
+    settled before the round: "fixed", say.
+    """
 
     kind: Literal["gradient-coding"]
     label: Name
@@ -60,6 +66,8 @@ class GradientCodingConfig(_Section):
     decoder: str = "optimal-unbiased"
     max_weight: Positive | None = None
     memory: Annotated[bool, Field(strict=True)] = False
+    secure_sum: Annotated[bool, Field(strict=True)] = False
+    fractional_bits: Annotated[int, Field(ge=8, le=48, strict=True)] = 32
 
 
 StrategyConfig = Annotated[FedAvgConfig | GradientCodingConfig, Field(discriminator="kind")]
@@ -78,6 +86,8 @@ class ExperimentConfig(_Section):
         One run per strategy and seed. A seed fixes shards, initial model, fleet and draws.
     target_accuracy : float
         Test accuracy whose first attainment is reported.
+    tensorboard : str or None
+        Folder for TensorBoard's curves; each strategy and seed gets a folder in it.
     task, fleet, strategies
         What is trained, by whom, and how. The fleet is a table as in :func:`fedgc.fleets.build_fleet`.
     """
@@ -86,6 +96,7 @@ class ExperimentConfig(_Section):
     rounds: Count
     seeds: Annotated[list[Annotated[int, Field(ge=0, lt=2**32, strict=True)]], Field(min_length=1)]
     target_accuracy: Annotated[float, Field(gt=0, le=1, allow_inf_nan=False, strict=True)] = 0.9
+    tensorboard: Name | None = None
     task: TaskConfig = TaskConfig()
     fleet: dict[str, Any]
     strategies: Annotated[list[StrategyConfig], Field(min_length=1)]
@@ -141,6 +152,13 @@ def check_config(raw: Mapping[str, Any]) -> ExperimentConfig:
             continue
         if strategy.decoder not in DECODERS:
             raise ConfigError(f"{where}.decoder must be one of {', '.join(DECODERS)}; got {strategy.decoder!r}")
+        if strategy.secure_sum:
+            try:
+                check_sum_only(
+                    DECODERS[strategy.decoder], schedule=strategy.schedule, sums=strategy.sums, memory=strategy.memory
+                )
+            except ValueError as error:
+                raise ConfigError(f"{where}.{error}") from None
         try:
             n_blocks = number_of_blocks(config.n_clients, strategy.load)
         except ValueError as error:

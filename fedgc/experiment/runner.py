@@ -18,7 +18,7 @@ from fedgc.experiment.audit import measured_residual_error, remember_round
 from fedgc.experiment.config import ExperimentConfig, FedAvgConfig, GradientCodingConfig, StrategyConfig
 from fedgc.fleets import build_fleet
 from fedgc.simulation import VirtualGrid, run_virtual
-from fedgc.strategies import GradientCoding
+from fedgc.strategies import GradientCoding, SecureSum
 from fedgc.tasks import DigitsTask
 
 logger = logging.getLogger("flwr.fedgc")
@@ -151,6 +151,7 @@ def _build_strategy(
         decoder=choice.decoder,
         max_weight=choice.max_weight,
         shard_examples=task.shard_examples,
+        secure_sum=SecureSum(fractional_bits=choice.fractional_bits) if choice.secure_sum else False,
         seed=seed,
     )
     return strategy, WAIT_FOR_EVERYONE

@@ -7,7 +7,7 @@ from fedgc.assignment import SCHEDULES, SUMS
 from fedgc.round.finish import finish_round
 from fedgc.round.fold import RoundFold
 from fedgc.round.plan import plan_round
-from fedgc.round.planning import Planning
+from fedgc.round.planning import Planning, check_sum_only
 from fedgc.round.state import CodedUpdate, LateReplies, RoundOutcome, RoundPlan, RoundState
 from fedgc.round.timing import LearntTiming
 
@@ -22,6 +22,7 @@ __all__ = [
     "RoundOutcome",
     "RoundPlan",
     "RoundState",
+    "check_sum_only",
     "finish_round",
     "plan_round",
 ]

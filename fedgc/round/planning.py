@@ -8,7 +8,7 @@ import numpy as np
 
 from fedgc.assignment import SCHEDULES, SUMS, AssignmentConstraints
 from fedgc.deadline import DeadlineRule, Timing
-from fedgc.decoders import Decoder
+from fedgc.decoders import DECODERS, Decoder
 from fedgc.round.timing import SomeClients
 from fedgc.validation import check_integer, check_vector, one_of
 
@@ -98,6 +98,27 @@ class Planning:
         gain = self.reassignment_gain
         if not isinstance(gain, (int, float)) or not 0.0 <= float(gain) <= 1.0:
             raise ValueError(f"reassignment_gain must lie in [0, 1]; got {gain!r}")
+
+
+def check_sum_only(decoder: Decoder | type[Decoder], *, schedule: str, sums: str, memory: bool) -> None:
+    """Raise ValueError unless a round can be decoded from the sum of what arrives and from who sent it.
+
+    Parameters
+    ----------
+    decoder : Decoder, or subclass of it
+        The rule for the decoding weights.
+    schedule, sums : str
+        As in :class:`Planning`.
+    memory : bool
+        Whether past updates are remembered.
+    """
+    if not decoder.weights_settled:
+        settled = ", ".join(name for name, kind in DECODERS.items() if kind.weights_settled)
+        raise ValueError(f"decoder must be one of {settled} for secure_sum; got {decoder.name!r}")
+    if schedule == "work-list" and sums != "shard":
+        raise ValueError(f"sums must be 'shard' for secure_sum: the client adds them up; got {sums!r}")
+    if memory:
+        raise ValueError("memory must be False for secure_sum, which leaves no single update to remember; got True")
 
 
 def planning_for(planning: Planning, nodes: tuple[int, ...]) -> Planning:

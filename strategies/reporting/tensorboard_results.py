@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+from collections.abc import Mapping
 from pathlib import Path
 
 from fedgc.strategies.report import RoundReport
@@ -60,10 +61,20 @@ class TensorBoardResults(RoundReporter):
 
     def write(self, report: RoundReport) -> None:
         """Write the round's numbers, and wait until they are on disk."""
+        self.write_numbers(report.server_round, report.metrics)
+
+    def write_numbers(self, server_round: int, numbers: Mapping[str, float]) -> None:
+        """Write numbers by name as those of a round, likewise.
+
+        Raises
+        ------
+        OSError
+            If they cannot be written.
+        """
         if not self.folder.is_dir():  # torch's writer would notice in a thread, which would end with a traceback
             raise FileNotFoundError(f"{str(self.folder)!r} has been removed")
-        for name, value in report.metrics.items():
-            self._writer.add_scalar(name.replace("-", "/", 1), value, report.server_round)
+        for name, value in numbers.items():
+            self._writer.add_scalar(name.replace("-", "/", 1), value, server_round)
         self._writer.flush()
 
     def close(self) -> None:
