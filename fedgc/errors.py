@@ -28,3 +28,7 @@ class NoUnbiasedDecoderError(ValueError):
 
 class CheckpointError(RuntimeError):
     """A checkpoint cannot be written, read or used; the message is one line that names the file or folder."""
+
+
+class TooFewNodesError(RuntimeError):
+    """Too few nodes are there for a round, for too long; the message is one line that says how many are missing."""

@@ -6,6 +6,7 @@ import logging
 from collections.abc import Callable, Collection, Iterable
 
 from fedgc.strategies.deadline_grid import DeadlineGrid
+from fedgc.strategies.newcomers import Newcomers
 from fedgc.strategies.open_round import OpenRound
 from fedgc.strategies.past_round import PastRound
 from fedgc.strategies.set_aside import SetAside
@@ -47,6 +48,8 @@ class CodedRun:
         The one before, to which replies may still come.
     set_aside : SetAside
         Nodes that are not asked for some rounds of this run.
+    newcomers : Newcomers
+        Nodes that have joined since it began.
     """
 
     def __init__(
@@ -63,6 +66,7 @@ class CodedRun:
         self.open: OpenRound | None = None
         self.past: PastRound | None = None
         self.set_aside = SetAside()
+        self.newcomers = Newcomers()
         self.grid: DeadlineGrid | None = None
         if grid is not None:
             self.grid = DeadlineGrid(
@@ -106,6 +110,7 @@ class CodedRun:
             raise ValueError("a round must be open to be ended; got none")
         current, self.open = self.open, None
         replies = [*replies, *(self.grid.kept_back if self.grid is not None else ())]
+        replies = [reply for reply in replies if not self.newcomers.is_from(reply)]
         return current.with_all(replies, self.grid.seconds() if self.grid is not None else {}), replies
 
     def late_replies(self) -> list[Message]:
@@ -123,17 +128,22 @@ class CodedRun:
             for node_id, reason in past.rejected.items():
                 logger.debug("round %d: node %d has nothing late from before: %s", server_round, node_id, reason)
         self.past = PastRound.of(current, self.grid.collected)
-        self.grid.listen_for(self.past.silent)
+        self.newcomers.sent(self.grid.collected.sent)
+        self.grid.listen_for([*self.past.silent, *self.newcomers.pending])
         return late, [*self.past.silent.values(), *self.past.held_back()]
 
     def _take(self, reply: Message, seconds: float) -> bool:
         """Fold a reply into the open round, and return whether there is one."""
+        if self.newcomers.take(reply, seconds):
+            return True
         if self.open is not None:
             self.open.take(reply, seconds)
         return self.open is not None
 
     def _take_late(self, reply: Message, instant: float) -> bool:
         """Take note of what has come for the round before, and return whether there is one."""
+        if self.newcomers.take_late(reply, instant):
+            return True
         if self.past is not None:
             self.past.take(reply, instant)
         return self.past is not None

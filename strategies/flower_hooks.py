@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 
 import numpy as np
@@ -11,51 +11,39 @@ from fedgc.strategies.arrays import replies_at_once
 from fedgc.strategies.close_round import close_round, next_arrays
 from fedgc.strategies.coded_run import CodedRun
 from fedgc.strategies.deadline_grid import DeadlineGrid
-from fedgc.strategies.report import RoundReport
+from fedgc.strategies.meeting import MeetingStrategy
 from fedgc.strategies.reporting import Reporting
 from fedgc.strategies.resuming import Journal
 from fedgc.strategies.secure_sum import SecureSum
 from fedgc.strategies.send_round import send_round
 from fedgc.strategies.shard_push import PushedShards
 from fedgc.strategies.summary import summary_lines
-from fedgc.strategies.warm_up import NodeFacts, by_partition, warm_up
 from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord
 from flwr.serverapp import Grid
-from flwr.serverapp.strategy import Result, Strategy
+from flwr.serverapp.strategy import Result
 from numpy.typing import NDArray
 
 from fedgc.checkpoint import CheckpointFolder
-from fedgc.deadline import DeadlineRule
 from fedgc.decoders import Decoder
-from fedgc.round import Planning, RoundState, plan_round
+from fedgc.round import plan_round
 
 # A child of Flower's logger, so that its lines appear where the user looks for Flower's.
 logger = logging.getLogger("flwr.fedgc")
 
 
-class CodedStrategy(Strategy):
+class CodedStrategy(MeetingStrategy):
     """The rounds of a :class:`fedgc.strategies.GradientCoding`, which checks and keeps the options that they go by."""
 
-    strategy: Strategy
     num_shards: int
-    deadline: DeadlineRule
     first_deadline: float | None
-    start_timeout: float | None
-    planning: Planning
     given_sizes: NDArray[np.float64]
-    state: RoundState
     secure_sum: SecureSum | None
     shards: PushedShards | None
     reporting: Reporting
     early_end: bool
     seed: int
-    arrayrecord_key: str
-    configrecord_key: str
-    nodes: dict[int, NodeFacts]
-    history: list[RoundReport]
     checkpoints: CheckpointFolder | None
     resume: bool
-    _run: CodedRun
     _journal: Journal
     _evaluates: bool
 
@@ -150,18 +138,25 @@ class CodedStrategy(Strategy):
     ) -> Iterable[Message]:
         """Let the inner strategy choose the nodes, then tell each its shards and coefficients."""
         server_round += self._journal.rounds_before
+        self._wait_for_nodes(server_round)
         inner = {
             message.metadata.dst_node_id: message
             for message in self.strategy.configure_train(server_round, arrays, config, grid)
         }
         self._learn_if_passed_over()
         self._run.forget()
+        here = [*{*grid.get_node_ids(), *inner}]
+        self._meet(self._run.newcomers.heard(), here)
+        introductions = self._welcome(inner, arrays, server_round)
         if not inner:
             return []
         for node_id in self._run.set_aside.among(inner, server_round):
             logger.warning("round %d: node %d is not asked: its last replies could not be used", server_round, node_id)
             del inner[node_id]
-        self.planning = self._planning_for([*{*grid.get_node_ids(), *inner}])
+        self.planning = self._planning_for(here)
+        for node_id in self._without_limits(list(inner)):
+            logger.warning("round %d: node %d is not asked: the constraints do not name it", server_round, node_id)
+            del inner[node_id]
         plan = plan_round(self.state, list(inner), self.planning)
         deadline = plan.deadline if plan.deadline is not None else self.deadline.initial
         if server_round == 1 and self.first_deadline is not None:
@@ -180,7 +175,7 @@ class CodedStrategy(Strategy):
             secure_sum=self.secure_sum,
             shards=self.shards,
         )
-        return list(self._run.open.messages)
+        return [*self._run.open.messages, *introductions]
 
     def aggregate_train(
         self, server_round: int, replies: Iterable[Message]
@@ -228,13 +223,6 @@ class CodedStrategy(Strategy):
             self._journal.evaluated(self, server_round, metrics)
         return metrics
 
-    def _planning_for(self, nodes: Sequence[int]) -> Planning:
-        """Return how rounds are planned if these nodes are the first that are there."""
-        known = self.planning.timing is not None or self.planning.constraints is not None
-        if not known or self.planning.nodes is not None or not nodes:
-            return self.planning
-        return replace(self.planning, nodes=by_partition(self.nodes, nodes))
-
     def _learn_if_passed_over(self) -> None:
         """Learn from a round of which a strategy around this one has made nothing, since nothing came."""
         if self._run.open is not None and self._run.waited is not None:
@@ -258,19 +246,3 @@ class CodedStrategy(Strategy):
             on_end=end,
             before=self._run,
         )
-
-    def _warm_up(self, arrays: ArrayRecord) -> None:
-        """Let the nodes start and introduce themselves."""
-        assert self._run.grid is not None
-        heard = warm_up(
-            self._run.grid,
-            arrays,
-            n_nodes=int(getattr(self.strategy, "min_available_nodes", 1)),
-            timeout=self.start_timeout,
-            deadline=self.deadline.initial,
-            arrayrecord_key=self.arrayrecord_key,
-            configrecord_key=self.configrecord_key,
-        )
-        self.nodes |= heard
-        overheads = self.state.overheads.update({node: facts.overhead for node, facts in heard.items()})
-        self.state = replace(self.state, overheads=overheads)

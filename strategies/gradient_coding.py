@@ -103,6 +103,9 @@ class GradientCoding(CodedStrategy):
         a client needs, and tells the server the nodes' overheads and partitions, see :mod:`fedgc.strategies.warm_up`.
         Over once all have answered; 0 to begin at once. By default two minutes, and 0 in the embedded runtime, where
         nothing has to start.
+    nodes_timeout : float
+        Seconds for which a round waits until as many nodes are there as the inner strategy asks for; then training ends
+        with :class:`fedgc.errors.TooFewNodesError`. An hour by default.
     timing : Timing, optional
         What is known of the clients' completion times, in place of what is learnt: a fleet, in simulations. Clients are
         in the order of their partitions if these were told at the start, else of their node ids.
@@ -172,6 +175,7 @@ class GradientCoding(CodedStrategy):
         fetch_seconds: float | None = None,
         first_deadline: float | None = None,
         start_timeout: float | None = None,
+        nodes_timeout: float = 3600.0,
         timing: Timing | None = None,
         coherence: CoherenceEstimate | None = None,
         constraints: AssignmentConstraints | None = None,
@@ -190,6 +194,7 @@ class GradientCoding(CodedStrategy):
         self.deadline = as_deadline(deadline)
         self.first_deadline = None if first_deadline is None else check_positive("first_deadline", first_deadline)
         self.start_timeout = as_seconds("start_timeout", start_timeout)
+        self.nodes_timeout = as_seconds("nodes_timeout", nodes_timeout) or 0.0
         self.planning = Planning(
             load=load,
             decoder=as_decoder(decoder, max_weight),

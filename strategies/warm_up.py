@@ -98,13 +98,8 @@ def warm_up(
         clock.wait(began + timeout)
 
     def ask(asked: Sequence[int], seconds: float) -> dict[int, tuple[Message, float]]:
-        batch = []
-        for node in asked:
-            content = RecordDict({arrayrecord_key: arrays, configrecord_key: ConfigRecord({SERVER_ROUND: 0})})
-            content[RECORD] = ConfigRecord(
-                {SHARD_IDS: [], COEFFICIENTS: [], RUN_SEED: 0, DEADLINE: seconds, INTRODUCE: True}
-            )
-            batch.append(Message(content, dst_node_id=node, message_type="train", ttl=2.0 * seconds, group_id="0"))
+        keys = {"arrayrecord_key": arrayrecord_key, "configrecord_key": configrecord_key}
+        batch = [introduction(node, arrays, seconds=seconds, server_round=0, **keys) for node in asked]
         collected = grid.collect(batch, seconds, arrays=False)
         node_of = {message.metadata.message_id: message.metadata.dst_node_id for message in batch}
         return {
@@ -132,6 +127,23 @@ def warm_up(
             float(overheads.min()),
         )
     return facts
+
+
+def introduction(
+    node: int, arrays: ArrayRecord, *, seconds: float, server_round: int, arrayrecord_key: str, configrecord_key: str
+) -> Message:
+    """Return a message without work that asks a node to tell of itself within so many seconds."""
+    config = ConfigRecord({SERVER_ROUND: server_round})
+    content = RecordDict({arrayrecord_key: arrays, configrecord_key: config})
+    content[RECORD] = ConfigRecord({SHARD_IDS: [], COEFFICIENTS: [], RUN_SEED: 0, DEADLINE: seconds, INTRODUCE: True})
+    return Message(content, dst_node_id=node, message_type="train", ttl=2.0 * seconds, group_id=str(server_round))
+
+
+def facts_of(reply: Message, after: float) -> NodeFacts:
+    """Return what a reply to an introduction tells that came after so many seconds: of an error only these."""
+    if reply.has_error() or RECORD not in reply.content.config_records:
+        return NodeFacts(after)
+    return _facts(reply.content.config_records[RECORD], after)
 
 
 def by_partition(facts: Mapping[int, NodeFacts], node_ids: Sequence[int]) -> tuple[int, ...]:

@@ -111,6 +111,20 @@ class History:
             getattr(grown, name)[ordered[kept], cell] = flags[order][kept]
         return replace(grown, count=grown.count + added)
 
+    def copy_row(self, old: int, new: int) -> History:
+        """Return the history in which node `new` has the observations of node `old`, if there are any."""
+        known = np.union1d(self.node_ids, as_ids([new]))
+        row = int(self.rows([old])[0])
+        if row == self.n_clients:
+            return self
+        copied = History.empty(self.window, known.size, known)
+        place, into = np.searchsorted(known, self.node_ids), int(np.searchsorted(known, as_ids([new]))[0])
+        for name in ("count", *COLUMNS, *FLAGS):
+            column, wider = getattr(self, name), getattr(copied, name)
+            wider[place] = column
+            wider[into] = column[row]
+        return copied
+
 
 def as_ids(node_ids: ArrayLike) -> NDArray[np.int64]:
     """Return node ids as 64-bit integers; Flower's unsigned ones above 2^63 - 1 wrap around, one to one.

@@ -239,6 +239,17 @@ class CompletionTimes:
         silent, missed = (1.0 - presence + presence * self._fit.longer(rows, work, time) for time in waits)
         return np.minimum(missed / silent, 1.0)
 
+    def rejoined(self, old: int, new: int) -> CompletionTimes:
+        """Return the state in which node `new` has all that is known of node `old`: a client that came back.
+
+        Examples
+        --------
+        >>> times = CompletionTimes().update([TimeObservation(7, shards=2, seconds=9.0)]).rejoined(7, 9)
+        >>> times.history.node_ids.tolist()
+        [7, 9]
+        """
+        return replace(self, history=self._history.copy_row(old, new))
+
     def goodness_of_fit(self) -> tuple[GoodnessOfFit, ...]:
         """Return how well each family that is fitted describes the fleet, on at most 400 of its clients."""
         sample = self._fleet_sample()

@@ -59,6 +59,10 @@ class Overheads:
         newer = {node: (*self.seconds.get(node, ())[1 - _WINDOW :], float(value)) for node, value in seen.items()}
         return Overheads({**self.seconds, **newer})
 
+    def rejoined(self, old: int, new: int) -> Overheads:
+        """Return what is known if node `new` is node `old` come back."""
+        return Overheads({**self.seconds, new: self.seconds[old]}) if old in self.seconds else self
+
     def allowance(self, node_ids: Sequence[int], deadline: float) -> NDArray[np.float64]:
         """Return the seconds before the deadline at which each client should stop working, (n_clients,).
 

@@ -13,7 +13,7 @@ from flwr.serverapp.strategy import FedAvg, Strategy
 
 from fedgc.clients import gradient_coded
 from fedgc.deadline import DeadlineRule, build_deadline
-from fedgc.errors import ExperimentError
+from fedgc.errors import ExperimentError, TooFewNodesError
 from fedgc.experiment.audit import measured_residual_error, remember_round
 from fedgc.experiment.config import ExperimentConfig, FedAvgConfig, GradientCodingConfig, StrategyConfig
 from fedgc.fleets import build_fleet
@@ -125,8 +125,8 @@ def _run_one(config: ExperimentConfig, choice: StrategyConfig, seed: int, keep: 
 
     try:
         run_virtual(server_app, client_app, fleet, run_config={"seed": seed}, num_shards=config.task.shards)
-    except TimeoutError:
-        # Flower waits for ever for nodes that never come; the rounds until then are the result.
+    except (TimeoutError, TooFewNodesError):
+        # Strategies of Flower wait for ever for nodes that never come; the rounds until then are the result.
         logger.error("%s, seed %d: training ends early, since every client has left", choice.label, seed)
 
 

@@ -96,6 +96,16 @@ class Clients:
                 changed[name] = column
         return replace(self, **changed)
 
+    def copy_row(self, old: int, new: int) -> Clients:
+        """Return the table in which node `new` has what node `old` has; both have a row."""
+        rows = self.rows([new, old])
+        values = {
+            name: (column.take(rows[1:]) if isinstance(column := getattr(self, name), Counts) else column[rows[1:]])
+            for name in (field.name for field in fields(self))
+            if name != "index"
+        }
+        return self.replace_rows(rows[:1], **values)
+
     def describe(self, nodes: Sequence[int], mean: Vector, low: Vector, high: Vector) -> list[ClientReliability]:
         """Return one summary per node id, given the posterior's means and the limits of its intervals."""
         unseen = {"rounds": 0, "last_outcome": outcome_name(NEVER), "resets": 0, "changed_at": None}

@@ -166,6 +166,20 @@ class ReliabilityPosterior:
         fleet = self.fleet.observe(prediction.mean, missed).refit(clients.slow, at_once=many)
         return replace(self, clients=clients, memory=fleet)
 
+    def rejoined(self, old: int, new: int) -> ReliabilityPosterior:
+        """Return the posterior in which node `new` has all that is known of node `old`: a client that came back.
+
+        Examples
+        --------
+        >>> posterior = ReliabilityPosterior(1.0, 1.0).update({7: False}).rejoined(7, 9)
+        >>> bool(posterior.straggle_prob([9]) == posterior.straggle_prob([7]))
+        True
+        """
+        if old not in self.clients.index:
+            return self
+        clients = self.clients.grow([new])
+        return replace(self, clients=clients.copy_row(old, new), memory=self.fleet)
+
     def straggle_prob(self, node_ids: Iterable[int]) -> Vector:
         """Return the probability to miss the coming deadline, one entry per node id, strictly inside (0, 1).
 

@@ -8,6 +8,7 @@ from fedgc.round.finish import finish_round
 from fedgc.round.fold import RoundFold
 from fedgc.round.plan import plan_round
 from fedgc.round.planning import Planning, check_sum_only
+from fedgc.round.rejoin import rejoined
 from fedgc.round.state import CodedUpdate, LateReplies, RoundOutcome, RoundPlan, RoundState
 from fedgc.round.timing import LearntTiming
 
@@ -25,4 +26,5 @@ __all__ = [
     "check_sum_only",
     "finish_round",
     "plan_round",
+    "rejoined",
 ]

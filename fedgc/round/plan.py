@@ -34,7 +34,7 @@ def plan_round(state: RoundState, node_ids: Sequence[int], planning: Planning) -
     if not nodes or len(set(nodes)) != len(nodes):
         raise ValueError(f"node_ids must be at least one distinct id; got {list(node_ids)}")
     nothing_is_learnt = planning.timing is not None and isinstance(state.coherence, KnownCoherence)
-    if nothing_is_learnt and state.plan is not None and state.plan.everyone == nodes:
+    if nothing_is_learnt and state.plan is not None and state.plan.everyone == nodes and state.plan.node_ids:
         plan = state.plan
     else:
         copies = max(min(planning.load, len(nodes)), -(-len(nodes) // state.shard_examples.size))

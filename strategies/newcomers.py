@@ -1,0 +1,94 @@
+"""Nodes that join while a run goes on: they introduce themselves during a round, and take part from the next one on."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+
+from fedgc.strategies.warm_up import NodeFacts, facts_of, introduction
+from flwr.app import ArrayRecord, Message
+
+
+class Newcomers:
+    """Asks nodes for what the warm-up asks all for at the start, and keeps what they say.
+
+    Nothing waits for them: their messages go out beside a round's, and an answer that comes after its end is as good.
+
+    Examples
+    --------
+    >>> newcomers = Newcomers()
+    >>> (message,) = newcomers.ask([7], ArrayRecord(), seconds=10.0, server_round=3)
+    >>> message.metadata.dst_node_id, newcomers.heard()
+    (7, {})
+    """
+
+    def __init__(self) -> None:
+        self._messages: dict[int, Message] = {}
+        self._heard: dict[int, NodeFacts] = {}
+        self._sent: dict[str, float] = {}
+
+    def ask(
+        self,
+        nodes: Iterable[int],
+        arrays: ArrayRecord,
+        *,
+        seconds: float,
+        server_round: int,
+        arrayrecord_key: str = "arrays",
+        configrecord_key: str = "config",
+    ) -> list[Message]:
+        """Return a message without work for each of the nodes.
+
+        Parameters
+        ----------
+        nodes : iterable of int
+            The nodes.
+        arrays : ArrayRecord
+            The global arrays.
+        seconds : float
+            Seconds that the round may last.
+        server_round : int
+            The round.
+        arrayrecord_key, configrecord_key : str
+            Names of the records.
+        """
+        keys = {"arrayrecord_key": arrayrecord_key, "configrecord_key": configrecord_key}
+        made = {node: introduction(node, arrays, seconds=seconds, server_round=server_round, **keys) for node in nodes}
+        self._messages |= made
+        return list(made.values())
+
+    @property
+    def pending(self) -> list[str]:
+        """Ids of the messages that have not been answered."""
+        ids = (message.metadata.message_id for message in self._messages.values())
+        return [key for key in ids if key]
+
+    def sent(self, instants: Mapping[str, float]) -> None:
+        """Take note of when messages were sent, by id; those that were held back are forgotten."""
+        self._messages = {node: m for node, m in self._messages.items() if m.metadata.message_id in instants}
+        self._sent = {m.metadata.message_id: instants[m.metadata.message_id] for m in self._messages.values()}
+
+    def is_from(self, reply: Message) -> bool:
+        """Return whether a reply is to one of these messages."""
+        key = reply.metadata.reply_to_message_id
+        return any(message.metadata.message_id == key for message in self._messages.values())
+
+    def take(self, reply: Message, seconds: float) -> bool:
+        """Keep what a node says after so many seconds, and return whether it is a newcomer's reply."""
+        key = reply.metadata.reply_to_message_id
+        for node, message in self._messages.items():
+            if message.metadata.message_id == key:
+                # A node that cannot introduce itself is a client like any other.
+                self._heard[node] = facts_of(reply, seconds)
+                return True
+        return False
+
+    def take_late(self, reply: Message, instant: float) -> bool:
+        """Keep what a node says at an instant after the round, and return whether it is a newcomer's reply."""
+        sent = self._sent.get(reply.metadata.reply_to_message_id)
+        return sent is not None and self.take(reply, instant - sent)
+
+    def heard(self) -> dict[int, NodeFacts]:
+        """Return what nodes have said since this was last asked."""
+        heard, self._heard = self._heard, {}
+        self._messages = {node: message for node, message in self._messages.items() if node not in heard}
+        return heard
