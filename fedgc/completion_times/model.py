@@ -8,7 +8,7 @@ from functools import cached_property
 from typing import Any
 
 import numpy as np
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
 
 from fedgc.completion_times.base import FleetPrior
 from fedgc.completion_times.clients import (
@@ -132,7 +132,13 @@ class CompletionTimes:
         return known or first_prior(self._fleet_sample(), FAMILIES[self.chosen_family], slow_rounds=False)
 
     def in_time_prob(
-        self, node_ids: ArrayLike, load: ArrayLike, deadline: float, *, given_present: bool = False
+        self,
+        node_ids: ArrayLike,
+        load: ArrayLike,
+        deadline: float,
+        *,
+        given_present: bool = False,
+        strangers: ArrayLike = False,
     ) -> Vector:
         """Return the probability of each client to have done `load` shards by the deadline, (n,).
 
@@ -146,8 +152,10 @@ class CompletionTimes:
             Seconds from the message to the deadline, at least 0; may be infinite.
         given_present : bool
             Whether the client is known to take part in the round.
+        strangers : bool or array_like of bool, shape (n,)
+            Clients that are taken to be like the fleet, whatever has been seen of them.
         """
-        rows = self._history.rows(node_ids)
+        rows = np.where(strangers, self._history.n_clients, self._history.rows(node_ids))
         presence = 1.0 if given_present else self._fit.estimate.presence[rows]
         return np.asarray(
             presence * (1.0 - self._fit.longer(rows, check_loads(load, rows.size), check_seconds("deadline", deadline)))
@@ -220,6 +228,18 @@ class CompletionTimes:
     def presence(self, node_ids: ArrayLike) -> Vector:
         """Return the probability of each client to answer at all, however long one waits, (n,)."""
         return self._fit.estimate.presence[self._history.rows(node_ids)]
+
+    def heard(self, node_ids: ArrayLike) -> NDArray[np.bool_]:
+        """Return whether any observation that is kept shows the client to take part, (n,); else it has been silent.
+
+        Examples
+        --------
+        >>> seen = [TimeObservation(7, 1, 4.0), TimeObservation(8, 1, 4.0, censored=True)]
+        >>> CompletionTimes().update(seen).heard([7, 8, 9]).tolist()
+        [True, False, False]
+        """
+        there = (self._history.there & (self._history.age() >= 0)).any(axis=1)
+        return np.append(there, False)[self._history.rows(node_ids)]
 
     def miss_prob_given_silent_until(
         self, node_ids: ArrayLike, load: ArrayLike, seconds: float, deadline: float
