@@ -31,7 +31,13 @@ def least_nodes(strategy: Strategy) -> int:
 
 
 def wait_for_nodes(
-    node_ids: Callable[[], Iterable[int]], least: int, *, limit: float, clock: Clock, server_round: int
+    node_ids: Callable[[], Iterable[int]],
+    least: int,
+    *,
+    limit: float,
+    clock: Clock,
+    server_round: int,
+    which: str = "nodes",
 ) -> None:
     """Wait until enough nodes are there, and say so every minute.
 
@@ -47,6 +53,8 @@ def wait_for_nodes(
         What time it is.
     server_round : int
         The round, for the log.
+    which : str
+        What they are called there.
 
     Raises
     ------
@@ -58,20 +66,20 @@ def wait_for_nodes(
         waited = clock.now() - began
         if waited >= limit:
             raise TooFewNodesError(
-                f"round {server_round}: {there} of at least {least} nodes are there after {waited:.0f} s: "
+                f"round {server_round}: {there} of at least {least} {which} are there after {waited:.0f} s: "
                 "bring more up, ask for fewer (min_available_nodes, min_train_nodes), or wait longer (nodes_timeout)"
             )
         if waited == 0.0 or clock.now() >= told + _TOLD_EVERY:
             told = clock.now()
             logger.warning(
-                "round %d: %d of at least %d nodes are there; waiting for up to %.0f s more",
-                server_round, there, least, limit - waited,
+                "round %d: %d of at least %d %s are there; waiting for up to %.0f s more",
+                server_round, there, least, which, limit - waited,
             )  # fmt: skip
         again = min(began + limit, clock.now() + 1.0)
         while clock.now() < again:
             clock.wait(again)
     if clock.now() > began:
-        logger.info("round %d: enough nodes are there after %.0f s", server_round, clock.now() - began)
+        logger.info("round %d: enough of them are there after %.0f s", server_round, clock.now() - began)
 
 
 def come_back(

@@ -23,6 +23,7 @@ from flwr.serverapp import Grid
 from flwr.serverapp.strategy import Result
 from numpy.typing import NDArray
 
+from fedgc.assignment import InfeasibleAssignmentError
 from fedgc.checkpoint import CheckpointFolder
 from fedgc.decoders import Decoder
 from fedgc.round import plan_round
@@ -137,7 +138,9 @@ class CodedStrategy(MeetingStrategy):
         self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
     ) -> Iterable[Message]:
         """Let the inner strategy choose the nodes, then tell each its shards and coefficients."""
-        server_round += self._journal.rounds_before
+        return self._configure(server_round + self._journal.rounds_before, arrays, config, grid)
+
+    def _configure(self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid) -> Iterable[Message]:
         self._wait_for_nodes(server_round)
         inner = {
             message.metadata.dst_node_id: message
@@ -148,8 +151,6 @@ class CodedStrategy(MeetingStrategy):
         here = [*{*grid.get_node_ids(), *inner}]
         self._meet(self._run.newcomers.heard(), here)
         introductions = self._welcome(inner, arrays, server_round)
-        if not inner:
-            return []
         for node_id in self._run.set_aside.among(inner, server_round):
             logger.warning("round %d: node %d is not asked: its last replies could not be used", server_round, node_id)
             del inner[node_id]
@@ -157,7 +158,14 @@ class CodedStrategy(MeetingStrategy):
         for node_id in self._without_limits(list(inner)):
             logger.warning("round %d: node %d is not asked: the constraints do not name it", server_round, node_id)
             del inner[node_id]
-        plan = plan_round(self.state, list(inner), self.planning)
+        if not inner:
+            return introductions
+        try:
+            plan = plan_round(self.state, list(inner), self.planning)
+        except InfeasibleAssignmentError as error:
+            self._wait_for_others(here, server_round, error)
+            self._warm_up(arrays)
+            return self._configure(server_round, arrays, config, grid)
         deadline = plan.deadline if plan.deadline is not None else self.deadline.initial
         if server_round == 1 and self.first_deadline is not None:
             deadline = self.first_deadline

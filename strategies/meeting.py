@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 
 from fedgc.strategies.attendance import come_back, least_nodes, wait_for_nodes, was_heard
@@ -13,6 +13,7 @@ from fedgc.strategies.warm_up import NodeFacts, by_partition, warm_up
 from flwr.app import ArrayRecord, Message
 from flwr.serverapp.strategy import Strategy
 
+from fedgc.assignment import InfeasibleAssignmentError
 from fedgc.deadline import DeadlineRule
 from fedgc.round import Planning, RoundState, rejoined
 
@@ -40,6 +41,21 @@ class MeetingStrategy(Strategy):
             grid = self._run.grid
             least, limit = least_nodes(self.strategy), self.nodes_timeout
             wait_for_nodes(grid.get_node_ids, least, limit=limit, clock=grid.clock, server_round=server_round)
+
+    def _wait_for_others(self, here: Collection[int], server_round: int, reason: InfeasibleAssignmentError) -> None:
+        """Wait until a node is there that was not, if some are away whose limits are known, or raise the reason."""
+        planned, grid = self.planning.nodes, self._run.grid
+        if grid is None or planned is None or set(planned) <= set(here):
+            raise reason
+        logger.warning("round %d: cannot be planned with the nodes that are there: %s", server_round, reason)
+        wait_for_nodes(
+            lambda: set(grid.get_node_ids()) - set(here),
+            1,
+            limit=self.nodes_timeout,
+            clock=grid.clock,
+            server_round=server_round,
+            which="others that can hold its shards",
+        )
 
     def _warm_up(self, arrays: ArrayRecord) -> None:
         """Let the nodes start and introduce themselves."""

@@ -181,7 +181,7 @@ def test_all_nodes_gone_and_back_under_other_ids(caplog: pytest.LogCaptureFixtur
 
     strategy, model = train(SIX | {110 + k: k for k in range(6)}, present)
     assert "0 of at least 3 nodes are there; waiting for up to 3600 s more" in caplog.text
-    assert "enough nodes are there after" in caplog.text
+    assert "enough of them are there after" in caplog.text
     assert all(f"node {110 + k} is node {100 + k} come back" in caplog.text for k in range(6))
     assert len(strategy.history) == 10
     assert strategy.history[-1].node_ids == tuple(110 + k for k in range(6))
@@ -221,6 +221,22 @@ def test_limits_stay_with_partitions(caplog: pytest.LogCaptureFixture) -> None:
     assert "node 107 is not asked: the constraints do not name it" in caplog.text
     assert strategy.history[-1].node_ids == (*stayed, 106)
     assert strategy.history[-1].shards_recovered == N_SHARDS
+
+
+def test_shards_whose_only_holders_are_away_are_waited_for(caplog: pytest.LogCaptureFixture) -> None:
+    limits = AssignmentConstraints(residency={0: [2], 1: [2]})
+    others = [100, 101, 103, 104, 105]
+
+    def present(done: int, now: float) -> list[int]:
+        return list(SIX) if done < 4 else others if now < 200.0 else [*others, 106]
+
+    strategy, model = train(SIX | {106: 2}, present, constraints=limits, load=1)
+    assert "round 5: cannot be planned with the nodes that are there: residency must allow" in caplog.text
+    assert "node 106 is node 102 come back" in caplog.text
+    assert strategy.history[-1].node_ids == (*others, 106)
+    assert model == pytest.approx(GOAL, abs=0.1)
+    with pytest.raises(TooFewNodesError, match="0 of at least 1 others that can hold its shards are there after 50 s"):
+        train(SIX, after(4, list(SIX), others), constraints=limits, load=1, nodes_timeout=50.0)
 
 
 def test_a_reply_that_comes_twice_counts_once() -> None:

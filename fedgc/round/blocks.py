@@ -5,11 +5,11 @@ from __future__ import annotations
 import numpy as np
 
 from fedgc.arrivals import IndependentArrivals
-from fedgc.assignment import assign, fractional_repetition_blocks, longest_list
+from fedgc.assignment import fractional_repetition_blocks, longest_list
 from fedgc.codes import Code
 from fedgc.deadline import FixedDeadline, Outlook, RoundForecast, Timing
 from fedgc.forecast import forecast_round, work_of
-from fedgc.round.planning import Planning, time_to_reconsider
+from fedgc.round.planning import Planning, assign_those_here, time_to_reconsider
 from fedgc.round.sizes import shard_gram
 from fedgc.round.state import RoundPlan, RoundState
 from fedgc.round.timing import LearntTiming
@@ -67,7 +67,7 @@ def _plan_known(
     deadline = planning.deadline.initial if last is None or last.deadline is None else last.deadline
     if assignment is None:
         reach = timing.reach(deadline, longest_list(n_shards, len(nodes), copies))
-        assignment = assign(reach, n_shards, holders=copies, schedule="full", constraints=planning.constraints, rng=0)
+        assignment = assign_those_here(reach, n_shards, copies, planning, nodes)
     code, active = assignment.code()
     work = np.zeros(len(nodes))
     work[active] = work_of(code)

@@ -5,8 +5,16 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 import numpy as np
+from numpy.typing import NDArray
 
-from fedgc.assignment import SCHEDULES, SUMS, AssignmentConstraints
+from fedgc.assignment import (
+    SCHEDULES,
+    SUMS,
+    Assignment,
+    AssignmentConstraints,
+    InfeasibleAssignmentError,
+    assign,
+)
 from fedgc.deadline import DeadlineRule, Timing
 from fedgc.decoders import DECODERS, Decoder
 from fedgc.round.timing import SomeClients
@@ -135,6 +143,43 @@ def planning_for(planning: Planning, nodes: tuple[int, ...]) -> Planning:
         timing=None if planning.timing is None else SomeClients(planning.timing, len(everyone), here),
         constraints=None if planning.constraints is None else planning.constraints.for_clients(here),
     )
+
+
+def assign_those_here(
+    reach: NDArray[np.float64], n_shards: int, copies: int, planning: Planning, nodes: tuple[int, ...]
+) -> Assignment:
+    """Return a new assignment to the nodes that are there.
+
+    Parameters
+    ----------
+    reach : ndarray, shape (n_nodes, max_shards + 1)
+        See :func:`fedgc.assignment.assign`.
+    n_shards : int
+        Number of shards.
+    copies : int
+        Holders of each shard. Where limits do not allow as many while some of the nodes that they were stated for are
+        away, there may be fewer.
+    planning : Planning
+        How the round is planned.
+    nodes : tuple of int
+        The nodes.
+
+    Raises
+    ------
+    InfeasibleAssignmentError
+        If limits cannot be met, with all nodes there or with a single holder.
+    """
+
+    def with_holders(holders: int | tuple[int, int]) -> Assignment:
+        limits, schedule = planning.constraints, planning.schedule
+        return assign(reach, n_shards, holders=holders, schedule=schedule, constraints=limits, rng=0)
+
+    try:
+        return with_holders(copies)
+    except InfeasibleAssignmentError:
+        if copies == 1 or planning.nodes is None or len(nodes) >= len(planning.nodes):
+            raise
+        return with_holders((1, copies))
 
 
 def time_to_reconsider(rounds: int) -> bool:

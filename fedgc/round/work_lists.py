@@ -8,7 +8,6 @@ from numpy.typing import NDArray
 from fedgc.assignment import (
     Assignment,
     InfeasibleAssignmentError,
-    assign,
     for_clients,
     longest_list,
     own_share,
@@ -19,7 +18,7 @@ from fedgc.assignment import (
 from fedgc.codes import Code
 from fedgc.deadline import Outlook, RoundForecast, Timing
 from fedgc.forecast import arrivals_by_deadline, forecast_round
-from fedgc.round.planning import Planning, time_to_reconsider
+from fedgc.round.planning import Planning, assign_those_here, time_to_reconsider
 from fedgc.round.sizes import shard_gram
 from fedgc.round.state import RoundPlan, RoundState
 from fedgc.round.timing import LearntTiming, SomeClients
@@ -42,8 +41,7 @@ def plan_work_lists(state: RoundState, nodes: tuple[int, ...], copies: int, plan
 
     def new_assignment(seconds: float) -> Assignment:
         reach = timing.reach(seconds, longest)
-        found = assign(reach, n_shards, holders=copies, schedule="work-list", constraints=planning.constraints, rng=0)
-        return with_everyone(found, reach)
+        return with_everyone(assign_those_here(reach, n_shards, copies, planning, nodes), reach)
 
     def with_everyone(found: Assignment, reach: NDArray[np.float64]) -> Assignment:
         # Without redundancy a client that is left out has to stay out, or there would be some; but a run that learns
