@@ -99,9 +99,13 @@ async def serve(listen: int, to: int, network: BadNetwork, ready: threading.Even
         except OSError:
             writer.close()
             return
-        await asyncio.gather(
-            _forward(reader, there[1], network, start, rng), _forward(there[0], writer, network, start, rng)
-        )
+        try:
+            await asyncio.gather(
+                _forward(reader, there[1], network, start, rng), _forward(there[0], writer, network, start, rng)
+            )
+        finally:
+            for one in (writer, there[1]):
+                one.transport.abort()
 
     server = await asyncio.start_server(connected, "127.0.0.1", listen)
     if ready is not None:
