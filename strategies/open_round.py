@@ -5,49 +5,41 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import cast
+from typing import NamedTuple
 
 import numpy as np
-from fedgc.strategies.arrays import bound, views
-from fedgc.strategies.replies import read_reply
-from fedgc.strategies.tasks import ClientTask
-from flwr.app import ArrayRecord, Message, MetricRecord
-from numpy.typing import NDArray
+from fedgc.strategies.arrays import drop_arrays
+from fedgc.strategies.claims import typical_of_others
+from fedgc.strategies.sent_round import SentRound
+from flwr.app import Message, MetricRecord
 
 from fedgc.errors import NothingToReadError, ReplyRejectedError
-from fedgc.protocol import BUDGET, RECORD
-from fedgc.round import CodedUpdate, RoundFold, RoundPlan, RoundState
-from fedgc.updates import Arrays, is_shorter
+from fedgc.round import CodedUpdate, RoundFold
+from fedgc.updates import is_shorter
 
 #: Sums of replies are looked into if an array of them, per example, is as long as this.
 _UNSUSPICIOUS = 1e10
-#: Sizes of shards that are learnt from replies may grow by this factor, and be at most so large where nothing is known:
-#: a wrong one would be the weight of a shard.
-_GROWTH, _MOST_EXAMPLES = 1000.0, 1e9
+#: Where no shard's size is known, so many replies are waited for before any is taken in: sizes can only be held against
+#: each other, and a reply that has been added to the others' sum could not be taken out of it. More would be in memory
+#: together.
+_FIRST_REPLIES = 2
+
+
+class _Waiting(NamedTuple):
+    """A reply that has been read, and waits for others to hold its sizes against."""
+
+    reply: Message
+    client: int
+    update: CodedUpdate
+    metrics: MetricRecord
 
 
 @dataclass(frozen=True, eq=False)
-class OpenRound:
+class OpenRound(SentRound):
     """What was sent, and what its replies amount to: a silent client is the plan minus the replies.
 
     Attributes
     ----------
-    server_round : int
-        The round's number.
-    plan : RoundPlan
-        Its plan.
-    tasks : list of ClientTask
-        What each client was told to do.
-    arrays : ArrayRecord
-        The global arrays.
-    messages : list of Message
-        The messages, by client.
-    deadline : float
-        Seconds that the round may last.
-    known_sizes : ndarray, shape (n_shards,)
-        Number of examples of each shard, NaN where the server was not told.
-    state : RoundState
-        What the plan was made from.
     metrics : dict of int to MetricRecord
         Metrics of the replies that have been taken in, by client index.
     rejected : dict of int to str
@@ -56,24 +48,11 @@ class OpenRound:
         Nodes that sent what cannot be used, as opposed to those of which nothing came.
     """
 
-    server_round: int
-    plan: RoundPlan
-    tasks: list[ClientTask]
-    arrays: ArrayRecord
-    messages: list[Message]
-    deadline: float
-    known_sizes: NDArray[np.float64]
-    state: RoundState
     metrics: dict[int, MetricRecord] = field(default_factory=dict)
     rejected: dict[int, str] = field(default_factory=dict)
     bad: set[int] = field(default_factory=set)
     _taken: set[int] = field(default_factory=set)
-    _client_by_message: dict[str, int] = field(default_factory=dict)
-
-    @cached_property
-    def values(self) -> Arrays:
-        """The global arrays as numpy arrays, read-only."""
-        return views(self.arrays)
+    _waiting: list[_Waiting] = field(default_factory=list)
 
     @cached_property
     def fold(self) -> RoundFold:
@@ -90,33 +69,24 @@ class OpenRound:
         """Why the round has none, if it has none."""
         return "nothing arrived by the deadline"
 
-    def client_of(self, reply: Message) -> int | None:
-        """Return the client that a reply is from, None if it is to no message of this round."""
-        key = reply.metadata.reply_to_message_id
-        if key not in self._client_by_message:
-            # Messages get their ids when they are sent, and some are held back.
-            self._client_by_message.update({m.metadata.message_id: client for client, m in enumerate(self.messages)})
-            self._client_by_message.pop("", None)
-        return self._client_by_message.get(key)
-
-    def may_still_send(self, message: Message, seconds: float) -> bool:
-        """Return whether a message that was held back for so many seconds is of use, with its budget cut by them."""
-        assignment = message.content.config_records[RECORD]
-        if BUDGET in assignment:
-            assignment[BUDGET] = cast(float, assignment[BUDGET]) - seconds
-        return min(self.deadline - seconds, cast(float, assignment.get(BUDGET, np.inf))) > 0.0
-
-    def take(self, reply: Message, seconds: float | None = None) -> None:
+    def take(self, reply: Message, seconds: float | None = None) -> bool:
         """Read a reply, once, and fold it into the round, or note why it is left out.
 
         Parameters
         ----------
         reply : Message
-            The reply. Its arrays are not needed any more afterwards.
+            The reply.
         seconds : float, optional
             Seconds after which it came.
+
+        Returns
+        -------
+        bool
+            Whether it has been worked off, and its arrays are not needed any more. If not, others are waited for to
+            hold its sizes against, after which its arrays are dropped.
         """
-        self._take(reply, seconds)
+        self._take(reply, seconds, drop=True)
+        return all(waiting.reply is not reply for waiting in self._waiting)
 
     def with_all(self, replies: Iterable[Message], seconds: Mapping[str, float]) -> OpenRound:
         """Return the round with all its replies taken in, of which the arrays stay there until it is decoded.
@@ -135,62 +105,66 @@ class OpenRound:
         """
         came = [(reply, seconds.get(reply.metadata.reply_to_message_id)) for reply in replies]
         if not self._taken and self.state.memory is None and not self.sum_only:
-            trial = replace(self, metrics={}, rejected={}, bad=set(), _taken=set())
+            trial = replace(
+                self, metrics={}, rejected={}, bad=set(), sizes=self.sizes.copy(), _taken=set(), _waiting=[]
+            )
             with np.errstate(over="ignore", invalid="ignore"):
                 sound = [trial._take(reply, after, trusted=True) for reply, after in came]
+                sound.append(trial._fold_waiting(trusted=True))
                 if all(sound) and trial.fold.decodes_to_less_than(_UNSUSPICIOUS):
                     return trial
         for reply, after in came:
-            self.take(reply, after)
+            self._take(reply, after)
+        self._fold_waiting()
         return self
 
-    def _take(self, reply: Message, seconds: float | None, *, trusted: bool = False) -> bool:
+    def _take(self, reply: Message, seconds: float | None, *, trusted: bool = False, drop: bool = False) -> bool:
         """Take a reply; if it is trusted, return whether what is not added of it is nothing to look into."""
         if id(reply) in self._taken:
             return True
         self._taken.add(id(reply))
         client = self.client_of(reply)
         try:
-            if client is None or client in self.fold.replies:
+            if client is None or client in self.fold.replies or any(one.client == client for one in self._waiting):
                 raise ReplyRejectedError("not a first reply to a message of this round")
             update, metrics = self.read(reply, client, seconds, trusted=trusted)
-            self._check_sizes(update)
+            if self.sizes.nothing_known and update.shards.size:
+                self._waiting.append(_Waiting(reply, client, update, metrics))
+                enough = len(self._waiting) >= min(_FIRST_REPLIES, len(self.messages))
+                return self._fold_waiting(trusted=trusted, drop=drop) if enough else True
+            self.sizes.check(update)
         except ReplyRejectedError as reason:
-            # An error reply of the network itself comes from the SuperLink's id, so the message tells who is meant.
-            node_id = reply.metadata.src_node_id if client is None else self.plan.node_ids[client]
-            self.rejected[node_id] = str(reason)
-            if client is not None and not isinstance(reason, NothingToReadError):
-                self.bad.add(node_id)
+            self._leave_out(reply, client, reason)
             return True
+        return self._fold(client, update, metrics, trusted=trusted)
+
+    def _fold_waiting(self, *, trusted: bool = False, drop: bool = False) -> bool:
+        """Fold the replies that have waited for each other, but those whose sizes are absurd beside the others'."""
+        waiting = list(self._waiting)
+        self._waiting.clear()
+        sound = True
+        for one, typical in zip(waiting, typical_of_others([one.update for one in waiting]), strict=True):
+            try:
+                self.sizes.check(one.update, typical)
+            except ReplyRejectedError as reason:
+                self._leave_out(one.reply, one.client, reason)
+                continue
+            sound = self._fold(one.client, one.update, one.metrics, trusted=trusted) and sound
+            if drop:
+                drop_arrays(one.reply)
+        return sound
+
+    def _leave_out(self, reply: Message, client: int | None, reason: ReplyRejectedError) -> None:
+        # An error reply of the network itself comes from the SuperLink's id, so the message tells who is meant.
+        node_id = reply.metadata.src_node_id if client is None else self.plan.node_ids[client]
+        self.rejected[node_id] = str(reason)
+        if client is not None and not isinstance(reason, NothingToReadError):
+            self.bad.add(node_id)
+
+    def _fold(self, client: int, update: CodedUpdate, metrics: MetricRecord, *, trusted: bool) -> bool:
         copies = self.fold.add(client, update, lasting=trusted)
         self.metrics[client] = metrics
         return not trusted or all(is_shorter(update.sums[row], _UNSUSPICIOUS) for row in copies)
-
-    def read(
-        self, reply: Message, client: int, seconds: float | None, *, trusted: bool = False
-    ) -> tuple[CodedUpdate, MetricRecord]:
-        """Return what a client sent; see :func:`fedgc.strategies.replies.read_reply`."""
-        bounds = None if trusted else self._bounds
-        return read_reply(reply, self.values, self.tasks[client], self.known_sizes, seconds, bounds=bounds)
-
-    def _check_sizes(self, update: CodedUpdate) -> None:
-        """Check the number of examples that a client says its shards have against what others have said."""
-        said, known = update.shard_examples, self._sizes_so_far[update.shards]
-        most = np.where(np.isfinite(known), _GROWTH * np.maximum(known, 1.0), _MOST_EXAMPLES)
-        for shard, count, before, limit in zip(update.shards, said, known, most, strict=True):
-            if count > limit or (count == 0.0 and before > 0.0):
-                raise ReplyRejectedError(
-                    f"examples of shard {shard} must be from 1 to {limit:g}, as others have said; got {count:g}"
-                )
-        self._sizes_so_far[update.shards] = said
-
-    @cached_property
-    def _sizes_so_far(self) -> NDArray[np.float64]:
-        return self.state.shard_examples.copy()
-
-    @cached_property
-    def _bounds(self) -> dict[str, float]:
-        return {name: bound(value) for name, value in self.values.items()}
 
     def settled(self) -> bool:
         """Return whether what has been taken in settles the round."""

@@ -61,6 +61,7 @@ class PastRound:
         self.answered[client] = seconds = instant - self.collected.sent[reply.metadata.reply_to_message_id]
         try:
             update, _ = self.round.read(reply, client, seconds)
+            self.round.sizes.check(update)
         except ReplyRejectedError as reason:
             self.rejected[self.round.plan.node_ids[client]] = str(reason)
             return

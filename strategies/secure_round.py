@@ -106,7 +106,9 @@ class SecureRound(OpenRound):
         self, reply: Message, client: int, seconds: float | None, *, trusted: bool = False
     ) -> tuple[CodedUpdate, MetricRecord]:
         """Return what a client sent, without a look into its arrays."""
-        return read_reply(reply, self.values, self.tasks[client], self.known_sizes, seconds, read_sum=self._read_sum)
+        task = self.tasks[client]
+        read = read_reply(reply, self.values, task, self.known_sizes, seconds, read_sum=self._read_sum)
+        return self.believed(read[0], client), read[1]
 
     def _read_sum(self, record: ArrayRecord, arrays: Arrays, n_examples: float) -> Arrays:
         if not record and self.secure_sum.unmask is not None:

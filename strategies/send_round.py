@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 import numpy as np
+from fedgc.strategies.claims import SizeClaims
 from fedgc.strategies.open_round import OpenRound
 from fedgc.strategies.secure_round import SecureRound
 from fedgc.strategies.secure_sum import SecureSum
@@ -70,7 +71,8 @@ def send_round(
     ]
     if shards is not None:
         shards.attach(messages)
-    sent = OpenRound(server_round, plan, tasks, arrays, messages, deadline, known_sizes, state)
+    sizes = SizeClaims(state.shard_examples)
+    sent = OpenRound(server_round, plan, tasks, arrays, messages, deadline, known_sizes, state, sizes)
     if secure_sum is None:
         return sent
     return SecureRound(**vars(sent), secure_sum=secure_sum)

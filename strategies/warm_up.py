@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import cast
 
 import numpy as np
+from fedgc.strategies.claims import could_be_busy
 from fedgc.strategies.deadline_grid import DeadlineGrid
 from flwr.app import ArrayRecord, ConfigRecord, Message, RecordDict
 
@@ -114,7 +115,7 @@ def warm_up(
         return {}
     slowest = max(after for _, after in first.values())
     heard = first | ask(sorted(first), _LONGER * slowest + 1.0)
-    facts = {node: _facts(reply.content.config_records[RECORD], after) for node, (reply, after) in heard.items()}
+    facts = {node: _facts(node, reply.content.config_records[RECORD], after) for node, (reply, after) in heard.items()}
     overheads = np.array([fact.overhead for fact in facts.values()])
     logger.info(
         "start: %d of %d nodes answered, with an overhead of %.3g s in the median, %.3g s at most",
@@ -162,8 +163,13 @@ def by_partition(facts: Mapping[int, NodeFacts], node_ids: Sequence[int]) -> tup
     return tuple(sorted(partitions, key=lambda node: cast(int, partitions[node])))
 
 
-def _facts(said: ConfigRecord, after: float) -> NodeFacts:
+def _facts(node: int, said: ConfigRecord, after: float) -> NodeFacts:
     busy, partition = said.get(BUSY_SECONDS), said.get(PARTITION)
     spent = float(busy) if isinstance(busy, (int, float)) and 0.0 <= busy <= after else 0.0
+    if busy is not None and not (isinstance(busy, (int, float)) and could_be_busy(busy, after)):
+        logger.warning(
+            "start: node %d's own times are not used: it says that it was busy for %.40r s of the %.3g s to its reply",
+            node, busy, after,
+        )  # fmt: skip
     labels = {name.removeprefix(LABEL): str(value) for name, value in said.items() if name.startswith(LABEL)}
     return NodeFacts(after - spent, partition if type(partition) is int else None, labels)

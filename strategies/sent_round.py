@@ -1,0 +1,103 @@
+"""What was sent in a round, and how a reply to it is read."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import cast
+
+import numpy as np
+from fedgc.strategies.arrays import bound, views
+from fedgc.strategies.claims import SizeClaims, with_a_clock_that_can_be
+from fedgc.strategies.replies import read_reply
+from fedgc.strategies.tasks import ClientTask
+from flwr.app import ArrayRecord, Message, MetricRecord
+from numpy.typing import NDArray
+
+from fedgc.protocol import BUDGET, RECORD
+from fedgc.round import CodedUpdate, RoundPlan, RoundState
+from fedgc.updates import Arrays
+
+logger = logging.getLogger("flwr.fedgc")
+
+
+@dataclass(frozen=True, eq=False)
+class SentRound:
+    """What was sent.
+
+    Attributes
+    ----------
+    server_round : int
+        The round's number.
+    plan : RoundPlan
+        Its plan.
+    tasks : list of ClientTask
+        What each client was told to do.
+    arrays : ArrayRecord
+        The global arrays.
+    messages : list of Message
+        The messages, by client.
+    deadline : float
+        Seconds that the round may last.
+    known_sizes : ndarray, shape (n_shards,)
+        Number of examples of each shard, NaN where the server was not told.
+    state : RoundState
+        What the plan was made from.
+    sizes : SizeClaims
+        Numbers of examples, as far as replies have told them.
+    """
+
+    server_round: int
+    plan: RoundPlan
+    tasks: list[ClientTask]
+    arrays: ArrayRecord
+    messages: list[Message]
+    deadline: float
+    known_sizes: NDArray[np.float64]
+    state: RoundState
+    sizes: SizeClaims
+    _doubted: set[int] = field(default_factory=set)
+    _client_by_message: dict[str, int] = field(default_factory=dict)
+
+    @cached_property
+    def values(self) -> Arrays:
+        """The global arrays as numpy arrays, read-only."""
+        return views(self.arrays)
+
+    def client_of(self, reply: Message) -> int | None:
+        """Return the client that a reply is from, None if it is to no message of this round."""
+        key = reply.metadata.reply_to_message_id
+        if key not in self._client_by_message:
+            # Messages get their ids when they are sent, and some are held back.
+            self._client_by_message.update({m.metadata.message_id: client for client, m in enumerate(self.messages)})
+            self._client_by_message.pop("", None)
+        return self._client_by_message.get(key)
+
+    def may_still_send(self, message: Message, seconds: float) -> bool:
+        """Return whether a message that was held back for so many seconds is of use, with its budget cut by them."""
+        assignment = message.content.config_records[RECORD]
+        if BUDGET in assignment:
+            assignment[BUDGET] = cast(float, assignment[BUDGET]) - seconds
+        return min(self.deadline - seconds, cast(float, assignment.get(BUDGET, np.inf))) > 0.0
+
+    def read(
+        self, reply: Message, client: int, seconds: float | None, *, trusted: bool = False
+    ) -> tuple[CodedUpdate, MetricRecord]:
+        """Return what a client sent; see :func:`fedgc.strategies.replies.read_reply`."""
+        bounds = None if trusted else self._bounds
+        read = read_reply(reply, self.values, self.tasks[client], self.known_sizes, seconds, bounds=bounds)
+        return self.believed(read[0], client), read[1]
+
+    def believed(self, update: CodedUpdate, client: int) -> CodedUpdate:
+        """Return what a client sent without its own times, if these cannot be; the log tells who, and why."""
+        update, reason = with_a_clock_that_can_be(update)
+        node_id = self.plan.node_ids[client]
+        if reason is not None and node_id not in self._doubted:
+            self._doubted.add(node_id)
+            logger.warning("round %d: node %d's own times are not used: %s", self.server_round, node_id, reason)
+        return update
+
+    @cached_property
+    def _bounds(self) -> dict[str, float]:
+        return {name: bound(value) for name, value in self.values.items()}
