@@ -26,9 +26,9 @@ from flwr.serverapp.strategy import FedAvg, Strategy
 
 from fedgc.assignment import AssignmentConstraints
 from fedgc.checkpoint import CheckpointFolder
+from fedgc.coherence import CoherenceEstimate
 from fedgc.deadline import DeadlineRule, Timing
 from fedgc.decoders import Decoder
-from fedgc.gram import CoherenceEstimate
 from fedgc.memory import MemoryStore
 from fedgc.reliability import ReliabilityPosterior
 from fedgc.round import Planning
@@ -110,7 +110,7 @@ class GradientCoding(CodedStrategy):
         What is known of the clients' completion times, in place of what is learnt: a fleet, in simulations. Clients are
         in the order of their partitions if these were told at the start, else of their node ids.
     coherence : CoherenceEstimate, optional
-        How far updates point the same way, to start from; :class:`fedgc.gram.KnownCoherence` is not learnt.
+        How far updates point the same way, to start from; :class:`fedgc.coherence.KnownCoherence` is not learnt.
     constraints : AssignmentConstraints, optional
         What clients can and may hold, in the same order; for work lists.
     shards : PushedShards, optional

@@ -12,13 +12,6 @@ class Newcomers:
     """Asks nodes for what the warm-up asks all for at the start, and keeps what they say.
 
     Nothing waits for them: their messages go out beside a round's, and an answer that comes after its end is as good.
-
-    Examples
-    --------
-    >>> newcomers = Newcomers()
-    >>> (message,) = newcomers.ask([7], ArrayRecord(), seconds=10.0, server_round=3)
-    >>> message.metadata.dst_node_id, newcomers.heard()
-    (7, {})
     """
 
     def __init__(self) -> None:
@@ -78,7 +71,7 @@ class Newcomers:
         for node, message in self._messages.items():
             if message.metadata.message_id == key:
                 # A node that cannot introduce itself is a client like any other.
-                self._heard[node] = facts_of(reply, seconds)
+                self._heard[node] = facts_of(node, reply, seconds)
                 return True
         return False
 

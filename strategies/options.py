@@ -11,10 +11,10 @@ from flwr.serverapp.strategy import Strategy
 from numpy.typing import NDArray
 
 from fedgc.checkpoint import CheckpointFolder
+from fedgc.coherence import CoherenceEstimate
 from fedgc.control_variates import UpdateMemory
 from fedgc.deadline import DeadlineRule, FixedDeadline
 from fedgc.decoders import DECODERS, CappedDecoder, Decoder
-from fedgc.gram import CoherenceEstimate
 from fedgc.memory import MemoryStore
 from fedgc.reliability import ReliabilityPosterior
 from fedgc.round import RoundState

@@ -115,7 +115,7 @@ def warm_up(
         return {}
     slowest = max(after for _, after in first.values())
     heard = first | ask(sorted(first), _LONGER * slowest + 1.0)
-    facts = {node: _facts(node, reply.content.config_records[RECORD], after) for node, (reply, after) in heard.items()}
+    facts = {node: facts_of(node, reply, after) for node, (reply, after) in heard.items()}
     overheads = np.array([fact.overhead for fact in facts.values()])
     logger.info(
         "start: %d of %d nodes answered, with an overhead of %.3g s in the median, %.3g s at most",
@@ -140,11 +140,11 @@ def introduction(
     return Message(content, dst_node_id=node, message_type="train", ttl=2.0 * seconds, group_id=str(server_round))
 
 
-def facts_of(reply: Message, after: float) -> NodeFacts:
-    """Return what a reply to an introduction tells that came after so many seconds: of an error only these."""
+def facts_of(node: int, reply: Message, after: float) -> NodeFacts:
+    """Return what a node's reply to an introduction tells that came after so many seconds: of an error only these."""
     if reply.has_error() or RECORD not in reply.content.config_records:
         return NodeFacts(after)
-    return _facts(reply.content.config_records[RECORD], after)
+    return _facts(node, reply.content.config_records[RECORD], after)
 
 
 def by_partition(facts: Mapping[int, NodeFacts], node_ids: Sequence[int]) -> tuple[int, ...]:

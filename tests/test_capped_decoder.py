@@ -10,10 +10,11 @@ from fedgc.strategies import GradientCoding
 from flwr.serverapp.strategy import FedAvg
 
 from fedgc.codes import FractionalRepetition
+from fedgc.coherence import KnownCoherence
 from fedgc.decoders import CappedDecoder, FixedDecoder, LeastSquaresDecoder, OptimalUnbiasedDecoder
 from fedgc.experiment.config import load_config
 from fedgc.experiment.runner import MEASURED, run_experiment
-from fedgc.gram import GramModel, KnownCoherence
+from fedgc.gram import GramModel
 from fedgc.reliability import ReliabilityPosterior
 from tests.apps import EXAMPLES, N_SHARDS, steady, train
 from tests.enumeration import arrival_sets, exact_moments

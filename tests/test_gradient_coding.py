@@ -23,11 +23,11 @@ from flwr.serverapp.strategy import (
     Strategy,
 )
 
+from fedgc.coherence import KnownCoherence
 from fedgc.deadline import AutomaticDeadline, QuantileDeadline
 from fedgc.decoders import DECODERS, FixedDecoder
 from fedgc.fleets import build_fleet
 from fedgc.fleets.base import WorkDraw
-from fedgc.gram import KnownCoherence
 from fedgc.reliability import ReliabilityPosterior
 from fedgc.simulation import run_virtual
 from tests.apps import EXAMPLES, N_SHARDS, arrays_of, full_aggregate, initial_arrays, steady, train

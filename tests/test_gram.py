@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from fedgc.gram import CoherenceEstimate, GramModel
+from fedgc.coherence import CoherenceEstimate
+from fedgc.gram import GramModel
 
 
 def test_coherence_recovers_the_model_that_made_the_updates() -> None:

@@ -18,9 +18,9 @@ from flwr.serverapp import Grid, ServerApp
 from flwr.serverapp.strategy import FedAvg, Result
 from numpy.typing import NDArray
 
+from fedgc.coherence import KnownCoherence
 from fedgc.fleets import LogNormalFleet
 from fedgc.fleets.base import WorkDraw
-from fedgc.gram import KnownCoherence
 from fedgc.simulation import run_virtual
 from tests.malformed_replies import CHANGES, MIXTURE, OTHERS, copy_of, malformed
 

@@ -20,10 +20,11 @@ from flwr.serverapp.strategy import FedAvg
 
 from fedgc.arrivals import ArrivalModel, IndependentArrivals, ProgressArrivals
 from fedgc.codes import Code, FractionalRepetition, MatrixCode, StochasticGradientCode, WorkLists
+from fedgc.coherence import KnownCoherence
 from fedgc.deadline import cover_time
 from fedgc.decoders import DECODERS, CalibratedDecoder, Decoder, OptimalUnbiasedDecoder
 from fedgc.fleets import Fleet, build_fleet
-from fedgc.gram import GramModel, KnownCoherence
+from fedgc.gram import GramModel
 from fedgc.planning import constraints_of, plan_fleet
 from fedgc.round import RoundPlan
 from fedgc.simulation import run_virtual

@@ -7,10 +7,10 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from fedgc.coherence import KnownCoherence
 from fedgc.deadline import FixedDeadline, QuantileDeadline
 from fedgc.decoders import DECODERS, Decoder, OptimalUnbiasedDecoder
 from fedgc.fleets import build_fleet
-from fedgc.gram import KnownCoherence
 from fedgc.planning import constraints_of
 from fedgc.reliability import ReliabilityPosterior
 from fedgc.round import CodedUpdate, Planning, RoundPlan, RoundState, finish_round, plan_round

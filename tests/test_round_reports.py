@@ -18,8 +18,8 @@ from flwr.serverapp.strategy import FedAvg
 
 from fedgc.assignment import AssignmentConstraints
 from fedgc.codes import WorkLists
+from fedgc.coherence import KnownCoherence
 from fedgc.fleets import build_fleet
-from fedgc.gram import KnownCoherence
 from fedgc.reliability import ReliabilityPosterior
 from fedgc.round import plan_round
 from tests.apps import EXAMPLES, N_SHARDS, shard_app, train

@@ -24,10 +24,10 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from scipy.stats import chi2
 
+from fedgc.coherence import KnownCoherence
 from fedgc.deadline import QuantileDeadline
 from fedgc.fixed_point import add_modulo, from_fixed_point, largest_entry, to_fixed_point, zero_sum
 from fedgc.fleets import Fleet, build_fleet
-from fedgc.gram import KnownCoherence
 from fedgc.simulation import VirtualRun, run_virtual
 from fedgc.simulation.grid import FIRST_NODE_ID
 from tests.apps import EXAMPLES, N_SHARDS, arrays_of, shard_app, steady, train, train_shard

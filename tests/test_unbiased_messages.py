@@ -19,10 +19,10 @@ from flwr.serverapp.strategy import FedAvg
 from numpy.typing import NDArray
 
 from fedgc.codes import WorkLists, redraw_places
+from fedgc.coherence import KnownCoherence
 from fedgc.control_variates import UpdateMemory
 from fedgc.fleets import LogNormalFleet
 from fedgc.fleets.base import WorkDraw
-from fedgc.gram import KnownCoherence
 from fedgc.round import RoundPlan, RoundState
 from fedgc.simulation import run_virtual
 

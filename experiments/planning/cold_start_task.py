@@ -8,7 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 from sklearn.datasets import load_digits
 
-from fedgc.gram import CoherenceEstimate, GramModel
+from fedgc.coherence import CoherenceEstimate
+from fedgc.gram import GramModel
 
 Vector = NDArray[np.float64]
 

@@ -17,11 +17,12 @@ from flwr.serverapp.strategy import FedAvg
 from fedgc.arrivals import ArrivalModel, IndependentArrivals
 from fedgc.assignment import InfeasibleAssignmentError
 from fedgc.codes import WorkLists
+from fedgc.coherence import KnownCoherence
 from fedgc.decoders import CalibratedDecoder, OptimalUnbiasedDecoder
 from fedgc.fleets import Fleet
 from fedgc.fleets.presence import stay_prob
 from fedgc.forecast import arrivals_by_deadline, work_of
-from fedgc.gram import GramModel, KnownCoherence
+from fedgc.gram import GramModel
 from fedgc.planning import Candidate, Choice, candidates, constraints_of
 from fedgc.planning.choice import BLOCK_CODES
 from fedgc.simulation import run_virtual

@@ -7,7 +7,8 @@ from dataclasses import replace
 import numpy as np
 from numpy.typing import NDArray
 
-from fedgc.assignment.result import Assignment, residual_error_of
+from fedgc.assignment.build import residual_error_of
+from fedgc.assignment.result import Assignment
 from fedgc.validation import check_integer
 
 #: Lists are worked out up to so many times the mean number of shards per client and holder.

@@ -6,12 +6,13 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy import optimize, sparse
 
+from fedgc.assignment.build import build
 from fedgc.assignment.columns import Columns, classes_of_blocks, is_small, make_columns
 from fedgc.assignment.constraints import AssignmentConstraints
 from fedgc.assignment.dealing import deal_shards
 from fedgc.assignment.feasibility import check_each, diagnosis
 from fedgc.assignment.instance import make_instance
-from fedgc.assignment.result import Assignment, build
+from fedgc.assignment.result import Assignment
 
 Ints = NDArray[np.intp]
 

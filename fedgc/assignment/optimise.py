@@ -6,6 +6,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy import sparse
 
+from fedgc.assignment.build import build
 from fedgc.assignment.columns import classes_of_blocks, is_small, make_columns
 from fedgc.assignment.constraints import AssignmentConstraints
 from fedgc.assignment.dealing import Counts, counts_by_class, deal_shards
@@ -15,7 +16,7 @@ from fedgc.assignment.greedy import greedy_starts
 from fedgc.assignment.instance import Instance, make_instance
 from fedgc.assignment.local_search import search_large
 from fedgc.assignment.milp import feasible_columns
-from fedgc.assignment.result import Assignment, build
+from fedgc.assignment.result import Assignment
 
 Ints = NDArray[np.intp]
 

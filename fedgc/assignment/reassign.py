@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy import sparse
 
+from fedgc.assignment.build import build
 from fedgc.assignment.constraints import AssignmentConstraints
 from fedgc.assignment.cost import check_reach
 from fedgc.assignment.dealing import deal_like
@@ -17,7 +18,7 @@ from fedgc.assignment.instance import Instance, make_instance
 from fedgc.assignment.local_search import shift_shards
 from fedgc.assignment.optimise import find_blocks
 from fedgc.assignment.repair import repaired
-from fedgc.assignment.result import Assignment, build
+from fedgc.assignment.result import Assignment
 from fedgc.validation import check_integer, check_vector
 
 Ints = NDArray[np.intp]

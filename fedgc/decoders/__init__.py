@@ -1,7 +1,8 @@
 """Decoders: one file per rule, all behind :class:`Decoder`."""
 
-from fedgc.decoders.base import CalibratedDecoder, CalibrationStatus, Decoder, Decoding, DecodingStatus
+from fedgc.decoders.base import CalibratedDecoder, Decoder
 from fedgc.decoders.capped import CappedDecoder
+from fedgc.decoders.decoding import CalibrationStatus, Decoding, DecodingStatus
 from fedgc.decoders.first_arrival import FirstArrivalDecoder
 from fedgc.decoders.fixed import FixedDecoder
 from fedgc.decoders.fixed_aligned import FixedAlignedDecoder

@@ -7,7 +7,8 @@ from numpy.typing import NDArray
 
 from fedgc.arrivals import ArrivalModel
 from fedgc.codes import Code
-from fedgc.decoders.base import CalibratedDecoder, Decoder, EarlyWeights, SplitWeights
+from fedgc.decoders.base import CalibratedDecoder, Decoder
+from fedgc.decoders.decoding import EarlyWeights, SplitWeights
 from fedgc.gram import GramModel
 from fedgc.validation import check_positive
 

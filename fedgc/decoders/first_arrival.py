@@ -9,7 +9,8 @@ from numpy.typing import NDArray
 
 from fedgc.arrivals import ArrivalModel
 from fedgc.codes import Code
-from fedgc.decoders.base import CalibratedDecoder, Decoder, EarlyWeights
+from fedgc.decoders.base import CalibratedDecoder, Decoder
+from fedgc.decoders.decoding import EarlyWeights
 from fedgc.gram import GramModel
 
 

@@ -7,7 +7,8 @@ from numpy.typing import NDArray
 
 from fedgc.arrivals import ArrivalModel, IndependentArrivals
 from fedgc.codes import Code
-from fedgc.decoders.base import CalibratedDecoder, EarlyWeights
+from fedgc.decoders.base import CalibratedDecoder
+from fedgc.decoders.decoding import EarlyWeights
 from fedgc.gram import GramModel
 
 

@@ -7,7 +7,8 @@ from abc import abstractmethod
 import numpy as np
 from numpy.typing import NDArray
 
-from fedgc.decoders.base import CalibratedDecoder, EarlyWeights, SplitWeights
+from fedgc.decoders.base import CalibratedDecoder
+from fedgc.decoders.decoding import EarlyWeights, SplitWeights
 from fedgc.gram import GramModel
 
 Vector = NDArray[np.float64]

@@ -14,7 +14,7 @@ from fedgc.calibration.block_states import Block
 from fedgc.calibration.projection import project, row_space
 from fedgc.calibration.states import calibrate_states
 from fedgc.codes import Code
-from fedgc.decoders.base import EarlyWeights, SplitWeights
+from fedgc.decoders.decoding import EarlyWeights, SplitWeights
 from fedgc.decoders.optimal_base import CalibratedOptimal, Vector, predicted_residual_error
 from fedgc.gram import GramModel
 

@@ -7,7 +7,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from fedgc.calibration.whole_blocks import calibrate_whole_blocks
 from fedgc.codes import Blocks, Code
-from fedgc.decoders.base import Decoding, DecodingStatus, EarlyWeights, SplitWeights
+from fedgc.decoders.decoding import Decoding, DecodingStatus, EarlyWeights, SplitWeights
 from fedgc.decoders.optimal_base import CalibratedOptimal, Vector, predicted_residual_error
 from fedgc.gram import GramModel
 from fedgc.validation import check_arrived

@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from fedgc.decoders.base import CalibratedDecoder, EarlyWeights
+from fedgc.decoders.base import CalibratedDecoder
+from fedgc.decoders.decoding import EarlyWeights
 from fedgc.updates import Arrays, ScaledDifference, Update, add_combination, zero_update
 from fedgc.validation import check_integer
 

@@ -9,7 +9,8 @@ from numpy.typing import NDArray
 
 from fedgc.arrivals import ArrivalModel
 from fedgc.codes import Code
-from fedgc.decoders.base import CalibratedDecoder, Decoder, EarlyWeights, SplitWeights
+from fedgc.decoders.base import CalibratedDecoder, Decoder
+from fedgc.decoders.decoding import EarlyWeights, SplitWeights
 from fedgc.decoders.linear import CalibratedLinear
 from fedgc.gram import GramModel
 

@@ -15,7 +15,7 @@ from fedgc.reliability import storage
 from fedgc.reliability.change import ALARM, cusum, recent_counts
 from fedgc.reliability.clients import NEVER, ClientReliability, Clients, read_missed, read_node_ids
 from fedgc.reliability.counts import Index, Vector
-from fedgc.reliability.fleet import Fleet
+from fedgc.reliability.fleet_belief import FleetBelief
 from fedgc.reliability.fleet_prior import BetaPrior
 from fedgc.reliability.persistence import CONDITIONAL, UNCONDITIONAL, log_odds_ratio
 from fedgc.reliability.prediction import Prediction, inside, predict
@@ -78,7 +78,7 @@ class ReliabilityPosterior:
     forgetting: float = 0.99
     conditional: bool = True
     clients: Clients = field(default_factory=Clients.empty, repr=False)
-    memory: Fleet | None = field(default=None, repr=False)
+    memory: FleetBelief | None = field(default=None, repr=False)
 
     def __post_init__(self) -> None:
         """Check the options."""
@@ -97,14 +97,14 @@ class ReliabilityPosterior:
             raise ValueError(f"conditional must be True or False; got {self.conditional!r}")
 
     @cached_property
-    def fleet(self) -> Fleet:
+    def fleet(self) -> FleetBelief:
         """What is known of the fleet as a whole."""
         if self.memory is not None:
             return self.memory
         learnt = self.prior_misses is None or self.prior_arrivals is None
         prior = BetaPrior(float(self.prior_misses or 1.0), float(self.prior_arrivals or 1.0))
         models = CONDITIONAL if self.conditional else (UNCONDITIONAL,)
-        return Fleet(models, (0.0,) * len(models), (prior, prior, prior), learnt)
+        return FleetBelief(models, (0.0,) * len(models), (prior, prior, prior), learnt)
 
     @cached_property
     def theta(self) -> float:

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from fedgc.reliability.change import recent_prediction
 from fedgc.reliability.clients import NEVER
 from fedgc.reliability.counts import AFTER_ARRIVAL, AFTER_MISS, Counts, Index, Vector, effective
-from fedgc.reliability.fleet import Fleet
+from fedgc.reliability.fleet_belief import FleetBelief
 from fedgc.reliability.persistence import Borrowing, evidence
 
 #: Where rounding would make a probability certain, it stays this far inside (0, 1).
@@ -46,7 +46,7 @@ class Prediction:
 
 
 def predict(
-    slow: Counts, fast: Counts, last: Vector, *, changed: NDArray[np.bool_], fleet: Fleet, theta: float
+    slow: Counts, fast: Counts, last: Vector, *, changed: NDArray[np.bool_], fleet: FleetBelief, theta: float
 ) -> Prediction:
     """Predict each client's coming round by each model.
 
@@ -58,7 +58,7 @@ def predict(
         Probability that the client's last outcome was a miss: 0 or 1 where it was seen, NEVER before the first round.
     changed : ndarray of bool, shape (n_clients,)
         Clients whose behaviour has changed.
-    fleet : Fleet
+    fleet : FleetBelief
         Models and priors.
     theta : float
         The fleet's log odds ratio.
@@ -103,7 +103,7 @@ def _after(
     *,
     changed: NDArray[np.bool_],
     model: Borrowing,
-    fleet: Fleet,
+    fleet: FleetBelief,
     theta: float,
 ) -> tuple[Vector, ...]:
     """Return the columns of the prediction by one model after the given outcomes."""

@@ -10,7 +10,7 @@ import numpy as np
 
 from fedgc.reliability.clients import COLUMNS, NEVER, Clients
 from fedgc.reliability.counts import Counts, Vector
-from fedgc.reliability.fleet import Fleet
+from fedgc.reliability.fleet_belief import FleetBelief
 from fedgc.reliability.fleet_prior import BetaPrior
 from fedgc.reliability.shift import SHIFTS
 from fedgc.validation import check_integer
@@ -59,7 +59,7 @@ def clients_from_data(data: object) -> Clients:
     return Clients(index={node: row for row, node in enumerate(nodes)}, **columns)
 
 
-def fleet_to_data(fleet: Fleet) -> dict[str, Any]:
+def fleet_to_data(fleet: FleetBelief) -> dict[str, Any]:
     """Return what is known of the fleet as a JSON-serialisable dict; models follow from the posterior's options."""
     return {
         "log_scores": list(fleet.log_scores),
@@ -69,7 +69,7 @@ def fleet_to_data(fleet: Fleet) -> dict[str, Any]:
     }
 
 
-def fleet_from_data(data: object, start: Fleet) -> Fleet:
+def fleet_from_data(data: object, start: FleetBelief) -> FleetBelief:
     """Return what is known of the fleet, `start` being a fleet with the same options, or raise ValueError."""
     given = check_keys("fleet", data, ("log_scores", "priors", "updates", "fitted_at"))
     scores = _numbers("log_scores", given["log_scores"], (len(start.models),), -np.inf, 0.0)
@@ -77,7 +77,7 @@ def fleet_from_data(data: object, start: Fleet) -> Fleet:
     if (priors[:, :2] <= 0.0).any():
         raise ValueError(f"priors must have pseudo-counts above 0; got {priors[:, :2].min():g}")
     updates = check_integer("updates", given["updates"], low=0)
-    return Fleet(
+    return FleetBelief(
         models=start.models,
         log_scores=tuple(scores.tolist()),
         priors=(BetaPrior(*priors[0].tolist()), BetaPrior(*priors[1].tolist()), BetaPrior(*priors[2].tolist())),

@@ -4,10 +4,10 @@ This package knows no Flower: :class:`fedgc.strategies.GradientCoding` unpacks r
 """
 
 from fedgc.assignment import SCHEDULES, SUMS
+from fedgc.round.choices import Planning, check_sum_only
 from fedgc.round.finish import finish_round
 from fedgc.round.fold import RoundFold
 from fedgc.round.plan import plan_round
-from fedgc.round.planning import Planning, check_sum_only
 from fedgc.round.rejoin import rejoined
 from fedgc.round.state import CodedUpdate, LateReplies, RoundOutcome, RoundPlan, RoundState
 from fedgc.round.timing import LearntTiming

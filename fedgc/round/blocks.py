@@ -9,7 +9,7 @@ from fedgc.assignment import fractional_repetition_blocks, longest_list
 from fedgc.codes import Code
 from fedgc.deadline import FixedDeadline, Outlook, RoundForecast, Timing
 from fedgc.forecast import forecast_round, work_of
-from fedgc.round.planning import Planning, assign_those_here, time_to_reconsider
+from fedgc.round.choices import Planning, assign_those_here, time_to_reconsider
 from fedgc.round.sizes import shard_gram
 from fedgc.round.state import RoundPlan, RoundState
 from fedgc.round.timing import LearntTiming

@@ -8,9 +8,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fedgc.control_variates import UpdateMemory, units_of
+from fedgc.round.choices import time_to_reconsider
 from fedgc.round.evidence import outcomes_seen, overheads_seen, times_seen
 from fedgc.round.fold import LEAST_SIZE, RoundFold
-from fedgc.round.planning import time_to_reconsider
 from fedgc.round.sizes import known_or_mean
 from fedgc.round.state import CodedUpdate, LateReplies, RoundOutcome, RoundPlan, RoundState
 from fedgc.updates import Arrays, Update, add_scaled, scale_in_place

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from fedgc.gram import KnownCoherence
+from fedgc.coherence import KnownCoherence
 from fedgc.round.blocks import plan_blocks
-from fedgc.round.planning import Planning, planning_for
+from fedgc.round.choices import Planning, planning_for
 from fedgc.round.state import RoundPlan, RoundState
 from fedgc.round.work_lists import plan_work_lists
 

@@ -12,13 +12,14 @@ from fedgc.arrivals import ArrivalModel, IndependentArrivals, ProgressArrivals
 from fedgc.assignment import Assignment
 from fedgc.checkpoint.tree import Tree
 from fedgc.codes import Code, FractionalRepetition, WorkLists
+from fedgc.coherence import CoherenceEstimate, KnownCoherence
 from fedgc.completion_times import CompletionTimes, Overheads, TimeObservation
 from fedgc.control_variates import UpdateMemory
 from fedgc.errors import CheckpointError
-from fedgc.gram import CoherenceEstimate, GramModel, KnownCoherence
+from fedgc.gram import GramModel
 from fedgc.memory import MemoryStore
 from fedgc.reliability import ReliabilityPosterior
-from fedgc.round.planning import Planning
+from fedgc.round.choices import Planning
 from fedgc.round.state import RoundPlan, RoundState
 
 _COHERENCE = {"learnt": CoherenceEstimate, "known": KnownCoherence}

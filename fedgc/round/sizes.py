@@ -6,7 +6,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fedgc.codes import Code
-from fedgc.gram import CoherenceEstimate, GramModel, KnownCoherence
+from fedgc.coherence import CoherenceEstimate, KnownCoherence
+from fedgc.gram import GramModel
 
 
 def shard_gram(coherence: CoherenceEstimate, shard_examples: NDArray[np.float64], code: Code) -> GramModel:

@@ -11,10 +11,11 @@ from numpy.typing import NDArray
 from fedgc.arrivals import ArrivalModel
 from fedgc.assignment import Assignment
 from fedgc.codes import Code, redraw_places
+from fedgc.coherence import CoherenceEstimate
 from fedgc.completion_times import CompletionTimes, Overheads, TimeObservation
 from fedgc.control_variates import UpdateMemory
 from fedgc.decoders import CalibratedDecoder, Decoding
-from fedgc.gram import CoherenceEstimate, GramModel
+from fedgc.gram import GramModel
 from fedgc.reliability import ReliabilityPosterior
 from fedgc.updates import Arrays, Update
 

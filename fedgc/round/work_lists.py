@@ -18,7 +18,7 @@ from fedgc.assignment import (
 from fedgc.codes import Code
 from fedgc.deadline import Outlook, RoundForecast, Timing
 from fedgc.forecast import arrivals_by_deadline, forecast_round
-from fedgc.round.planning import Planning, assign_those_here, time_to_reconsider
+from fedgc.round.choices import Planning, assign_those_here, time_to_reconsider
 from fedgc.round.sizes import shard_gram
 from fedgc.round.state import RoundPlan, RoundState
 from fedgc.round.timing import LearntTiming, SomeClients

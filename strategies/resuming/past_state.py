@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 import numpy as np
+from fedgc.strategies.claims import SizeClaims
 from fedgc.strategies.open_round import OpenRound
 from fedgc.strategies.past_round import PastRound
 from fedgc.strategies.secure_sum import SecureSum
@@ -52,6 +53,7 @@ def past_from_tree(tree: Tree, state: RoundState, secure_sum: SecureSum | None) 
         tree["deadline"],
         known_sizes,
         replace(state, memory=None),
+        SizeClaims(state.shard_examples),
     )
     store = None if state.memory is None else state.memory.store
     collected = tree["collected"]

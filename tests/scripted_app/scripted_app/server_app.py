@@ -8,7 +8,7 @@ from flwr.app import ArrayRecord, ConfigRecord, Context, Message, MetricRecord, 
 from flwr.serverapp import Grid, ServerApp
 from flwr.serverapp.strategy import FedAvg
 
-from fedgc.gram import KnownCoherence
+from fedgc.coherence import KnownCoherence
 
 from .script import CASES, DEADLINE, FATES, FIRST_DEADLINE, N_CLIENTS, N_SHARDS, SEED, expected_fleet
 from .task import evaluate, initial_arrays, shard_examples

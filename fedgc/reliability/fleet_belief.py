@@ -20,7 +20,7 @@ Priors = tuple[BetaPrior, BetaPrior, BetaPrior]
 
 
 @dataclass(frozen=True)
-class Fleet:
+class FleetBelief:
     """What carries over from round to round about the fleet.
 
     Attributes
@@ -50,7 +50,7 @@ class Fleet:
         prior = np.log([model.prior_weight for model in self.models])
         return np.asarray(softmax(prior + np.array(self.log_scores)), dtype=np.float64)
 
-    def observe(self, mean: Vector, missed: Vector) -> Fleet:
+    def observe(self, mean: Vector, missed: Vector) -> FleetBelief:
         """Return the fleet after one more round.
 
         Parameters
@@ -67,7 +67,7 @@ class Fleet:
         faded -= faded.max()
         return replace(self, log_scores=tuple(faded.tolist()), updates=self.updates + 1)
 
-    def refit(self, counts: Counts, *, at_once: bool) -> Fleet:
+    def refit(self, counts: Counts, *, at_once: bool) -> FleetBelief:
         """Return the fleet with its priors fitted to the counts, if they are learnt and it is time or `at_once`."""
         pause = min(max(self.updates // 10, 1), _LONGEST_PAUSE)
         if not self.learnt or (self.updates < self.fitted_at + pause and not at_once):

@@ -12,9 +12,9 @@ from fedgc.arrivals import ArrivalModel, IndependentArrivals, ProgressArrivals
 from fedgc.codes import Code, WorkLists
 from fedgc.deadline.base import RoundForecast, Timing
 from fedgc.decoders import CalibratedDecoder, Decoder
-from fedgc.early_end import EarlyEnd
 from fedgc.errors import NoUnbiasedDecoderError
-from fedgc.forecast_presence import error_ratio, matters, weigh_by_rounds
+from fedgc.forecast.end_time import EarlyEnd
+from fedgc.forecast.presence import error_ratio, matters, weigh_by_rounds
 from fedgc.gram import GramModel
 
 Vector = NDArray[np.float64]
@@ -106,7 +106,7 @@ def forecast_round(
 
     Notes
     -----
-    When rounds end is told in :class:`fedgc.early_end.EarlyEnd`. Where clients come and go in virtual time
+    When rounds end is told in :class:`fedgc.forecast.end_time.EarlyEnd`. Where clients come and go in virtual time
     (``timing.presence``) the prediction is of rounds as they follow each other, not of a random instant: rounds that
     end early are more frequent while more clients are there.
     """
