@@ -11,7 +11,8 @@ from pathlib import Path
 
 import pytest
 
-sys.path.append(str(Path(__file__).parents[1] / "experiments" / "deployment"))
+DEPLOYMENT = Path(__file__).parents[1] / "experiments" / "deployment"
+sys.path.append(str(DEPLOYMENT))
 from processes import end_all, free_ports
 
 needs_proc = pytest.mark.skipif(
