@@ -11,8 +11,7 @@ from pathlib import Path
 
 import pytest
 
-DEPLOYMENT = Path(__file__).parents[1] / "experiments" / "deployment"
-sys.path.append(str(DEPLOYMENT))
+sys.path.append(str(Path(__file__).parents[1] / "experiments" / "deployment"))
 from processes import end_all, free_ports
 
 needs_proc = pytest.mark.skipif(

@@ -86,6 +86,8 @@ def loopback_fleet(
         "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
         "FLWR_HOME": str(home),
         "FLWR_TELEMETRY_ENABLED": "0",
+        # The devices share this machine's processors: threads of one would only wait for those of another.
+        "OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", "1"),
         MARK: mark,
     }
 

@@ -1,7 +1,7 @@
 r"""Look, before a SuperNode or a SuperLink starts, for what would keep it from working; one clear line if there is any.
 
-Flower's SuperNode tries again for ever, and in silence, if a certificate is wrong or nobody answers. This takes its
-options, and is the `ExecStartPre` of the units in `systemd/`:
+Flower's SuperNode tries again for ever, without saying why, if nobody answers or not as it talks; a wrong certificate
+or key is told with a code and many lines. This takes its options, and is the `ExecStartPre` of the units in `systemd/`:
 
     .venv/bin/python experiments/deployment/preflight.py node --superlink superlink.example.org:9093 \
         --root-certificates ca.crt --auth-supernode-private-key node-0
@@ -29,7 +29,7 @@ from cryptography.hazmat.primitives.serialization import load_pem_private_key, l
 from deployment_error import DeploymentError, exit_code
 
 #: Seconds for an answer.
-_TIMEOUT = 10.0
+TIMEOUT = 10.0
 
 
 def check_port_free(host: str, port: int) -> None:
@@ -103,7 +103,7 @@ def check_node_key(path: Path) -> None:
         raise DeploymentError(f"{path} is open to other users: chmod 600 {path}")
 
 
-def check_superlink(address: str, authority: Path | None, *, insecure: bool = False) -> None:
+def check_superlink(address: str, authority: Path | None, *, insecure: bool = False, seconds: float = TIMEOUT) -> None:
     """Raise DeploymentError if no SuperLink answers, or not as this device would talk to it.
 
     Parameters
@@ -114,6 +114,8 @@ def check_superlink(address: str, authority: Path | None, *, insecure: bool = Fa
         Certificate of the authority that has signed the SuperLink's; None for those that the system trusts.
     insecure : bool
         Whether without TLS.
+    seconds : float
+        How long an answer may take.
     """
     host, _, port = address.rpartition(":")
     if not host or not port.isdigit() or not 0 < int(port) < 65536:
@@ -122,9 +124,9 @@ def check_superlink(address: str, authority: Path | None, *, insecure: bool = Fa
         _certificate(authority)
     context = None if insecure else ssl.create_default_context(cafile=authority)
     connection = (
-        http.client.HTTPConnection(host.strip("[]"), int(port), timeout=_TIMEOUT)
+        http.client.HTTPConnection(host.strip("[]"), int(port), timeout=seconds)
         if context is None
-        else http.client.HTTPSConnection(host.strip("[]"), int(port), timeout=_TIMEOUT, context=context)
+        else http.client.HTTPSConnection(host.strip("[]"), int(port), timeout=seconds, context=context)
     )
     try:
         connection.request("GET", "/health")
@@ -137,7 +139,7 @@ def check_superlink(address: str, authority: Path | None, *, insecure: bool = Fa
             "all with --insecure"
         ) from error
     except (socket.gaierror, TimeoutError, ConnectionRefusedError) as error:
-        raise DeploymentError(_unreachable(address, host, error)) from error
+        raise DeploymentError(_unreachable(address, host, error, seconds)) from error
     except (OSError, http.client.HTTPException) as error:
         hint = "it may expect TLS: give --root-certificates instead of --insecure" if insecure else "is it a SuperLink?"
         raise DeploymentError(f"{address} closes the connection ({_reason(error)}): {hint}") from error
@@ -159,12 +161,12 @@ def _distrust(address: str, host: str, authority: Path | None, error: ssl.SSLCer
     )
 
 
-def _unreachable(address: str, host: str, error: OSError) -> str:
+def _unreachable(address: str, host: str, error: OSError, seconds: float) -> str:
     if isinstance(error, socket.gaierror):
         return f"no address is known for {host}: check --superlink and this machine's name server"
     if isinstance(error, ConnectionRefusedError):
         return f"nothing listens at {address}: start the SuperLink, or check --superlink"
-    return f"{address} does not answer in {_TIMEOUT:g} s: is it up, and does a firewall let this device out to it?"
+    return f"{address} does not answer in {seconds:g} s: is it up, and does a firewall let this device out to it?"
 
 
 def _certificate(path: Path) -> x509.Certificate:

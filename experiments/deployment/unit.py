@@ -30,8 +30,8 @@ class Unit:
         File to which all its output is added.
     environment : mapping of str to str
         Environment of the command.
-    restart_seconds : float
-        Seconds between its end and its next start.
+    restart_seconds : float or None
+        Seconds between its end and its next start; None for no next start.
     """
 
     def __init__(
@@ -41,7 +41,7 @@ class Unit:
         *,
         log: Path,
         environment: Mapping[str, str],
-        restart_seconds: float = RESTART_SECONDS,
+        restart_seconds: float | None = RESTART_SECONDS,
     ) -> None:
         self.name = name
         self.command = list(command)
@@ -112,7 +112,10 @@ class Unit:
             with self._lock:
                 if generation != self._generation:
                     return
-                kill_all(self._mark)  # what a dead service leaves behind would hold its port
+                # What a dead SuperNode leaves behind holds nothing but memory, for minutes: a SuperExec without parent.
+                kill_all(self._mark)
+            if self._restart_seconds is None:
+                return
             time.sleep(self._restart_seconds)
             with self._lock:
                 if generation != self._generation:

@@ -1,6 +1,7 @@
 """The server: an undisturbed part that is summed exactly, then a part in which clients may be killed."""
 
 import json
+import logging
 from pathlib import Path
 
 import numpy as np
@@ -44,7 +45,9 @@ def main(grid: Grid, context: Context) -> None:
         shards=pushed,
         start_timeout=0.0,
     )
-    undisturbed = exact.start(grid, initial_arrays(), int(config["rounds"]), evaluate_fn=lambda _, arrays: evaluate(arrays))
+    undisturbed = exact.start(
+        grid, initial_arrays(), int(config["rounds"]), evaluate_fn=lambda _, arrays: evaluate(arrays)
+    )
     np.savez(out / "undisturbed.npz", **{name: array.numpy() for name, array in undisturbed.arrays.items()})
 
     longest = max(report.seconds or 0.0 for report in exact.history)
@@ -56,7 +59,7 @@ def main(grid: Grid, context: Context) -> None:
         shard_examples=shard_examples(),
         start_timeout=0.0,
     )
-    print(BEGIN, flush=True)
+    logging.getLogger("flwr").info(BEGIN)
     disturbed = coded.start(
         grid, initial_arrays(), int(config["disturbed-rounds"]), evaluate_fn=lambda _, arrays: evaluate(arrays)
     )
