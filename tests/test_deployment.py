@@ -5,7 +5,6 @@ from __future__ import annotations
 import importlib
 import json
 import sys
-import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +20,7 @@ from tests.flower_runtime import needs_proc
 # On the path since tests.flower_runtime was imported.
 from deployment_error import DeploymentError  # isort: skip
 from fleet import MARK, LoopbackFleet  # isort: skip
+from kills import KillEveryRound  # isort: skip
 from loopback_fleet import loopback_fleet, supernode_command  # isort: skip
 from node_keys import make_node_key  # isort: skip
 from preflight import check_superlink  # isort: skip
@@ -65,27 +65,6 @@ def in_virtual_time(out: Path) -> dict[str, Any]:
     return json.loads((out / "told.json").read_text())
 
 
-class Killer:
-    """Kills a node in each round of the disturbed part, at some instant, and has it started again at once."""
-
-    def __init__(self, fleet: LoopbackFleet, victims: list[int], seconds: list[float]) -> None:
-        self.fleet = fleet
-        self.left = list(zip(victims, seconds, strict=True))
-        self.timers: list[threading.Timer] = []
-        self.begun = False
-
-    def __call__(self, line: str) -> None:
-        self.begun = self.begun or "From here on clients may be killed" in line
-        if self.begun and "[ROUND" in line and self.left:
-            victim, after = self.left.pop(0)
-            self.timers.append(threading.Timer(after, self.kill, [victim]))
-            self.timers[-1].start()
-
-    def kill(self, victim: int) -> None:
-        self.fleet.kill(victim)
-        self.fleet.restart(victim)
-
-
 def strangers(fleet: LoopbackFleet, folder: Path) -> list[Unit]:
     """A node whose key is not registered, and one that talks plain text."""
     key, ports = make_node_key(folder / "stranger", "stranger"), free_ports(2)
@@ -112,7 +91,7 @@ def deployed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Deployed]:
         unregistered, plain = strangers(fleet, folder)
         unregistered.start()
         plain.start()
-        killer = Killer(fleet, victims, rng.uniform(0.5, 4.0, KILLS).tolist())
+        killer = KillEveryRound(fleet, victims, rng.uniform(0.5, 4.0, KILLS).tolist(), begin="clients may be killed")
         config = f"out='{out}' store='{folder / 'stores'}' rounds=2 disturbed-rounds={KILLS}"
         done = fleet.run(APP, config, timeout=400.0, on_line=killer)
         assert done.returncode == 0, done.stdout
