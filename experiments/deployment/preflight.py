@@ -19,6 +19,7 @@ import ssl
 import stat
 import sys
 from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
 from pathlib import Path
 
 from certificates import Certificates
@@ -30,6 +31,9 @@ from deployment_error import DeploymentError, exit_code
 
 #: Seconds for an answer.
 TIMEOUT = 10.0
+#: Seconds by which a node's clock may differ from the SuperLink's: Flower 1.41 refuses signatures from the future by
+#: more than 5 s, and older than 305 s; dates in answers are of whole seconds.
+MOST_AHEAD, MOST_BEHIND = 5.0, 300.0
 
 
 def check_port_free(host: str, port: int) -> None:
@@ -104,7 +108,7 @@ def check_node_key(path: Path) -> None:
 
 
 def check_superlink(address: str, authority: Path | None, *, insecure: bool = False, seconds: float = TIMEOUT) -> None:
-    """Raise DeploymentError if no SuperLink answers, or not as this device would talk to it.
+    """Raise DeploymentError if no SuperLink answers as this device would talk to it, or the clocks are apart.
 
     Parameters
     ----------
@@ -130,7 +134,8 @@ def check_superlink(address: str, authority: Path | None, *, insecure: bool = Fa
     )
     try:
         connection.request("GET", "/health")
-        status = connection.getresponse().status
+        answer = connection.getresponse()
+        status, date = answer.status, answer.getheader("Date")
     except ssl.SSLCertVerificationError as error:
         raise DeploymentError(_distrust(address, host, authority, error)) from error
     except ssl.SSLError as error:
@@ -147,6 +152,14 @@ def check_superlink(address: str, authority: Path | None, *, insecure: bool = Fa
         connection.close()
     if status != http.client.OK:
         raise DeploymentError(f"{address} is no SuperLink of Flower 1.41 (/health answers {status}): check --superlink")
+    if date is not None:
+        ahead = (datetime.now(UTC) - parsedate_to_datetime(date)).total_seconds()
+        if not -MOST_BEHIND < ahead < MOST_AHEAD:
+            raise DeploymentError(
+                f"this machine's clock is {abs(ahead):.0f} s {'ahead of' if ahead > 0 else 'behind'} that of "
+                f"{address}, which would refuse its signatures: switch on time synchronisation (timedatectl "
+                "set-ntp true)"
+            )
 
 
 def _distrust(address: str, host: str, authority: Path | None, error: ssl.SSLCertVerificationError) -> str:
