@@ -41,7 +41,7 @@ def one_line(script: str, *arguments: object) -> str:
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Certificates and the keys of two nodes."""
     made = tmp_path_factory.mktemp("fleet")
-    make_certificates(made, ["localhost", "127.0.0.1"])
+    make_certificates(made, ["localhost"])
     make_node_key(made, "node-0")
     make_node_key(made, "node-1")
     return made
@@ -185,11 +185,15 @@ def test_scripts_tell_it_in_one_line(folder: Path, tmp_path: Path) -> None:
     said = one_line("loopback_fleet.py", *own, "--nodes", 3)
     assert "node-2 must be the node's private key" in said
     other = make_certificates(tmp_path / "other", ["superlink.example.org"])
-    said = one_line("loopback_fleet.py", "--certificates", tmp_path / "other", "--logs", tmp_path / "logs")
-    assert "is valid for superlink.example.org and not for 127.0.0.1" in said
+    mixed = tmp_path / "mixed"
+    mixed.mkdir()
+    for file in (folder / "ca.crt", other.certificate, other.key):
+        shutil.copy(file, mixed)
+    assert "is not signed by" in one_line("loopback_fleet.py", "--certificates", mixed, "--logs", tmp_path / "logs")
     port, authority = free_ports(1)[0], ("--root-certificates", other.authority)
     assert "nothing listens at" in one_line("preflight.py", "node", "--superlink", f"localhost:{port}", *authority)
     key = ("--auth-supernode-private-key", tmp_path / "node-0")
     assert "node-0 must be" in one_line("preflight.py", "node", "--superlink", f"localhost:{port}", *authority, *key)
-    superlink = ("--ssl-certfile", other.certificate, "--ssl-keyfile", other.key, "--ssl-ca-certfile")
-    assert "is not signed by" in one_line("preflight.py", "superlink", *superlink, folder / "ca.crt", "--port", port)
+    superlink = ("--ssl-certfile", other.certificate, "--ssl-keyfile", other.key, "--ssl-ca-certfile", other.authority)
+    said = one_line("preflight.py", "superlink", *superlink, "--host", "10.0.0.1", "--port", port)
+    assert "is valid for superlink.example.org, localhost, 127.0.0.1 and not for 10.0.0.1" in said

@@ -31,6 +31,8 @@ from deployment_error import DeploymentError, exit_code
 
 #: Days that certificates are valid; what is signed must not outlive who has signed.
 SUPERLINK_DAYS, AUTHORITY_DAYS = 365, 3650
+#: A SuperLink's own helper calls it by this address, with TLS, and would fail in silence; so does who works beside it.
+OWN_NAMES = ("localhost", "127.0.0.1")
 #: Clocks of devices without a battery may be behind.
 _CLOCKS_APART = timedelta(hours=1)
 
@@ -65,7 +67,7 @@ def make_certificates(folder: Path, hosts: list[str], *, days: int = SUPERLINK_D
     folder : Path
         Where the files go; made if need be. Private keys are readable for their owner only.
     hosts : list of str
-        Names and IP addresses that devices call the SuperLink by.
+        Names and IP addresses that devices call the SuperLink by. Those of the machine itself come on top.
     days : int
         Days for which the SuperLink's certificate is valid.
 
@@ -96,7 +98,7 @@ def make_certificates(folder: Path, hosts: list[str], *, days: int = SUPERLINK_D
         files.authority.write_bytes(authority.public_bytes(Encoding.PEM))
 
     key = _new_key(files.key)
-    names = x509.SubjectAlternativeName([_host(host) for host in hosts])
+    names = x509.SubjectAlternativeName([_host(host) for host in dict.fromkeys([*hosts, *OWN_NAMES])])
     signer = x509.AuthorityKeyIdentifier.from_issuer_public_key(authority_key.public_key())
     builder = _builder(authority.subject, _name(hosts[0]), key.public_key(), days)
     builder = builder.add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)

@@ -146,7 +146,7 @@ def _superlink_command(port: int, files: Certificates | None, database: Path | N
 
 def _certificates(logs: Path, folder: Path | None) -> Certificates:
     if folder is None:
-        return make_certificates(logs / "certificates", ["localhost", HOST])
+        return make_certificates(logs / "certificates", [HOST])
     files = Certificates.in_folder(folder.resolve())
     check_certificates(files, HOST)
     return files

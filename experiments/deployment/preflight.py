@@ -231,7 +231,8 @@ def main() -> int:
             check_node_key(args.auth_supernode_private_key)
         check_superlink(args.superlink, args.root_certificates, insecure=args.insecure)
     else:
-        check_certificates(Certificates(args.ssl_ca_certfile, args.ssl_certfile, args.ssl_keyfile))
+        own = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(args.host, args.host)  # what its own helper calls it by
+        check_certificates(Certificates(args.ssl_ca_certfile, args.ssl_certfile, args.ssl_keyfile), own)
         check_port_free(args.host, args.port)
     return 0
 
