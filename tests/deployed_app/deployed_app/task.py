@@ -6,7 +6,6 @@ import numpy as np
 from fedgc.clients import ShardUpdate
 from flwr.app import Array, ArrayRecord, ConfigRecord, MetricRecord
 from numpy.typing import NDArray
-from sklearn.datasets import load_digits
 
 from fedgc.protocol import SHARD_SEED
 
@@ -16,6 +15,8 @@ N_SHARDS, STEP, BATCH, EPOCHS = 16, 0.5, 16, 4
 @cache
 def data() -> tuple[NDArray[np.float64], NDArray[np.intp], list[NDArray[np.intp]], NDArray[np.intp]]:
     """Return images, labels, the examples of each shard (two labels are rare in each), and those of the test."""
+    from sklearn.datasets import load_digits  # noqa: PLC0415  (a client that is sent its shards needs none)
+
     images, labels = load_digits(return_X_y=True)
     order = np.random.default_rng(3).permutation(labels.size)
     test, train = order[:600], order[600:]
