@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 sys.path.append(str(Path(__file__).parents[1] / "experiments" / "deployment"))
-from loopback_fleet import end_all, free_ports
+from processes import end_all, free_ports
 
 needs_proc = pytest.mark.skipif(
     not Path("/proc/self/environ").exists(), reason="finds Flower's processes through /proc"

@@ -1,9 +1,12 @@
 r"""A fleet on one machine: Flower's own SuperLink and SuperNodes on the loopback interface, brought up and down.
 
-Runs a Flower app on it and shows what the app prints; logs of all processes are in one folder.
+Runs a Flower app on it and shows what the app prints; logs of all processes are in one folder. TLS and node
+authentication are on unless `--insecure` is given; certificates and keys are made, or taken from their folders.
 
     .venv/bin/python experiments/deployment/loopback_fleet.py experiments/flower_app --nodes 4 \
         --run-config "num-clients=4 num-server-rounds=5 deadline=30.0" --logs results/fleet
+
+Without an app the fleet stays up until Ctrl-C.
 """
 
 from __future__ import annotations
@@ -11,71 +14,36 @@ from __future__ import annotations
 import argparse
 import os
 import signal
-import socket
-import subprocess
 import sys
-import threading
-import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 
-#: Marks every process of a fleet, and those that Flower starts for it, in their environment.
-_MARK = "FEDGC_LOOPBACK_FLEET"
-#: Seconds in which a process ends by itself before it is killed.
-_GRACE = 5.0
-#: Seconds in which the SuperLink must open its port.
-_START = 60.0
-#: How flwr names the fleet in its configuration.
-_CONNECTION = "loopback"
+from certificates import Certificates, make_certificates
+from deployment_error import DeploymentError, exit_code
+from fleet import CONNECTION, HOST, MARK, START, LoopbackFleet
+from node_keys import NodeKey, make_node_key
+from preflight import check_certificates, check_node_key, check_port_free
+from processes import end_all, free_ports
+from unit import RESTART_SECONDS, Unit
 
-
-@dataclass(frozen=True)
-class LoopbackFleet:
-    """A running fleet.
-
-    Attributes
-    ----------
-    logs : Path
-        Folder with a log of each process, and Flower's home.
-    port : int
-        Port of the SuperLink.
-    environment : mapping of str to str
-        Environment in which ``flwr`` finds the fleet.
-    nodes : tuple of subprocess.Popen
-        The SuperNodes, by partition.
-    """
-
-    logs: Path
-    port: int
-    environment: Mapping[str, str]
-    nodes: tuple[subprocess.Popen[bytes], ...]
-
-    def run(self, app: Path, run_config: str = "", timeout: float | None = None) -> subprocess.CompletedProcess[str]:
-        """Run a Flower app to its end; its output is shown, returned, and kept in the logs."""
-        command = ["flwr", "run", str(app), _CONNECTION, "--stream"]
-        command += ["--run-config", run_config] if run_config else []
-        with subprocess.Popen(
-            command, env=dict(self.environment), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
-        ) as process:
-            assert process.stdout is not None
-            # A timer, since a run that hangs prints nothing by which one could look at the clock.
-            killer = threading.Timer(threading.TIMEOUT_MAX if timeout is None else timeout, process.kill)
-            killer.daemon = True
-            killer.start()
-            lines = []
-            with (self.logs / "app.log").open("w") as log:
-                for line in process.stdout:
-                    print(line, end="", flush=True)
-                    log.write(line)
-                    lines.append(line)
-            killer.cancel()
-        return subprocess.CompletedProcess(command, process.returncode, "".join(lines))
+#: Seconds in which each SuperNode must have its id, on top.
+_START_NODE = 8.0
 
 
 @contextmanager
-def loopback_fleet(n_nodes: int, logs: Path) -> Iterator[LoopbackFleet]:
+def loopback_fleet(
+    n_nodes: int,
+    logs: Path,
+    *,
+    secure: bool = True,
+    certificates: Path | None = None,
+    keys: Path | None = None,
+    port: int | None = None,
+    database: bool = False,
+    restart_seconds: float = RESTART_SECONDS,
+) -> Iterator[LoopbackFleet]:
     """Bring up a SuperLink and SuperNodes with partitions 0, 1, ..., and end all of them in the end.
 
     Parameters
@@ -83,109 +51,157 @@ def loopback_fleet(n_nodes: int, logs: Path) -> Iterator[LoopbackFleet]:
     n_nodes : int
         Number of SuperNodes.
     logs : Path
-        Folder for the logs; made if need be.
+        Folder for the logs, made if need be; logs of an earlier fleet are removed.
+    secure : bool
+        Whether with TLS and node authentication.
+    certificates, keys : Path, optional
+        Folders of certificates and of the keys ``node-0``, ``node-1``, ... as the scripts beside this one make them;
+        made in `logs` if not given.
+    port : int, optional
+        Port of the SuperLink; a free one by default.
+    database : bool
+        Whether the SuperLink keeps what it knows in a file in `logs`, and so survives that it is killed.
+    restart_seconds : float
+        Seconds before a service that has ended by itself is started again.
 
     Raises
     ------
-    RuntimeError
-        If the SuperLink does not come up.
+    DeploymentError
+        If something is missing or does not fit, or the SuperLink or the SuperNodes do not come up.
     """
-    logs.mkdir(parents=True, exist_ok=True)
+    logs = logs.resolve()
     home = logs / "home"
-    home.mkdir(exist_ok=True)
-    port, *node_ports = free_ports(1 + n_nodes)
-    (home / "config.toml").write_text(f'[superlink.{_CONNECTION}]\naddress = "127.0.0.1:{port}"\ninsecure = true\n')
+    home.mkdir(parents=True, exist_ok=True)
+    for old in logs.glob("*.log"):
+        old.unlink()
+    free, *node_ports = free_ports(1 + n_nodes)
+    port = free if port is None else port
+    check_port_free(HOST, port)
+    files = _certificates(logs, certificates) if secure else None
+    pairs = _keys(logs, keys, n_nodes) if secure else []
+    (home / "config.toml").write_text(_connection(port, files))
     mark = f"{os.getpid()}-{port}"
     environment = {
         **os.environ,
         "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
-        "FLWR_HOME": str(home.resolve()),
+        "FLWR_HOME": str(home),
         "FLWR_TELEMETRY_ENABLED": "0",
-        _MARK: mark,
+        # The devices share this machine's processors: threads of one would only wait for those of another.
+        "OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", "1"),
+        MARK: mark,
     }
 
-    def start(name: str, command: Sequence[str]) -> subprocess.Popen[bytes]:
-        with (logs / f"{name}.log").open("wb") as log:
-            return subprocess.Popen(command, env=environment, stdout=log, stderr=subprocess.STDOUT)
+    def unit(name: str, command: list[str]) -> Unit:
+        log = logs / f"{name}.log"
+        return Unit(f"{mark}-{name}", command, log=log, environment=environment, restart_seconds=restart_seconds)
 
-    try:
-        link = ["flower-superlink", "--insecure", "--host", "127.0.0.1", "--port", str(port)]
-        superlink = start("superlink", [*link, "--disable-runtime-dependency-installation"])
-        _wait_for(port, superlink, logs / "superlink.log")
-        nodes = tuple(
-            start(
-                f"supernode-{partition}",
-                [
-                    *("flower-supernode", "--insecure", "--superlink", f"127.0.0.1:{port}"),
-                    *("--host", "127.0.0.1", "--port", str(node_port)),
-                    *("--node-config", f"partition-id={partition} num-partitions={n_nodes}"),
-                ],
-            )
-            for partition, node_port in enumerate(node_ports)
+    superlink = unit("superlink", _superlink_command(port, files, logs / "superlink.db" if database else None))
+    nodes = tuple(
+        unit(
+            f"supernode-{node}",
+            supernode_command(
+                port,
+                node_ports[node],
+                f"partition-id={node} num-partitions={n_nodes}",
+                files=files,
+                key=pairs[node] if secure else None,
+            ),
         )
-        yield LoopbackFleet(logs, port, environment, nodes)
+        for node in range(n_nodes)
+    )
+    fleet = LoopbackFleet(logs, port, environment, superlink, nodes, files)
+    try:
+        fleet.restart_superlink()
+        with ThreadPoolExecutor(2) as pool:  # to register takes as long as to start
+            list(pool.map(fleet.register, pairs))
+        for one in nodes:
+            one.start()
+        fleet.wait_for_nodes(START + _START_NODE * n_nodes)
+        yield fleet
     finally:
-        end_all(f"{_MARK}={mark}")
+        with ThreadPoolExecutor(1 + n_nodes) as pool:
+            list(pool.map(Unit.stop, (superlink, *nodes)))
+        end_all(f"{MARK}={mark}")
 
 
-def free_ports(count: int) -> list[int]:
-    """Return ports that nothing listens on."""
-    sockets = [socket.socket() for _ in range(count)]
-    for one in sockets:
-        one.bind(("127.0.0.1", 0))
-    ports = [one.getsockname()[1] for one in sockets]
-    for one in sockets:
-        one.close()
-    return ports
+def supernode_command(
+    port: int, own_port: int, config: str, *, files: Certificates | None, key: NodeKey | None
+) -> list[str]:
+    """Return the command of a SuperNode; without certificates it talks plain text, without a key it has no name."""
+    command = ["flower-supernode", "--superlink", f"{HOST}:{port}", "--host", HOST, "--port", str(own_port)]
+    command += ["--node-config", config]
+    command += ["--insecure"] if files is None else ["--root-certificates", str(files.authority)]
+    return command + ([] if key is None else ["--auth-supernode-private-key", str(key.private)])
 
 
-def end_all(variable: str) -> None:
-    """End every process that was started with this variable in its environment: asked first, then made to."""
-    for attempt in (signal.SIGTERM, signal.SIGKILL):
-        until = time.monotonic() + _GRACE
-        for process in _processes_with(variable):
-            try:
-                os.kill(process, attempt)
-            except ProcessLookupError:
-                continue
-        while _processes_with(variable) and time.monotonic() < until:
-            time.sleep(0.1)
+def _superlink_command(port: int, files: Certificates | None, database: Path | None) -> list[str]:
+    command = ["flower-superlink", "--host", HOST, "--port", str(port), "--disable-runtime-dependency-installation"]
+    if files is None:
+        command += ["--insecure"]
+    else:
+        command += ["--ssl-ca-certfile", str(files.authority), "--ssl-certfile", str(files.certificate)]
+        command += ["--ssl-keyfile", str(files.key), "--enable-supernode-auth"]
+    return command + ([] if database is None else ["--database", str(database)])
 
 
-def _processes_with(variable: str) -> list[int]:
-    found = []
-    for folder in Path("/proc").glob("[0-9]*"):
-        try:
-            ended = (folder / "stat").read_text().rpartition(")")[2].split()[0] == "Z"
-            if not ended and variable.encode() in (folder / "environ").read_bytes().split(b"\0"):
-                found.append(int(folder.name))
-        except OSError:
-            continue
-    return [process for process in found if process != os.getpid()]
+def _certificates(logs: Path, folder: Path | None) -> Certificates:
+    if folder is None:
+        return make_certificates(logs / "certificates", [HOST])
+    files = Certificates.in_folder(folder.resolve())
+    check_certificates(files, HOST)
+    return files
 
 
-def _wait_for(port: int, process: subprocess.Popen[bytes], log: Path) -> None:
-    until = time.monotonic() + _START
-    while time.monotonic() < until and process.poll() is None:
-        with socket.socket() as probe:
-            if probe.connect_ex(("127.0.0.1", port)) == 0:
-                return
-        time.sleep(0.2)
-    raise RuntimeError(f"the SuperLink must open port {port}; got nothing in {_START:g} s, see {log}")
+def _keys(logs: Path, folder: Path | None, n_nodes: int) -> list[NodeKey]:
+    names = [f"node-{node}" for node in range(n_nodes)]
+    if folder is None:
+        return [make_node_key(logs / "keys", name) for name in names]
+    for name in names:
+        check_node_key(folder / name)
+        if not (folder / f"{name}.pub").exists():
+            raise DeploymentError(f"{folder / name}.pub must be the node's public key, but is missing: put it there")
+    return [NodeKey((folder / name).resolve(), (folder / f"{name}.pub").resolve()) for name in names]
+
+
+def _connection(port: int, files: Certificates | None) -> str:
+    trust = "insecure = true" if files is None else f'root-certificates = "{files.authority}"'
+    return f'[superlink.{CONNECTION}]\naddress = "{HOST}:{port}"\n{trust}\n'
 
 
 def main() -> int:
     """Run an app on a fleet of so many nodes and return its exit code."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("app", type=Path)
+    parser.add_argument("app", type=Path, nargs="?")
     parser.add_argument("--nodes", type=int, default=4)
     parser.add_argument("--run-config", default="")
     parser.add_argument("--logs", type=Path, default=Path("results/fleet"))
     parser.add_argument("--timeout", type=float, help="seconds after which the run is ended")
+    parser.add_argument("--insecure", action="store_true", help="neither TLS nor node authentication")
+    parser.add_argument("--certificates", type=Path, help="folder with ca.crt, superlink.crt and superlink.key")
+    parser.add_argument("--keys", type=Path, help="folder with node-0, node-0.pub, node-1, ...")
+    parser.add_argument("--port", type=int, help="of the SuperLink; a free one by default")
+    parser.add_argument("--database", action="store_true", help="the SuperLink keeps its state in a file")
     args = parser.parse_args()
-    with loopback_fleet(args.nodes, args.logs) as fleet:
-        return fleet.run(args.app, args.run_config, args.timeout).returncode
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # so that the fleet goes down with this script
+    try:
+        with loopback_fleet(
+            args.nodes,
+            args.logs,
+            secure=not args.insecure,
+            certificates=args.certificates,
+            keys=args.keys,
+            port=args.port,
+            database=args.database,
+        ) as fleet:
+            if args.app is not None:
+                return fleet.run(args.app, args.run_config, args.timeout).returncode
+            print(f"{args.nodes} SuperNodes at {HOST}:{fleet.port}, logs in {fleet.logs}; to run an app on them:")
+            print(f"FLWR_HOME={fleet.environment['FLWR_HOME']} flwr run APP {CONNECTION} --stream", flush=True)
+            signal.pause()
+    except KeyboardInterrupt:
+        return 130
+    return 0
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(exit_code(main))
