@@ -14,6 +14,7 @@ from fedgc.strategies.deadline_grid import DeadlineGrid
 from fedgc.strategies.report import RoundReport
 from fedgc.strategies.reporting import Reporting
 from fedgc.strategies.resuming import Journal
+from fedgc.strategies.run_status import run_status
 from fedgc.strategies.secure_sum import SecureSum
 from fedgc.strategies.send_round import send_round
 from fedgc.strategies.shard_push import PushedShards
@@ -91,10 +92,12 @@ class CodedStrategy(Strategy):
         self._journal = journal = Journal(self.checkpoints, resume=self.resume)
         arrays = journal.begin(self, initial_arrays)
         rounds_left = max(num_rounds - journal.rounds_before, 0)
+        self._run.resumed(len(self.history), journal.rounds_before, journal.rounds_before + rounds_left)
         self.planning = replace(self.planning, rounds=self.state.rounds + rounds_left)
         if self._run.grid.one_at_a_time:
             self._run.grid.at_once = replies_at_once(initial_arrays)
         with self._run.grid as timed:
+            self._write_status()
             if journal.rounds_before == 0 or timed.one_at_a_time:
                 self._warm_up(arrays)
             if journal.clients_must_evaluate:
@@ -137,6 +140,7 @@ class CodedStrategy(Strategy):
         """
         self._run = self._begin(grid, only_work=True)
         assert self._run.grid is not None
+        self._write_status()
         if initial_arrays is not None:
             self._warm_up(initial_arrays)
         return self._run.grid
@@ -178,6 +182,8 @@ class CodedStrategy(Strategy):
             secure_sum=self.secure_sum,
             shards=self.shards,
         )
+        if self._run.begin_rounds():
+            self._write_status()
         return list(self._run.open.messages)
 
     def aggregate_train(
@@ -203,6 +209,7 @@ class CodedStrategy(Strategy):
         )
         self.history.append(report)
         self.reporting.write(report)
+        self._write_status()
         new, metrics = next_arrays(
             self.strategy, server_round, current, outcome, self.state, arrayrecord_key=self.arrayrecord_key
         )
@@ -234,14 +241,14 @@ class CodedStrategy(Strategy):
     def _begin(self, grid: Grid, *, only_work: bool = False) -> CodedRun:
         self._run.end(complete=False)
         self._journal = Journal()
-        earlier = len(self.history)
 
         def end(complete: bool) -> None:
             if complete:  # after an error replies may have come that nobody has looked into
                 self._learn_if_passed_over()
-            self.reporting.end_run(self.history[earlier:])
+            self._write_status()
+            self.reporting.end_run(self.history[run.first_report :])
 
-        return CodedRun(
+        run = CodedRun(
             grid,
             deadline=self.deadline.initial,
             early_end=self.early_end,
@@ -249,6 +256,11 @@ class CodedStrategy(Strategy):
             on_end=end,
             before=self._run,
         )
+        run.first_report = len(self.history)
+        return run
+
+    def _write_status(self) -> None:
+        self.reporting.write_status(lambda: run_status(self))
 
     def _warm_up(self, arrays: ArrayRecord) -> None:
         """Let the nodes start and introduce themselves."""

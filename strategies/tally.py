@@ -92,7 +92,7 @@ class RunTally:
         self.n_reports += 1
 
     def _rows_of(self, nodes: tuple[int, ...]) -> NDArray[np.intp]:
-        if nodes is not self._nodes:  # most rounds have the very nodes of the one before
+        if nodes != self._nodes:  # most rounds have the nodes of the one before
             self._rows = np.array([self.place.setdefault(node, len(self.place)) for node in nodes], dtype=np.intp)
             self._nodes = nodes
             more = len(self.place) - self.asked.size
