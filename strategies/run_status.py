@@ -49,6 +49,13 @@ def run_status(strategy: CodedStrategy) -> RunStatus:
     left = None
     if seconds is not None and run.rounds is not None and here > 0:
         left = seconds / here * (run.rounds - done) if run.phase == "training" else None
+    nodes = sorted({*tally.place, *strategy.nodes, *(() if plan is None else plan.everyone)})
+    straggle_prob = state.reliability.straggle_prob(nodes)
+    blocks: tuple[BlockStatus, ...] = ()
+    if plan is not None:
+        place = {node: index for index, node in enumerate(nodes)}
+        missing = straggle_prob[[place[node] for node in plan.node_ids]]
+        blocks = _blocks(plan, _silence(strategy, plan, missing, planned=current is not None), tally)
     return RunStatus(
         phase=run.phase,
         rounds_done=done,
@@ -67,20 +74,18 @@ def run_status(strategy: CodedStrategy) -> RunStatus:
         sum_only=tally.sum_only,
         clients_evaluation=_last(result.evaluate_metrics_clientapp),
         server_evaluation=_last(result.evaluate_metrics_serverapp),
-        clients=_clients(strategy, tally, plan),
-        blocks=() if plan is None else _blocks(plan, _silence(strategy, plan, planned=current is not None), tally),
+        clients=_clients(strategy, tally, nodes, straggle_prob) if nodes else (),
+        blocks=blocks,
         rounds=tuple(tally.rounds),
         numbers={name: tuple(values) for name, values in tally.numbers.items()},
     )
 
 
-def _clients(strategy: CodedStrategy, tally: RunTally, plan: RoundPlan | None) -> tuple[ClientStatus, ...]:
-    state = strategy.state
-    nodes = sorted({*tally.place, *strategy.nodes, *(() if plan is None else plan.everyone)})
-    if not nodes:
-        return ()
-    straggle_prob, (low, high) = state.reliability.straggle_prob(nodes), state.reliability.credible_interval(nodes)
-    pace, times = np.full(len(nodes), np.nan), state.completion_times
+def _clients(
+    strategy: CodedStrategy, tally: RunTally, nodes: list[int], straggle_prob: NDArray[np.float64]
+) -> tuple[ClientStatus, ...]:
+    low, high = strategy.state.reliability.credible_interval(nodes)
+    pace, times = np.full(len(nodes), np.nan), strategy.state.completion_times
     if times.priors and times.history is not None:
         known = times.history.rows(nodes) < times.history.n_clients
         pace[known] = times.seconds_per_shard(nodes)[known]
@@ -115,15 +120,17 @@ def _clients(strategy: CodedStrategy, tally: RunTally, plan: RoundPlan | None) -
     return tuple(clients)
 
 
-def _silence(strategy: CodedStrategy, plan: RoundPlan, *, planned: bool) -> NDArray[np.float64]:
+def _silence(
+    strategy: CodedStrategy, plan: RoundPlan, missing: NDArray[np.float64], *, planned: bool
+) -> NDArray[np.float64]:
     """Return the probability that nothing comes of each client in the round that is `planned`, or else in the next one.
 
     Notes
     -----
     The next round has not been planned, which may take a second for large fleets. What the round that is over has shown
     of who comes can make all the difference, so that it is taken into account as the next plan will; times and deadline
-    are those of the last plan. On a work list with the probability a to be away, q to have done the first shard in time
-    else, silence is ``1 - (1 - a) q``, of which only a is new.
+    are those of the last plan. On a work list, with the probability a to be away (`missing`) and else q to have done
+    the first shard in time, silence is ``1 - (1 - a) q``, of which only a is new.
     """
     last = strategy.history[-1] if strategy.history else None
     # The report has it already; for long lists it takes a while.
@@ -131,12 +138,11 @@ def _silence(strategy: CodedStrategy, plan: RoundPlan, *, planned: bool) -> NDAr
     silent = last.straggle_prob if told and last is not None else silence_prob(plan)
     if planned or strategy.planning.timing is not None:
         return silent
-    away = strategy.state.reliability.straggle_prob(plan.node_ids)
     if isinstance(plan.code, WorkLists):
         in_time = np.minimum((1.0 - silent) / (1.0 - plan.straggle_prob), 1.0)
-        return np.asarray(1.0 - (1.0 - away) * in_time)
+        return np.asarray(1.0 - (1.0 - missing) * in_time)
     fixed = isinstance(strategy.deadline, FixedDeadline)
-    return away if fixed or not strategy.state.completion_times.priors else silent
+    return missing if fixed or not strategy.state.completion_times.priors else silent
 
 
 def _blocks(plan: RoundPlan, silent: NDArray[np.float64], tally: RunTally) -> tuple[BlockStatus, ...]:
@@ -165,8 +171,9 @@ def _blocks(plan: RoundPlan, silent: NDArray[np.float64], tally: RunTally) -> tu
 def _grouped(of: NDArray[np.intp], n_groups: int) -> list[list[int]]:
     """Return which entries are of each group, ascending."""
     order = np.argsort(of, kind="stable")
-    ends = np.searchsorted(of[order], np.arange(n_groups + 1))
-    return [order[start:end].tolist() for start, end in pairwise(ends.tolist())]
+    ends = np.searchsorted(of[order], np.arange(n_groups + 1)).tolist()
+    entries = order.tolist()
+    return [entries[start:end] for start, end in pairwise(ends)]
 
 
 def _mean(tally: RunTally, name: str) -> float | None:
