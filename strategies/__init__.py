@@ -2,7 +2,7 @@
 
 from fedgc.strategies.gradient_coding import GradientCoding
 from fedgc.strategies.report import RoundReport
-from fedgc.strategies.reporting import CsvResults, RoundReporter, TensorBoardResults, read_csv_results
+from fedgc.strategies.reporting import CsvResults, RoundReporter, StatusPage, TensorBoardResults, read_csv_results
 from fedgc.strategies.secure_sum import SecureSum
 from fedgc.strategies.shard_push import PushedShards
 
@@ -13,6 +13,7 @@ __all__ = [
     "RoundReport",
     "RoundReporter",
     "SecureSum",
+    "StatusPage",
     "TensorBoardResults",
     "read_csv_results",
 ]

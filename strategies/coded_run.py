@@ -10,6 +10,8 @@ from fedgc.strategies.newcomers import Newcomers
 from fedgc.strategies.open_round import OpenRound
 from fedgc.strategies.past_round import PastRound
 from fedgc.strategies.set_aside import SetAside
+from fedgc.strategies.status import Phase
+from fedgc.strategies.tally import RunTally
 from flwr.app import Message
 from flwr.serverapp import Grid
 
@@ -50,6 +52,18 @@ class CodedRun:
         Nodes that are not asked for some rounds of this run.
     newcomers : Newcomers
         Nodes that have joined since it began.
+    phase : str
+        Where the run is, see :data:`fedgc.strategies.status.Phase`.
+    rounds : int or None
+        Rounds that the run is to have; None where another loop decides.
+    first_report : int
+        Place of the run's first report among the strategy's.
+    rounds_before : int
+        Rounds of the run that were over when this process took it up.
+    began : float or None
+        Instant at which this process sent its first round.
+    tally : RunTally
+        What the run's reports add up to, as far as anybody has asked.
     """
 
     def __init__(
@@ -67,6 +81,11 @@ class CodedRun:
         self.past: PastRound | None = None
         self.set_aside = SetAside()
         self.newcomers = Newcomers()
+        self.phase: Phase = "waiting"
+        self.rounds: int | None = None
+        self.first_report = self.rounds_before = 0
+        self.began: float | None = None
+        self.tally = RunTally()
         self.grid: DeadlineGrid | None = None
         if grid is not None:
             self.grid = DeadlineGrid(
@@ -85,7 +104,20 @@ class CodedRun:
         """End the run, if it has not ended yet; complete is one that ends without an error."""
         on_end, self._on_end = self._on_end, None
         if on_end is not None:
+            self.phase = "ended" if complete else "stopped"
             on_end(complete)
+
+    def resumed(self, n_reports: int, rounds_before: int, rounds: int) -> None:
+        """Take note of how many of the strategy's reports are of the run's earlier rounds, and how many are to be."""
+        self.first_report, self.rounds_before, self.rounds = n_reports - rounds_before, rounds_before, rounds
+
+    def begin_rounds(self) -> bool:
+        """Take note that a round has been sent, and return whether it is the first one of this process."""
+        if self.phase != "waiting":
+            return False
+        self.phase = "training"
+        self.began = None if self.grid is None else self.grid.clock.now()
+        return True
 
     @property
     def waited(self) -> float | None:

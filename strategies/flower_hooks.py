@@ -14,6 +14,7 @@ from fedgc.strategies.deadline_grid import DeadlineGrid
 from fedgc.strategies.meeting import MeetingStrategy
 from fedgc.strategies.reporting import Reporting
 from fedgc.strategies.resuming import Journal
+from fedgc.strategies.run_status import run_status
 from fedgc.strategies.secure_sum import SecureSum
 from fedgc.strategies.send_round import send_round
 from fedgc.strategies.shard_push import PushedShards
@@ -84,10 +85,12 @@ class CodedStrategy(MeetingStrategy):
         self._journal = journal = Journal(self.checkpoints, resume=self.resume)
         arrays = journal.begin(self, initial_arrays)
         rounds_left = max(num_rounds - journal.rounds_before, 0)
+        self._run.resumed(len(self.history), journal.rounds_before, journal.rounds_before + rounds_left)
         self.planning = replace(self.planning, rounds=self.state.rounds + rounds_left)
         if self._run.grid.one_at_a_time:
             self._run.grid.at_once = replies_at_once(initial_arrays)
         with self._run.grid as timed:
+            self._write_status()
             if journal.rounds_before == 0 or timed.one_at_a_time:
                 self._warm_up(arrays)
             if journal.clients_must_evaluate:
@@ -130,6 +133,7 @@ class CodedStrategy(MeetingStrategy):
         """
         self._run = self._begin(grid, only_work=True)
         assert self._run.grid is not None
+        self._write_status()
         if initial_arrays is not None:
             self._warm_up(initial_arrays)
         return self._run.grid
@@ -183,6 +187,8 @@ class CodedStrategy(MeetingStrategy):
             secure_sum=self.secure_sum,
             shards=self.shards,
         )
+        if self._run.begin_rounds():
+            self._write_status()
         return [*self._run.open.messages, *introductions]
 
     def aggregate_train(
@@ -208,6 +214,7 @@ class CodedStrategy(MeetingStrategy):
         )
         self.history.append(report)
         self.reporting.write(report)
+        self._write_status()
         new, metrics = next_arrays(
             self.strategy, server_round, current, outcome, self.state, arrayrecord_key=self.arrayrecord_key
         )
@@ -239,14 +246,14 @@ class CodedStrategy(MeetingStrategy):
     def _begin(self, grid: Grid, *, only_work: bool = False) -> CodedRun:
         self._run.end(complete=False)
         self._journal = Journal()
-        earlier = len(self.history)
 
         def end(complete: bool) -> None:
             if complete:  # after an error replies may have come that nobody has looked into
                 self._learn_if_passed_over()
-            self.reporting.end_run(self.history[earlier:])
+            self._write_status()
+            self.reporting.end_run(self.history[run.first_report :])
 
-        return CodedRun(
+        run = CodedRun(
             grid,
             deadline=self.deadline.initial,
             early_end=self.early_end,
@@ -254,3 +261,8 @@ class CodedStrategy(MeetingStrategy):
             on_end=end,
             before=self._run,
         )
+        run.first_report = len(self.history)
+        return run
+
+    def _write_status(self) -> None:
+        self.reporting.write_status(lambda: run_status(self))

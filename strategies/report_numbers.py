@@ -53,6 +53,15 @@ def block_of_shard(plan: RoundPlan) -> NDArray[np.intp]:
     return np.arange(plan.code.n_shards) if plan.assignment is None else plan.assignment.block_of_shard
 
 
+def block_of_client(plan: RoundPlan) -> NDArray[np.intp]:
+    """Return the block of each client of a plan, -1 for one without."""
+    if plan.code.blocks is not None:
+        return plan.code.blocks.of_client
+    if plan.assignment is None:
+        return np.full(len(plan.node_ids), -1)
+    return plan.assignment.block_of_client[np.searchsorted(plan.everyone, plan.node_ids)]
+
+
 def silence_prob(plan: RoundPlan) -> NDArray[np.float64]:
     """Return the probability that nothing comes of each client."""
     if isinstance(plan.arrivals, IndependentArrivals):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping
+from types import MappingProxyType
 
 from fedgc.validation import check_integer
 
@@ -59,6 +60,11 @@ class SetAside:
         """Return which of the nodes are not to be asked in a round; none if that would be all of them."""
         aside = [node for node in nodes if self._until.get(node, 0) >= server_round]
         return aside if len(aside) < len(nodes) else []
+
+    @property
+    def until(self) -> Mapping[int, int]:
+        """Last round that each node is set aside for, of those that ever were and have sent nothing good since."""
+        return MappingProxyType(self._until)
 
     def to_data(self) -> dict[str, dict[int, int]]:
         """Return who has sent what cannot be used, as plain data."""

@@ -5,12 +5,13 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 
 from fedgc.strategies.report import RoundReport
+from fedgc.strategies.status import RunStatus
 
 
 class RoundReporter(ABC):
     """Takes the report of each round as soon as it is decoded.
 
-    What it needs in order to work is checked when it is made, before training begins. What goes wrong later, in either
+    What it needs in order to work is checked when it is made, before training begins. What goes wrong later, in any
     method, is logged once and does not end training; see :class:`fedgc.strategies.reporting.Reporting`.
 
     Examples
@@ -25,6 +26,12 @@ class RoundReporter(ABC):
     @abstractmethod
     def write(self, report: RoundReport) -> None:
         """Take a round's report."""
+
+    def write_status(self, status: RunStatus) -> None:  # noqa: B027  (not every kind wants it)
+        """Take what is known of the run: when it begins, when its first round is sent, after each, and when it ends.
+
+        It is only put together for those reporters that have this method.
+        """
 
     def close(self) -> None:  # noqa: B027  (not every kind has something to close)
         """Finish what has been written; called when a run ends. Further reports may follow."""

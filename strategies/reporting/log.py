@@ -7,6 +7,7 @@ from heapq import nsmallest
 
 import numpy as np
 from fedgc.strategies.report import RoundReport
+from fedgc.strategies.tally import RunTally
 
 #: So many clients are named of each kind.
 _NAMED = 3
@@ -111,17 +112,9 @@ def _ends(reports: Sequence[RoundReport]) -> str:
 
 def _clients(reports: Sequence[RoundReport]) -> Iterator[str]:
     """Tell who was least reliable, and who slowest."""
-    place: dict[int, int] = {}
-    clients = [np.array([place.setdefault(node, len(place)) for node in report.node_ids]) for report in reports]
-    asked, came, done, seconds, straggle_prob = np.zeros((5, len(place)))
-    for client, report in zip(clients, reports, strict=True):
-        timed = np.where(np.isnan(report.reply_seconds), 0, report.done)
-        asked[client] += 1
-        came[client] += report.arrived
-        done[client] += timed
-        seconds[client] += np.where(timed > 0, report.reply_seconds, 0.0)
-        straggle_prob[client] = report.straggle_prob
-    nodes = list(place)
+    tally = RunTally().catch_up(reports)
+    asked, came, done, straggle_prob = tally.asked, tally.came, tally.done, tally.straggle_prob
+    nodes = list(tally.place)
     worst = nsmallest(_NAMED, np.flatnonzero(came < asked).tolist(), key=lambda k: (-straggle_prob[k], nodes[k]))
     if worst:
         named = (
@@ -129,7 +122,7 @@ def _clients(reports: Sequence[RoundReport]) -> Iterator[str]:
             for k in worst
         )
         yield f"Least reliable: {', '.join(named)}"
-    pace = seconds / np.maximum(done, 1.0)
+    pace = tally.seconds / np.maximum(done, 1.0)
     slow = nsmallest(_NAMED, np.flatnonzero(done).tolist(), key=lambda k: (-pace[k], nodes[k]))
     if slow:
         yield f"Slowest: {', '.join(f'node {nodes[k]} ({pace[k]:.3g} s a shard)' for k in slow)}"

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Sequence
+from functools import cache
 from typing import Any
 
 from fedgc.strategies.report import RoundReport
 from fedgc.strategies.reporting.base import RoundReporter
 from fedgc.strategies.reporting.log import round_line, run_lines
+from fedgc.strategies.status import RunStatus
 
 logger = logging.getLogger("flwr.fedgc")
 
@@ -51,6 +53,13 @@ class Reporting:
         logger.info("%s", round_line(report))
         for index, reporter in enumerate(self.reporters):
             self._guarded(index, reporter.write, report)
+
+    def write_status(self, status: Callable[[], RunStatus]) -> None:
+        """Hand what is known of the run to the reporters that want it; `status` puts it together once, if any does."""
+        known = cache(status)
+        for index, reporter in enumerate(self.reporters):
+            if type(reporter).write_status is not RoundReporter.write_status:
+                self._guarded(index, lambda take=reporter.write_status: take(known()))
 
     def end_run(self, reports: Sequence[RoundReport]) -> None:
         """Log a summary of a run's rounds and close all reporters."""
