@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 
-from fedgc.strategies.arrays import drop_arrays
 from fedgc.strategies.busy_nodes import BusyNodes
+from fedgc.strategies.reply_limits import drop_arrays
 from flwr.app import Error, Message, RecordDict
 from flwr.common.constant import ErrorCode
 from flwr.proto.node_pb2 import NodeInfo

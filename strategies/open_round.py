@@ -10,11 +10,12 @@ from typing import cast
 import numpy as np
 from fedgc.strategies.arrays import bound, views
 from fedgc.strategies.replies import read_reply
+from fedgc.strategies.reply_limits import drop_all, one_line, scalars
 from fedgc.strategies.tasks import ClientTask
 from flwr.app import ArrayRecord, Message, MetricRecord
 from numpy.typing import NDArray
 
-from fedgc.errors import NothingToReadError, ReplyRejectedError
+from fedgc.errors import NothingToReadError, ReplyRejectedError, ReplyTooLargeError
 from fedgc.protocol import BUDGET, RECORD
 from fedgc.round import CodedUpdate, RoundFold, RoundPlan, RoundState
 from fedgc.updates import Arrays, is_shorter
@@ -49,7 +50,7 @@ class OpenRound:
     state : RoundState
         What the plan was made from.
     metrics : dict of int to MetricRecord
-        Metrics of the replies that have been taken in, by client index.
+        Metrics of the replies that have been taken in, those that are plain numbers, by client index.
     rejected : dict of int to str
         Why others were left out, by node id.
     bad : set of int
@@ -91,13 +92,18 @@ class OpenRound:
         return "nothing arrived by the deadline"
 
     def client_of(self, reply: Message) -> int | None:
-        """Return the client that a reply is from, None if it is to no message of this round."""
+        """Return the client that a reply is from, None if it is to no message of this round, or to another client's."""
         key = reply.metadata.reply_to_message_id
         if key not in self._client_by_message:
             # Messages get their ids when they are sent, and some are held back.
             self._client_by_message.update({m.metadata.message_id: client for client, m in enumerate(self.messages)})
             self._client_by_message.pop("", None)
-        return self._client_by_message.get(key)
+        client = self._client_by_message.get(key)
+        return None if client is None or not self.is_from(reply, client) else client
+
+    def is_from(self, reply: Message, client: int) -> bool:
+        """Return whether a reply is from a client's node; errors may be from the network, and are taken to be."""
+        return reply.has_error() or reply.metadata.src_node_id == self.plan.node_ids[client]
 
     def may_still_send(self, message: Message, seconds: float) -> bool:
         """Return whether a message that was held back for so many seconds is of use, with its budget cut by them."""
@@ -158,12 +164,14 @@ class OpenRound:
         except ReplyRejectedError as reason:
             # An error reply of the network itself comes from the SuperLink's id, so the message tells who is meant.
             node_id = reply.metadata.src_node_id if client is None else self.plan.node_ids[client]
-            self.rejected[node_id] = str(reason)
+            self.rejected[node_id] = one_line(reason)
             if client is not None and not isinstance(reason, NothingToReadError):
                 self.bad.add(node_id)
+            if isinstance(reason, ReplyTooLargeError) and not trusted:
+                drop_all(reply)
             return True
         copies = self.fold.add(client, update, lasting=trusted)
-        self.metrics[client] = metrics
+        self.metrics[client] = scalars(metrics)
         return not trusted or all(is_shorter(update.sums[row], _UNSUSPICIOUS) for row in copies)
 
     def read(
