@@ -7,7 +7,6 @@ from collections.abc import Callable, Iterable
 from dataclasses import replace
 
 import numpy as np
-from fedgc.strategies.arrays import replies_at_once
 from fedgc.strategies.close_round import close_round, next_arrays
 from fedgc.strategies.coded_run import CodedRun
 from fedgc.strategies.deadline_grid import DeadlineGrid
@@ -92,8 +91,7 @@ class CodedStrategy(Strategy):
         arrays = journal.begin(self, initial_arrays)
         rounds_left = max(num_rounds - journal.rounds_before, 0)
         self.planning = replace(self.planning, rounds=self.state.rounds + rounds_left)
-        if self._run.grid.one_at_a_time:
-            self._run.grid.at_once = replies_at_once(initial_arrays)
+        self._run.grid.expect(initial_arrays)
         with self._run.grid as timed:
             if journal.rounds_before == 0 or timed.one_at_a_time:
                 self._warm_up(arrays)
@@ -138,6 +136,7 @@ class CodedStrategy(Strategy):
         self._run = self._begin(grid, only_work=True)
         assert self._run.grid is not None
         if initial_arrays is not None:
+            self._run.grid.expect(initial_arrays)
             self._warm_up(initial_arrays)
         return self._run.grid
 
@@ -178,6 +177,8 @@ class CodedStrategy(Strategy):
             secure_sum=self.secure_sum,
             shards=self.shards,
         )
+        if self._run.grid is not None:
+            self._run.grid.expect(arrays, *self._run.open.most_in_a_reply())
         return list(self._run.open.messages)
 
     def aggregate_train(

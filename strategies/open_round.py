@@ -105,6 +105,10 @@ class OpenRound:
         """Return whether a reply is from a client's node; errors may be from the network, and are taken to be."""
         return reply.has_error() or reply.metadata.src_node_id == self.plan.node_ids[client]
 
+    def most_in_a_reply(self) -> tuple[int, int]:
+        """Return the most sums and the most shards that any client's reply may be of."""
+        return max(task.most_sums for task in self.tasks), max(task.shards.size for task in self.tasks)
+
     def may_still_send(self, message: Message, seconds: float) -> bool:
         """Return whether a message that was held back for so many seconds is of use, with its budget cut by them."""
         assignment = message.content.config_records[RECORD]

@@ -85,7 +85,7 @@ def read_reply(
         raise kind(f"error {reply.error.code}: {one_line(reply.error.reason)}")
     # Once, by hand: Flower's own views by kind are made anew, and checked, whenever they are asked for.
     content = dict(reply.content.items())
-    check_limits(content, arrays, max(len(task.rows_after(task.shards.size)), 1), task.shards.size)
+    check_limits(content, arrays, task.most_sums, task.shards.size)
     array_records = {name: record for name, record in content.items() if isinstance(record, ArrayRecord)}
     metric_records = [record for record in content.values() if isinstance(record, MetricRecord)]
     said = content.get(RECORD)
