@@ -18,6 +18,10 @@ class ReplyRejectedError(ValueError):
     """A client's reply cannot be used in this round; the message is the reason that is logged."""
 
 
+class ReplyTooLargeError(ReplyRejectedError):
+    """A client's reply holds more than it may; nothing of it was looked at."""
+
+
 class NothingToReadError(ReplyRejectedError):
     """There is no reply to judge the client by: the network lost it, or it had no data to work on."""
 

@@ -8,14 +8,15 @@ from functools import lru_cache
 from typing import Any, Literal
 
 import numpy as np
-from flwr.app import Array, ArrayRecord, Message
+from fedgc.strategies.reply_limits import LONGEST_HEADER
+from flwr.app import Array, ArrayRecord
 from numpy.typing import NDArray
 
 from fedgc.updates import Arrays, Update, apply_update, in_dtypes
 from fedgc.weighted_sum import squared_length
 
-#: Bytes that tell how long the header of an array is; longer ones than the second are out to do harm.
-_MAGIC, _HEADER = 12, 1024
+#: Bytes that tell how long the header of an array is.
+_MAGIC = 12
 #: Bytes of arrays that replies which are asked for together may have.
 _BYTES_AT_ONCE = 2**26
 
@@ -40,11 +41,12 @@ def view(array: Array) -> NDArray[Any]:
     """
     data = memoryview(array.data)
     start = _header_end(bytes(data[:_MAGIC]))
-    if start > _HEADER:
-        raise ValueError(f"the header of an array must have at most {_HEADER} bytes; got {start}")
+    if start > LONGEST_HEADER:
+        raise ValueError(f"the header of an array must have at most {LONGEST_HEADER} bytes; got {start}")
     shape, order, dtype, n_bytes = _read_header(bytes(data[:start]))
     body = data[start:]
-    if dtype.hasobject or body.nbytes != n_bytes:
+    # Entries of no bytes could be as many as one likes, and numpy would reserve some for each.
+    if dtype.hasobject or dtype.itemsize == 0 or body.nbytes != n_bytes:
         raise ValueError(f"an array of shape {shape} and type {dtype} must have {n_bytes} bytes of data")
     if n_bytes == 0:
         return np.empty(shape, dtype)
@@ -145,13 +147,3 @@ def replies_at_once(arrays: ArrayRecord) -> int:
     """
     size = sum(len(array.data) for array in arrays.values())
     return max(1, _BYTES_AT_ONCE // max(size, 1))
-
-
-def drop_arrays(reply: Message) -> None:
-    """Remove the arrays of a reply that has been worked off: they are what it takes room for."""
-    if reply.has_content():
-        for name, record in list(reply.content.array_records.items()):
-            # Flower's records refer to themselves, so that one which is only let go of stays until Python looks for
-            # such things, and by then there may be many.
-            record.clear()
-            del reply.content[name]

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 
-from fedgc.strategies.arrays import drop_arrays
+from fedgc.strategies.arrays import replies_at_once
+from fedgc.strategies.bounded_pull import bounded
 from fedgc.strategies.busy_nodes import BusyNodes
-from flwr.app import Error, Message, RecordDict
+from fedgc.strategies.pull_limits import PullLimits
+from fedgc.strategies.reply_limits import drop_arrays
+from flwr.app import ArrayRecord, Error, Message, RecordDict
 from flwr.common.constant import ErrorCode
 from flwr.proto.node_pb2 import NodeInfo
 from flwr.serverapp import Grid
@@ -82,6 +85,7 @@ class DeadlineGrid(Grid):
         only_work: bool = False,
     ) -> None:
         self._grid = grid
+        self._pull = bounded(grid)
         self._on_close = on_close
         self._train_timeout = train_timeout
         self._enough = enough
@@ -123,6 +127,18 @@ class DeadlineGrid(Grid):
             return False
         self._grid.restore(snapshot)
         return True
+
+    def expect(self, arrays: ArrayRecord, n_sums: int = 1, n_shards: int = 1) -> None:
+        """Bound what is in memory of replies, which have at most so many sums as large as a model, over so many shards.
+
+        From a SuperLink they come one by one, and only within the limits of a reply; other grids hand over whole ones,
+        and some at a time are asked for.
+        """
+        if self._pull is not None:
+            # Replies to the round before may still come.
+            self._pull.limits = PullLimits.of(arrays, n_sums, n_shards).at_least(self._pull.limits)
+        elif self.one_at_a_time:
+            self.at_once = replies_at_once(arrays)
 
     def listen_for(self, message_ids: Iterable[str]) -> None:
         """From now on keep replies to these messages of past rounds, and forget what was heard before."""
@@ -204,7 +220,7 @@ class DeadlineGrid(Grid):
         now = self.clock.now()
         free, held = self._busy.by_readiness(batch, now) if self.one_at_a_time else (batch, {})
         collected = collect_replies(
-            self._grid,
+            self._grid if self._pull is None else self._pull,
             free,
             timeout=timeout,
             clock=self.clock,

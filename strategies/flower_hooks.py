@@ -7,7 +7,6 @@ from collections.abc import Callable, Iterable
 from dataclasses import replace
 
 import numpy as np
-from fedgc.strategies.arrays import replies_at_once
 from fedgc.strategies.close_round import close_round, next_arrays
 from fedgc.strategies.coded_run import CodedRun
 from fedgc.strategies.deadline_grid import DeadlineGrid
@@ -87,8 +86,7 @@ class CodedStrategy(MeetingStrategy):
         rounds_left = max(num_rounds - journal.rounds_before, 0)
         self._run.resumed(len(self.history), journal.rounds_before, journal.rounds_before + rounds_left)
         self.planning = replace(self.planning, rounds=self.state.rounds + rounds_left)
-        if self._run.grid.one_at_a_time:
-            self._run.grid.at_once = replies_at_once(initial_arrays)
+        self._run.grid.expect(initial_arrays)
         with self._run.grid as timed:
             self._write_status()
             if journal.rounds_before == 0 or timed.one_at_a_time:
@@ -135,6 +133,7 @@ class CodedStrategy(MeetingStrategy):
         assert self._run.grid is not None
         self._write_status()
         if initial_arrays is not None:
+            self._run.grid.expect(initial_arrays)
             self._warm_up(initial_arrays)
         return self._run.grid
 
@@ -187,6 +186,8 @@ class CodedStrategy(MeetingStrategy):
             secure_sum=self.secure_sum,
             shards=self.shards,
         )
+        if self._run.grid is not None:
+            self._run.grid.expect(arrays, *self._run.open.most_in_a_reply())
         if self._run.begin_rounds():
             self._write_status()
         return [*self._run.open.messages, *introductions]

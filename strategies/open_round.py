@@ -8,12 +8,12 @@ from functools import cached_property
 from typing import NamedTuple
 
 import numpy as np
-from fedgc.strategies.arrays import drop_arrays
 from fedgc.strategies.claims import typical_of_others
+from fedgc.strategies.reply_limits import drop_all, drop_arrays, one_line, scalars
 from fedgc.strategies.sent_round import SentRound
 from flwr.app import Message, MetricRecord
 
-from fedgc.errors import NothingToReadError, ReplyRejectedError
+from fedgc.errors import NothingToReadError, ReplyRejectedError, ReplyTooLargeError
 from fedgc.round import CodedUpdate, RoundFold
 from fedgc.updates import is_shorter
 
@@ -41,7 +41,7 @@ class OpenRound(SentRound):
     Attributes
     ----------
     metrics : dict of int to MetricRecord
-        Metrics of the replies that have been taken in, by client index.
+        Metrics of the replies that have been taken in, those that are plain numbers, by client index.
     rejected : dict of int to str
         Why others were left out, by node id.
     bad : set of int
@@ -135,6 +135,8 @@ class OpenRound(SentRound):
             self.sizes.check(update)
         except ReplyRejectedError as reason:
             self._leave_out(reply, client, reason)
+            if isinstance(reason, ReplyTooLargeError) and not trusted:
+                drop_all(reply)
             return True
         return self._fold(client, update, metrics, trusted=trusted)
 
@@ -157,13 +159,13 @@ class OpenRound(SentRound):
     def _leave_out(self, reply: Message, client: int | None, reason: ReplyRejectedError) -> None:
         # An error reply of the network itself comes from the SuperLink's id, so the message tells who is meant.
         node_id = reply.metadata.src_node_id if client is None else self.plan.node_ids[client]
-        self.rejected[node_id] = str(reason)
+        self.rejected[node_id] = one_line(reason)
         if client is not None and not isinstance(reason, NothingToReadError):
             self.bad.add(node_id)
 
     def _fold(self, client: int, update: CodedUpdate, metrics: MetricRecord, *, trusted: bool) -> bool:
         copies = self.fold.add(client, update, lasting=trusted)
-        self.metrics[client] = metrics
+        self.metrics[client] = scalars(metrics)
         return not trusted or all(is_shorter(update.sums[row], _UNSUSPICIOUS) for row in copies)
 
     def settled(self) -> bool:

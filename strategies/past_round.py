@@ -6,10 +6,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
 from fedgc.strategies.open_round import OpenRound
+from fedgc.strategies.reply_limits import drop_all, one_line
 from flwr.app import Message
 
 from fedgc.deadline import Collected
-from fedgc.errors import ReplyRejectedError
+from fedgc.errors import ReplyRejectedError, ReplyTooLargeError
 from fedgc.memory import MemoryStore
 from fedgc.round import CodedUpdate, LateReplies
 
@@ -56,14 +57,16 @@ class PastRound:
     def take(self, reply: Message, instant: float) -> None:
         """Read what a silent client has sent, found at that instant. Its arrays are not needed any more afterwards."""
         client = self.silent.get(reply.metadata.reply_to_message_id)
-        if client is None or client in self.replies:
+        if client is None or client in self.replies or not self.round.is_from(reply, client):
             return
         self.answered[client] = seconds = instant - self.collected.sent[reply.metadata.reply_to_message_id]
         try:
             update, _ = self.round.read(reply, client, seconds)
             self.round.sizes.check(update)
         except ReplyRejectedError as reason:
-            self.rejected[self.round.plan.node_ids[client]] = str(reason)
+            self.rejected[self.round.plan.node_ids[client]] = one_line(reason)
+            if isinstance(reason, ReplyTooLargeError):
+                drop_all(reply)
             return
         kept = {} if self.store is None else {row: self.store.keep(total) for row, total in update.sums.items()}
         self.replies[client] = replace(update, sums=kept)

@@ -7,6 +7,7 @@ from typing import cast
 
 import numpy as np
 from fedgc.strategies.arrays import bound, view
+from fedgc.strategies.reply_limits import brief, brief_names, check_limits, one_line
 from fedgc.strategies.tasks import ClientTask
 from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord
 from flwr.common.constant import ErrorCode
@@ -70,7 +71,8 @@ def read_reply(
     Raises
     ------
     ReplyRejectedError
-        If the reply is an error, or anything in it is missing, misshapen, not finite, or about other shards.
+        If the reply is an error, or anything in it is missing, misshapen, not finite, or about other shards; a
+        :class:`fedgc.errors.ReplyTooLargeError` if it holds more than it may, see :mod:`fedgc.strategies.reply_limits`.
 
     Notes
     -----
@@ -80,16 +82,17 @@ def read_reply(
     """
     if reply.has_error():
         kind = NothingToReadError if reply.error.code in _LOST else ReplyRejectedError
-        raise kind(f"error {reply.error.code}: {reply.error.reason}")
+        raise kind(f"error {reply.error.code}: {one_line(reply.error.reason)}")
     # Once, by hand: Flower's own views by kind are made anew, and checked, whenever they are asked for.
     content = dict(reply.content.items())
+    check_limits(content, arrays, task.most_sums, task.shards.size)
     array_records = {name: record for name, record in content.items() if isinstance(record, ArrayRecord)}
     metric_records = [record for record in content.values() if isinstance(record, MetricRecord)]
     said = content.get(RECORD)
     if not array_records or len(metric_records) != 1 or not isinstance(said, ConfigRecord):
         raise ReplyRejectedError(
             f"a reply must hold one ArrayRecord, one MetricRecord and the ConfigRecord {RECORD!r}; "
-            f"got {sorted(content)} (is the train function decorated with gradient_coded?)"
+            f"got {brief_names(content)} (is the train function decorated with gradient_coded?)"
         )
     shards, shard_examples = _shard_examples(said, task, known_sizes)
     if _ended_for_want_of_data(said, task, shards.size):
@@ -97,7 +100,7 @@ def read_reply(
     metrics = metric_records[0]
     n_examples = float(shard_examples.sum())
     if metrics.get(NUM_EXAMPLES) != n_examples:
-        raise ReplyRejectedError(f"{NUM_EXAMPLES} must be {n_examples:g}; got {metrics.get(NUM_EXAMPLES)!r}")
+        raise ReplyRejectedError(f"{NUM_EXAMPLES} must be {n_examples:g}; got {brief(metrics.get(NUM_EXAMPLES))}")
     _check_metrics(metrics)
 
     rows = task.rows_after(shards.size)
@@ -122,7 +125,7 @@ def _in_order(records: Mapping[str, ArrayRecord], wanted: int) -> list[ArrayReco
     first = [name for name in records if name not in later]
     if len(first) != 1 or len(records) != wanted:
         one = "one ArrayRecord" if wanted == 1 else f"{wanted} ArrayRecords, with {', '.join(later)} among them"
-        raise ReplyRejectedError(f"a reply must hold {one}; got {sorted(records)}")
+        raise ReplyRejectedError(f"a reply must hold {one}; got {brief_names(records)}")
     return [records[name] for name in first + later]
 
 
@@ -130,7 +133,7 @@ def _read_sum(
     record: ArrayRecord, arrays: Arrays, n_examples: float, bounds: Mapping[str, float] | None
 ) -> ScaledDifference:
     if set(record) != set(arrays):
-        raise ReplyRejectedError(f"array names must be {sorted(arrays)}; got {sorted(record)}")
+        raise ReplyRejectedError(f"array names must be {brief_names(arrays)}; got {brief_names(record)}")
     received: dict[str, NDArray[np.generic]] = {}
     stays = True
     for name, value in arrays.items():
@@ -190,7 +193,7 @@ def _check_metrics(metrics: MetricRecord) -> None:
         except OverflowError:
             finite = False
         if not finite:
-            raise ReplyRejectedError(f"metric {name!r} must be finite; got {repr(metric)[:80]}")
+            raise ReplyRejectedError(f"metric {name!r} must be finite; got {brief(metric)}")
 
 
 def _shard_examples(
@@ -199,20 +202,21 @@ def _shard_examples(
     shard_ids, examples = record.get(SHARD_IDS), record.get(SHARD_EXAMPLES)
     assigned = task.shards.tolist()
     if not task.partial and shard_ids != assigned and LACKING_SHARDS in record:
-        raise NothingToReadError(f"it lacks the data of shards {record[LACKING_SHARDS]!r:.80}")
+        raise NothingToReadError(f"it lacks the data of shards {brief(record[LACKING_SHARDS])}")
     if not isinstance(shard_ids, list) or shard_ids != (assigned[: len(shard_ids)] if task.partial else assigned):
         beginning = "the beginning of " if task.partial else ""
-        raise ReplyRejectedError(f"{SHARD_IDS} must be {beginning}{assigned}; got {shard_ids!r}")
+        raise ReplyRejectedError(f"{SHARD_IDS} must be {beginning}{assigned}; got {brief(shard_ids)}")
     if (
         not isinstance(examples, list)
         or len(examples) != len(shard_ids)
         or not all(type(count) is int and 0 <= count < 2**53 for count in examples)
     ):
         raise ReplyRejectedError(
-            f"{SHARD_EXAMPLES} must be {len(shard_ids)} integers of at least 0; got {repr(examples)[:80]}"
+            f"{SHARD_EXAMPLES} must be {len(shard_ids)} integers of at least 0; got {brief(examples)}"
         )
     shards = task.shards[: len(shard_ids)]
     counts, known = np.array(cast(list[int], examples), dtype=np.float64), known_sizes[shards]
     if (np.isfinite(known) & (counts != known)).any():
-        raise ReplyRejectedError(f"{SHARD_EXAMPLES} must be {known.tolist()} as the server knows; got {examples!r}")
+        told = f"{known.tolist()} as the server knows; got {brief(examples)}"
+        raise ReplyRejectedError(f"{SHARD_EXAMPLES} must be {told}")
     return shards, counts

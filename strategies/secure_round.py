@@ -9,6 +9,7 @@ import numpy as np
 from fedgc.strategies.arrays import view
 from fedgc.strategies.open_round import OpenRound
 from fedgc.strategies.replies import read_reply
+from fedgc.strategies.reply_limits import brief_names
 from fedgc.strategies.secure_sum import SecureSum
 from flwr.app import ArrayRecord, Message, MetricRecord
 from numpy.typing import NDArray
@@ -114,7 +115,7 @@ class SecureRound(OpenRound):
         if not record and self.secure_sum.unmask is not None:
             return {}
         if set(record) != set(arrays):
-            raise ReplyRejectedError(f"array names must be {sorted(arrays)}; got {sorted(record)}")
+            raise ReplyRejectedError(f"array names must be {brief_names(arrays)}; got {brief_names(record)}")
         terms = {}
         for name, value in arrays.items():
             try:

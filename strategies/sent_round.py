@@ -66,13 +66,22 @@ class SentRound:
         return views(self.arrays)
 
     def client_of(self, reply: Message) -> int | None:
-        """Return the client that a reply is from, None if it is to no message of this round."""
+        """Return the client that a reply is from, None if it is to no message of this round, or to another client's."""
         key = reply.metadata.reply_to_message_id
         if key not in self._client_by_message:
             # Messages get their ids when they are sent, and some are held back.
             self._client_by_message.update({m.metadata.message_id: client for client, m in enumerate(self.messages)})
             self._client_by_message.pop("", None)
-        return self._client_by_message.get(key)
+        client = self._client_by_message.get(key)
+        return None if client is None or not self.is_from(reply, client) else client
+
+    def is_from(self, reply: Message, client: int) -> bool:
+        """Return whether a reply is from a client's node; errors may be from the network, and are taken to be."""
+        return reply.has_error() or reply.metadata.src_node_id == self.plan.node_ids[client]
+
+    def most_in_a_reply(self) -> tuple[int, int]:
+        """Return the most sums and the most shards that any client's reply may be of."""
+        return max(task.most_sums for task in self.tasks), max(task.shards.size for task in self.tasks)
 
     def may_still_send(self, message: Message, seconds: float) -> bool:
         """Return whether a message that was held back for so many seconds is of use, with its budget cut by them."""

@@ -85,6 +85,11 @@ class ClientTask:
             group_id=str(told[SERVER_ROUND]),
         )
 
+    @property
+    def most_sums(self) -> int:
+        """The most ArrayRecords that its reply may hold, at least one."""
+        return max(len(self.rows_after(self.shards.size)), 1)
+
     def rows_after(self, done: int) -> list[tuple[int, int]]:
         """Return the rows of the encoding matrix that are sent after so many shards, with their numbers of shards."""
         if not isinstance(self.code, WorkLists):

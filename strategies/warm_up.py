@@ -10,8 +10,10 @@ from typing import cast
 import numpy as np
 from fedgc.strategies.claims import could_be_busy
 from fedgc.strategies.deadline_grid import DeadlineGrid
+from fedgc.strategies.reply_limits import check_small, one_line
 from flwr.app import ArrayRecord, ConfigRecord, Message, RecordDict
 
+from fedgc.errors import ReplyTooLargeError
 from fedgc.protocol import (
     BUSY_SECONDS,
     COEFFICIENTS,
@@ -106,7 +108,7 @@ def warm_up(
         return {
             node_of[reply.metadata.reply_to_message_id]: (reply, after)
             for reply, after in zip(collected.replies, collected.seconds, strict=True)
-            if not reply.has_error() and RECORD in reply.content.config_records
+            if reply.metadata.reply_to_message_id in node_of and _introduces(reply)
         }
 
     first = ask(nodes, max(began + timeout - clock.now(), 1.0))
@@ -142,7 +144,7 @@ def introduction(
 
 def facts_of(node: int, reply: Message, after: float) -> NodeFacts:
     """Return what a node's reply to an introduction tells that came after so many seconds: of an error only these."""
-    if reply.has_error() or RECORD not in reply.content.config_records:
+    if not _introduces(reply):
         return NodeFacts(after)
     return _facts(node, reply.content.config_records[RECORD], after)
 
@@ -163,6 +165,19 @@ def by_partition(facts: Mapping[int, NodeFacts], node_ids: Sequence[int]) -> tup
     return tuple(sorted(partitions, key=lambda node: cast(int, partitions[node])))
 
 
+def _introduces(reply: Message) -> bool:
+    """Return whether a reply says something of its node, and no more than is worth keeping."""
+    said = None if reply.has_error() else reply.content.get(RECORD)
+    if not isinstance(said, ConfigRecord):
+        return False
+    try:
+        check_small(RECORD, said)
+    except ReplyTooLargeError as reason:
+        logger.warning("start: node %d is not heard: %s", reply.metadata.src_node_id, one_line(reason))
+        return False
+    return True
+
+
 def _facts(node: int, said: ConfigRecord, after: float) -> NodeFacts:
     busy, partition = said.get(BUSY_SECONDS), said.get(PARTITION)
     spent = float(busy) if isinstance(busy, (int, float)) and 0.0 <= busy <= after else 0.0
@@ -171,5 +186,5 @@ def _facts(node: int, said: ConfigRecord, after: float) -> NodeFacts:
             "start: node %d's own times are not used: it says that it was busy for %.40r s of the %.3g s to its reply",
             node, busy, after,
         )  # fmt: skip
-    labels = {name.removeprefix(LABEL): str(value) for name, value in said.items() if name.startswith(LABEL)}
+    labels = {name.removeprefix(LABEL): one_line(value) for name, value in said.items() if name.startswith(LABEL)}
     return NodeFacts(after - spent, partition if type(partition) is int else None, labels)
