@@ -1,9 +1,9 @@
 """Flower strategies of fedgc, for the ServerApp."""
 
 from fedgc.strategies.gradient_coding import GradientCoding
-from fedgc.strategies.report import RoundReport
 from fedgc.strategies.reporting import CsvResults, RoundReporter, StatusPage, TensorBoardResults, read_csv_results
-from fedgc.strategies.secure_sum import SecureSum
+from fedgc.strategies.reporting.report import RoundReport
+from fedgc.strategies.rounds.secure_sum import SecureSum
 from fedgc.strategies.shard_push import PushedShards
 
 __all__ = [

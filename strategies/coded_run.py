@@ -5,13 +5,13 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Collection, Iterable
 
-from fedgc.strategies.deadline_grid import DeadlineGrid
-from fedgc.strategies.newcomers import Newcomers
-from fedgc.strategies.open_round import OpenRound
-from fedgc.strategies.past_round import PastRound
-from fedgc.strategies.set_aside import SetAside
-from fedgc.strategies.status import Phase
-from fedgc.strategies.tally import RunTally
+from fedgc.strategies.nodes.newcomers import Newcomers
+from fedgc.strategies.nodes.set_aside import SetAside
+from fedgc.strategies.reporting.status import Phase
+from fedgc.strategies.reporting.tally import RunTally
+from fedgc.strategies.rounds.deadline_grid import DeadlineGrid
+from fedgc.strategies.rounds.open_round import OpenRound
+from fedgc.strategies.rounds.past_round import PastRound
 from flwr.app import Message
 from flwr.serverapp import Grid
 
@@ -53,7 +53,7 @@ class CodedRun:
     newcomers : Newcomers
         Nodes that have joined since it began.
     phase : str
-        Where the run is, see :data:`fedgc.strategies.status.Phase`.
+        Where the run is, see :data:`fedgc.strategies.reporting.status.Phase`.
     rounds : int or None
         Rounds that the run is to have; None where another loop decides.
     first_report : int

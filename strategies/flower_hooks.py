@@ -7,15 +7,15 @@ from collections.abc import Callable, Iterable
 from dataclasses import replace
 
 import numpy as np
-from fedgc.strategies.close_round import close_round, next_arrays
 from fedgc.strategies.coded_run import CodedRun
-from fedgc.strategies.deadline_grid import DeadlineGrid
-from fedgc.strategies.meeting import MeetingStrategy
+from fedgc.strategies.nodes.meeting import MeetingStrategy
 from fedgc.strategies.reporting import Reporting
+from fedgc.strategies.reporting.run_status import run_status
 from fedgc.strategies.resuming import Journal
-from fedgc.strategies.run_status import run_status
-from fedgc.strategies.secure_sum import SecureSum
-from fedgc.strategies.send_round import send_round
+from fedgc.strategies.rounds.close_round import close_round, next_arrays
+from fedgc.strategies.rounds.deadline_grid import DeadlineGrid
+from fedgc.strategies.rounds.secure_sum import SecureSum
+from fedgc.strategies.rounds.send_round import send_round
 from fedgc.strategies.shard_push import PushedShards
 from fedgc.strategies.summary import summary_lines
 from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord

@@ -17,10 +17,10 @@ from fedgc.strategies.options import (
     as_strategy,
     first_state,
 )
-from fedgc.strategies.report import RoundReport
 from fedgc.strategies.reporting import Reporting, RoundReporter
+from fedgc.strategies.reporting.report import RoundReport
 from fedgc.strategies.resuming import Journal
-from fedgc.strategies.secure_sum import SecureSum, as_secure_sum
+from fedgc.strategies.rounds.secure_sum import SecureSum, as_secure_sum
 from fedgc.strategies.shard_push import PushedShards
 from flwr.serverapp.strategy import FedAvg, Strategy
 
@@ -100,9 +100,9 @@ class GradientCoding(CodedStrategy):
         and are not learnt from.
     start_timeout : float, optional
         Seconds in which nodes may start before the first round, each by answering a message without work: it loads what
-        a client needs, and tells the server the nodes' overheads and partitions, see :mod:`fedgc.strategies.warm_up`.
-        Over once all have answered; 0 to begin at once. By default two minutes, and 0 in the embedded runtime, where
-        nothing has to start.
+        a client needs, and tells the server the nodes' overheads and partitions, see
+        :mod:`fedgc.strategies.nodes.warm_up`. Over once all have answered; 0 to begin at once. By default two minutes,
+        and 0 in the embedded runtime, where nothing has to start.
     nodes_timeout : float
         Seconds for which a round waits until as many nodes are there as the inner strategy asks for; then training ends
         with :class:`fedgc.errors.TooFewNodesError`. An hour by default.

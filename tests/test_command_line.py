@@ -14,7 +14,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from fedgc.strategies.report import METRICS
+from fedgc.strategies.reporting.report import METRICS
 from rich.console import Console
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 

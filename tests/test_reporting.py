@@ -16,9 +16,9 @@ from typing import Any
 import numpy as np
 import pytest
 from fedgc.strategies import CsvResults, GradientCoding, RoundReport, RoundReporter, TensorBoardResults
-from fedgc.strategies.report import METRICS
 from fedgc.strategies.reporting import read_csv_results
 from fedgc.strategies.reporting.log import run_lines as log_lines
+from fedgc.strategies.reporting.report import METRICS
 from flwr.app import ArrayRecord, MetricRecord
 from flwr.serverapp import Grid
 from flwr.serverapp.strategy import FedAvg

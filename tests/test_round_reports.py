@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 import pytest
 from fedgc.strategies import GradientCoding
-from fedgc.strategies.report import METRICS, RoundReport
-from fedgc.strategies.set_aside import SetAside
+from fedgc.strategies.nodes.set_aside import SetAside
+from fedgc.strategies.reporting.report import METRICS, RoundReport
 from flwr.app import Array, Message
 from flwr.serverapp.strategy import FedAvg
 

@@ -20,7 +20,7 @@ from typing import Any
 
 import numpy as np
 from fedgc.strategies import GradientCoding
-from fedgc.strategies.reply_limits import drop_arrays
+from fedgc.strategies.messages.reply_limits import drop_arrays
 from flwr.app import Array, ArrayRecord, ConfigRecord, Message, MetricRecord, RecordDict
 from flwr.serverapp.strategy import FedAvg
 from flwr.serverapp.strategy.strategy_utils import aggregate_arrayrecords

@@ -18,7 +18,7 @@ from fedgc.experiment.config import ExperimentConfig
 from fedgc.experiment.figure import draw_figure
 from fedgc.experiment.runner import MEASURED, Row
 from fedgc.experiment.summary import provenance, summarise
-from fedgc.strategies.report import METRICS
+from fedgc.strategies.reporting.report import METRICS
 
 #: Columns that no strategy reports.
 _OWN = ("strategy", "seed", "round", "seconds", "accuracy", "loss")

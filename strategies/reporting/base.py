@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 
-from fedgc.strategies.report import RoundReport
-from fedgc.strategies.status import RunStatus
+from fedgc.strategies.reporting.report import RoundReport
+from fedgc.strategies.reporting.status import RunStatus
 
 
 class RoundReporter(ABC):

@@ -9,8 +9,8 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import BinaryIO
 
-from fedgc.strategies.report import METRICS, RoundReport
 from fedgc.strategies.reporting.base import RoundReporter
+from fedgc.strategies.reporting.report import METRICS, RoundReport
 
 logger = logging.getLogger("flwr.fedgc")
 

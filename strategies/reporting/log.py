@@ -6,8 +6,8 @@ from collections.abc import Iterator, Sequence
 from heapq import nsmallest
 
 import numpy as np
-from fedgc.strategies.report import RoundReport
-from fedgc.strategies.tally import RunTally
+from fedgc.strategies.reporting.report import RoundReport
+from fedgc.strategies.reporting.tally import RunTally
 
 #: So many clients are named of each kind.
 _NAMED = 3

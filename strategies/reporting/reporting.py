@@ -7,10 +7,10 @@ from collections.abc import Callable, Sequence
 from functools import cache
 from typing import Any
 
-from fedgc.strategies.report import RoundReport
 from fedgc.strategies.reporting.base import RoundReporter
 from fedgc.strategies.reporting.log import round_line, run_lines
-from fedgc.strategies.status import RunStatus
+from fedgc.strategies.reporting.report import RoundReport
+from fedgc.strategies.reporting.status import RunStatus
 
 logger = logging.getLogger("flwr.fedgc")
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from fedgc.strategies.report import RoundReport
 from fedgc.strategies.reporting.base import RoundReporter
 from fedgc.strategies.reporting.page import GENERATOR, status_html
-from fedgc.strategies.status import FORMAT, RunStatus
+from fedgc.strategies.reporting.report import RoundReport
+from fedgc.strategies.reporting.status import FORMAT, RunStatus
 
 #: What the data file begins with.
 _DATA_BEGINS = f'{{"format": "{FORMAT}"'
@@ -36,8 +36,8 @@ class StatusPage(RoundReporter):
 
     Notes
     -----
-    The data are what :meth:`fedgc.strategies.status.RunStatus.to_data` returns; their keys are the attributes of
-    :class:`fedgc.strategies.status.RunStatus`. Each file is written under another name, then renamed: whoever reads it
+    The data are what :meth:`fedgc.strategies.reporting.status.RunStatus.to_data` returns; their keys are that class's
+    attributes. Each file is written under another name, then renamed: whoever reads it
     gets all of the old or all of the new one. It is not waited for until they are on the disk, since a page need not
     outlive a power cut. Two runs at a time need a page each.
 

@@ -6,8 +6,8 @@ import importlib
 from collections.abc import Mapping
 from pathlib import Path
 
-from fedgc.strategies.report import RoundReport
 from fedgc.strategies.reporting.base import RoundReporter
+from fedgc.strategies.reporting.report import RoundReport
 
 
 class TensorBoardResults(RoundReporter):

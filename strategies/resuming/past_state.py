@@ -5,11 +5,11 @@ from __future__ import annotations
 from dataclasses import replace
 
 import numpy as np
-from fedgc.strategies.claims import SizeClaims
-from fedgc.strategies.open_round import OpenRound
-from fedgc.strategies.past_round import PastRound
-from fedgc.strategies.secure_sum import SecureSum
-from fedgc.strategies.send_round import tasks_of
+from fedgc.strategies.rounds.claims import SizeClaims
+from fedgc.strategies.rounds.open_round import OpenRound
+from fedgc.strategies.rounds.past_round import PastRound
+from fedgc.strategies.rounds.secure_sum import SecureSum
+from fedgc.strategies.rounds.send_round import tasks_of
 
 from fedgc.checkpoint import Tree
 from fedgc.deadline import Collected

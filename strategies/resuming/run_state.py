@@ -5,10 +5,10 @@ from __future__ import annotations
 from dataclasses import fields, replace
 from typing import TYPE_CHECKING, Any
 
-from fedgc.strategies.report import RoundReport
+from fedgc.strategies.nodes.warm_up import NodeFacts
+from fedgc.strategies.reporting.report import RoundReport
 from fedgc.strategies.resuming.inner_state import changed, inner_to_tree, restore_inner
 from fedgc.strategies.resuming.past_state import past_from_tree, past_to_tree
-from fedgc.strategies.warm_up import NodeFacts
 from flwr.app import ArrayRecord
 
 from fedgc.checkpoint import Tree

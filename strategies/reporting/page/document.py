@@ -16,7 +16,7 @@ from fedgc.strategies.reporting.page.tables import (
     table,
 )
 from fedgc.strategies.reporting.page.text import UNKNOWN, count, duration, number, percent, safe
-from fedgc.strategies.status import RISK, Evaluation, RunStatus
+from fedgc.strategies.reporting.status import RISK, Evaluation, RunStatus
 
 #: What the page begins with, by which it is known again.
 GENERATOR = (

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from heapq import nsmallest
 
 from fedgc.strategies.reporting.page.text import UNKNOWN, number, percent, safe
-from fedgc.strategies.status import BlockStatus, ClientStatus
+from fedgc.strategies.reporting.status import BlockStatus, ClientStatus
 
 #: Rows of a table at most; the data file has them all.
 MOST_ROWS = 100

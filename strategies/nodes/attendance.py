@@ -5,8 +5,8 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 
-from fedgc.strategies.report import RoundReport
-from fedgc.strategies.warm_up import NodeFacts
+from fedgc.strategies.nodes.warm_up import NodeFacts
+from fedgc.strategies.reporting.report import RoundReport
 from flwr.serverapp.strategy import Strategy
 
 from fedgc.clock import Clock

@@ -8,7 +8,7 @@ from functools import lru_cache
 from typing import Any, Literal
 
 import numpy as np
-from fedgc.strategies.reply_limits import LONGEST_HEADER
+from fedgc.strategies.messages.reply_limits import LONGEST_HEADER
 from flwr.app import Array, ArrayRecord
 from numpy.typing import NDArray
 

@@ -7,10 +7,10 @@ from itertools import pairwise
 from typing import TYPE_CHECKING
 
 import numpy as np
-from fedgc.strategies.report_numbers import block_of_client, block_of_shard, silence_prob
-from fedgc.strategies.status import RISK, BlockStatus, ClientStatus, Evaluation, RunStatus
-from fedgc.strategies.tally import RunTally
-from fedgc.strategies.warm_up import NodeFacts
+from fedgc.strategies.nodes.warm_up import NodeFacts
+from fedgc.strategies.reporting.report_numbers import block_of_client, block_of_shard, silence_prob
+from fedgc.strategies.reporting.status import RISK, BlockStatus, ClientStatus, Evaluation, RunStatus
+from fedgc.strategies.reporting.tally import RunTally
 from flwr.app import MetricRecord
 from numpy.typing import NDArray
 

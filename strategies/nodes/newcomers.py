@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 
-from fedgc.strategies.warm_up import NodeFacts, facts_of, introduction
+from fedgc.strategies.nodes.warm_up import NodeFacts, facts_of, introduction
 from flwr.app import ArrayRecord, Message
 
 

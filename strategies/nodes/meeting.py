@@ -6,10 +6,10 @@ import logging
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 
-from fedgc.strategies.attendance import come_back, least_nodes, wait_for_nodes, was_heard
 from fedgc.strategies.coded_run import CodedRun
-from fedgc.strategies.report import RoundReport
-from fedgc.strategies.warm_up import NodeFacts, by_partition, warm_up
+from fedgc.strategies.nodes.attendance import come_back, least_nodes, wait_for_nodes, was_heard
+from fedgc.strategies.nodes.warm_up import NodeFacts, by_partition, warm_up
+from fedgc.strategies.reporting.report import RoundReport
 from flwr.app import ArrayRecord, Message
 from flwr.serverapp.strategy import Strategy
 

@@ -7,8 +7,8 @@ import math
 from dataclasses import astuple, dataclass
 from typing import Any, cast
 
-from fedgc.strategies.arrays import views
-from fedgc.strategies.reply_limits import LONGEST_HEADER, most_bytes
+from fedgc.strategies.messages.arrays import views
+from fedgc.strategies.messages.reply_limits import LONGEST_HEADER, most_bytes
 from flwr.app import ArrayRecord, Message
 from flwr.common.constant import FLWR_PRIVATE_MAX_ARRAY_CHUNK_SIZE
 from flwr.supercore.inflatable.inflatable_object import get_object_head_values_from_object_content

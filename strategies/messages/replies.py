@@ -6,9 +6,9 @@ from collections.abc import Callable, Mapping
 from typing import cast
 
 import numpy as np
-from fedgc.strategies.arrays import bound, view
-from fedgc.strategies.reply_limits import brief, brief_names, check_limits, one_line
-from fedgc.strategies.tasks import ClientTask
+from fedgc.strategies.messages.arrays import bound, view
+from fedgc.strategies.messages.reply_limits import brief, brief_names, check_limits, one_line
+from fedgc.strategies.rounds.tasks import ClientTask
 from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord
 from flwr.common.constant import ErrorCode
 from numpy.typing import NDArray
@@ -72,7 +72,8 @@ def read_reply(
     ------
     ReplyRejectedError
         If the reply is an error, or anything in it is missing, misshapen, not finite, or about other shards; a
-        :class:`fedgc.errors.ReplyTooLargeError` if it holds more than it may, see :mod:`fedgc.strategies.reply_limits`.
+        :class:`fedgc.errors.ReplyTooLargeError` if it holds more than it may, see
+        :mod:`fedgc.strategies.messages.reply_limits`.
 
     Notes
     -----

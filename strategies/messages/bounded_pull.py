@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from itertools import islice
 from typing import TYPE_CHECKING
 
-from fedgc.strategies.pull_limits import PullLimits, put_together
-from fedgc.strategies.reply_limits import one_line
+from fedgc.strategies.messages.pull_limits import PullLimits, put_together
+from fedgc.strategies.messages.reply_limits import one_line
 from flwr.app import Error, Message
 from flwr.app.message import make_message
 from flwr.common.constant import ErrorCode

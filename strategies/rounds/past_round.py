@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
-from fedgc.strategies.open_round import OpenRound
-from fedgc.strategies.reply_limits import drop_all, one_line
+from fedgc.strategies.messages.reply_limits import drop_all, one_line
+from fedgc.strategies.rounds.open_round import OpenRound
 from flwr.app import Message
 
 from fedgc.deadline import Collected

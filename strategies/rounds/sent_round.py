@@ -8,10 +8,10 @@ from functools import cached_property
 from typing import cast
 
 import numpy as np
-from fedgc.strategies.arrays import bound, views
-from fedgc.strategies.claims import SizeClaims, with_a_clock_that_can_be
-from fedgc.strategies.replies import read_reply
-from fedgc.strategies.tasks import ClientTask
+from fedgc.strategies.messages.arrays import bound, views
+from fedgc.strategies.messages.replies import read_reply
+from fedgc.strategies.rounds.claims import SizeClaims, with_a_clock_that_can_be
+from fedgc.strategies.rounds.tasks import ClientTask
 from flwr.app import ArrayRecord, Message, MetricRecord
 from numpy.typing import NDArray
 
@@ -93,7 +93,7 @@ class SentRound:
     def read(
         self, reply: Message, client: int, seconds: float | None, *, trusted: bool = False
     ) -> tuple[CodedUpdate, MetricRecord]:
-        """Return what a client sent; see :func:`fedgc.strategies.replies.read_reply`."""
+        """Return what a client sent; see :func:`fedgc.strategies.messages.replies.read_reply`."""
         bounds = None if trusted else self._bounds
         read = read_reply(reply, self.values, self.tasks[client], self.known_sizes, seconds, bounds=bounds)
         return self.believed(read[0], client), read[1]

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 import numpy as np
-from fedgc.strategies.claims import SizeClaims
-from fedgc.strategies.open_round import OpenRound
-from fedgc.strategies.secure_round import SecureRound
-from fedgc.strategies.secure_sum import SecureSum
+from fedgc.strategies.rounds.claims import SizeClaims
+from fedgc.strategies.rounds.open_round import OpenRound
+from fedgc.strategies.rounds.secure_round import SecureRound
+from fedgc.strategies.rounds.secure_sum import SecureSum
+from fedgc.strategies.rounds.tasks import ClientTask
 from fedgc.strategies.shard_push import PushedShards
-from fedgc.strategies.tasks import ClientTask
 from flwr.app import ArrayRecord, Message
 from numpy.typing import NDArray
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from fedgc.strategies.open_round import OpenRound
-from fedgc.strategies.report_numbers import METRICS, block_of_shard, numbers_of, silence_prob
+from fedgc.strategies.reporting.report_numbers import METRICS, block_of_shard, numbers_of, silence_prob
+from fedgc.strategies.rounds.open_round import OpenRound
 from numpy.typing import NDArray
 
 from fedgc.round import LateReplies, RoundOutcome

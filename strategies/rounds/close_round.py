@@ -5,11 +5,11 @@ from __future__ import annotations
 import logging
 from collections.abc import Collection
 
-from fedgc.strategies.arrays import in_the_types_of, moved_record
-from fedgc.strategies.inner_step import inner_step
-from fedgc.strategies.metrics import mean_metrics
-from fedgc.strategies.open_round import OpenRound
-from fedgc.strategies.report import RoundReport
+from fedgc.strategies.messages.arrays import in_the_types_of, moved_record
+from fedgc.strategies.messages.metrics import mean_metrics
+from fedgc.strategies.reporting.report import RoundReport
+from fedgc.strategies.rounds.inner_step import inner_step
+from fedgc.strategies.rounds.open_round import OpenRound
 from flwr.app import ArrayRecord, Message, MetricRecord, RecordDict
 from flwr.serverapp.strategy import Strategy
 

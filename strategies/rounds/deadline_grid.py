@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 
-from fedgc.strategies.arrays import replies_at_once
-from fedgc.strategies.bounded_pull import bounded
-from fedgc.strategies.busy_nodes import BusyNodes
-from fedgc.strategies.pull_limits import PullLimits
-from fedgc.strategies.reply_limits import drop_arrays
+from fedgc.strategies.messages.arrays import replies_at_once
+from fedgc.strategies.messages.bounded_pull import bounded
+from fedgc.strategies.messages.pull_limits import PullLimits
+from fedgc.strategies.messages.reply_limits import drop_arrays
+from fedgc.strategies.nodes.busy_nodes import BusyNodes
 from flwr.app import ArrayRecord, Error, Message, RecordDict
 from flwr.common.constant import ErrorCode
 from flwr.proto.node_pb2 import NodeInfo
@@ -66,8 +66,8 @@ class DeadlineGrid(Grid):
     late : list of (Message, float)
         Replies to these, with the instants at which they were found.
     one_at_a_time : bool
-        Whether messages are held back from nodes that are at work, see :class:`fedgc.strategies.busy_nodes.BusyNodes`;
-        not in the embedded runtime.
+        Whether messages are held back from nodes that are at work, see
+        :class:`fedgc.strategies.nodes.busy_nodes.BusyNodes`; not in the embedded runtime.
     at_once : int or None
         How many messages replies are asked for at a time; None for all.
     """

@@ -8,9 +8,9 @@ from dataclasses import dataclass, field
 from typing import cast
 
 import numpy as np
-from fedgc.strategies.claims import could_be_busy
-from fedgc.strategies.deadline_grid import DeadlineGrid
-from fedgc.strategies.reply_limits import check_small, one_line
+from fedgc.strategies.messages.reply_limits import check_small, one_line
+from fedgc.strategies.rounds.claims import could_be_busy
+from fedgc.strategies.rounds.deadline_grid import DeadlineGrid
 from flwr.app import ArrayRecord, ConfigRecord, Message, RecordDict
 
 from fedgc.errors import ReplyTooLargeError

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
-from fedgc.strategies.report import RoundReport
-from fedgc.strategies.report_numbers import METRICS
+from fedgc.strategies.reporting.report import RoundReport
+from fedgc.strategies.reporting.report_numbers import METRICS
 from numpy.typing import NDArray
 
 _COLUMNS = ("asked", "came", "done", "seconds", "straggle_prob", "last_asked", "last_seen")
@@ -36,7 +36,7 @@ class RunTally:
     rounds : list of int
         The rounds' numbers.
     numbers : dict of str to list of (float or None)
-        The numbers of all rounds, by the names of :data:`fedgc.strategies.report.METRICS`.
+        The numbers of all rounds, by the names of :data:`fedgc.strategies.reporting.report.METRICS`.
     sum_only : bool
         Whether the server had nothing but the sum of the replies, so that observed errors are the model's.
 

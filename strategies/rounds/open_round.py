@@ -8,9 +8,9 @@ from functools import cached_property
 from typing import NamedTuple
 
 import numpy as np
-from fedgc.strategies.claims import typical_of_others
-from fedgc.strategies.reply_limits import drop_all, drop_arrays, one_line, scalars
-from fedgc.strategies.sent_round import SentRound
+from fedgc.strategies.messages.reply_limits import drop_all, drop_arrays, one_line, scalars
+from fedgc.strategies.rounds.claims import typical_of_others
+from fedgc.strategies.rounds.sent_round import SentRound
 from flwr.app import Message, MetricRecord
 
 from fedgc.errors import NothingToReadError, ReplyRejectedError, ReplyTooLargeError

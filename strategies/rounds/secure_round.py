@@ -6,11 +6,11 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
-from fedgc.strategies.arrays import view
-from fedgc.strategies.open_round import OpenRound
-from fedgc.strategies.replies import read_reply
-from fedgc.strategies.reply_limits import brief_names
-from fedgc.strategies.secure_sum import SecureSum
+from fedgc.strategies.messages.arrays import view
+from fedgc.strategies.messages.replies import read_reply
+from fedgc.strategies.messages.reply_limits import brief_names
+from fedgc.strategies.rounds.open_round import OpenRound
+from fedgc.strategies.rounds.secure_sum import SecureSum
 from flwr.app import ArrayRecord, Message, MetricRecord
 from numpy.typing import NDArray
 

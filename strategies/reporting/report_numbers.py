@@ -12,7 +12,7 @@ from fedgc.arrivals import IndependentArrivals
 from fedgc.round import RoundPlan
 
 if TYPE_CHECKING:
-    from fedgc.strategies.report import RoundReport
+    from fedgc.strategies.reporting.report import RoundReport
 
 #: By name, in the order of results files; described in :attr:`fedgc.strategies.RoundReport.metrics`.
 _NUMBERS: dict[str, Callable[[RoundReport], float | None]] = {

@@ -1,0 +1,1 @@
+"""What is in messages: replies and their limits, arrays without copies, metrics."""
