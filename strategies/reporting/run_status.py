@@ -87,7 +87,9 @@ def _clients(
     low, high = strategy.state.reliability.credible_interval(nodes)
     pace, times = np.full(len(nodes), np.nan), strategy.state.completion_times
     if times.priors and times.history is not None:
-        known = times.history.rows(nodes) < times.history.n_clients
+        # Who has only been silent is thought to be as fast as others, which is nothing to tell.
+        timed = np.append(((times.history.age() >= 0) & ~times.history.censored).any(axis=1), False)
+        known = timed[times.history.rows(nodes)]
         pace[known] = times.seconds_per_shard(nodes)[known]
     row = np.array([tally.place.get(node, -1) for node in nodes])
     rounds = np.zeros((4, row.size), dtype=np.intp)

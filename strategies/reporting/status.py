@@ -32,7 +32,8 @@ class ClientStatus(NamedTuple):
         Probability to miss the next deadline, as learnt from who came in the past, and the limits of its 90 % credible
         interval.
     seconds_per_shard : float or None
-        Median seconds per shard, as learnt from all times that are known, late ones too; None before any is.
+        Median seconds per shard, as learnt from its times and those of others, late ones too; None if none of its own
+        is known.
     last_asked, last_seen : int or None
         Last round that it was asked in, and in which a reply of it came in time that could be read.
     came, asked : int
@@ -77,7 +78,8 @@ class BlockStatus(NamedTuple):
     at_risk : bool
         Whether that is more than 5 %.
     last_recovered : int or None
-        Since which round each of its shards has counted in a decoded update; None if one never has.
+        Round since which each of its shards has counted in a decoded update, if not in the same one; None if one never
+        has.
     """
 
     block: int

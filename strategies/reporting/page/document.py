@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from itertools import pairwise
 
 from fedgc.strategies.reporting.page.chart import Curve, chart
 from fedgc.strategies.reporting.page.style import STYLE
@@ -83,7 +82,8 @@ def _head(status: RunStatus) -> str:
         left = f", about {duration(status.seconds_left)} left" if status.seconds_left is not None else ""
         told.append(f"{duration(status.seconds)} since the first round was sent{left}")
     told.append(f"Rounds: {duration(status.seconds_in_rounds)} in all; deadline {duration(status.deadline)}")
-    plan = f"{count(status.n_shards, 'shard')} held {status.load} times, schedule {status.schedule}, {status.decoder}"
+    held = f"{count(status.n_shards, 'shard')} held {status.load} times"
+    plan = f"{held}, schedule {status.schedule}, decoder {status.decoder}"
     return (
         f'<p class="phase {status.phase}">{status.phase}</p><h1>{_progress(status)}</h1>{bar}'
         f'<p class="note">{". ".join(told)}.</p><p class="note">{safe(plan)}.</p>'
@@ -182,11 +182,9 @@ def _clients(status: RunStatus, data_name: str) -> Iterator[str]:
     some = f"the {MOST_ROWS} least reliable of {len(clients):,}; all in {safe(data_name)}"
     head = f"Clients ({some if len(clients) > MOST_ROWS else f'{len(clients)}, least reliable first'})"
     shown = client_table(least_reliable(clients))
-    bounds = (0.0, *_BANDS, 1.0)
-    counts = ", ".join(
-        f"{sum(low < client.straggle_prob <= high for client in clients):,} with {percent(low)} to {percent(high)}"
-        for low, high in pairwise(bounds)
-    )
+    below = [sum(client.straggle_prob <= bound for client in clients) for bound in _BANDS]
+    told = [f"{n - less:,} up to {percent(bound)}" for less, n, bound in zip((0, *below), below, _BANDS, strict=False)]
+    counts = ", ".join([*told, f"{len(clients) - below[-1]:,} above"])
     note = f'<p class="note">By their probability to send nothing by the deadline: {counts}.</p>'
     if status.is_over:
         yield f"<details><summary>{head}</summary>{note}{shown}</details>"

@@ -31,7 +31,7 @@ path.seen{stroke:var(--blue)}path.expected{stroke:var(--orange);stroke-dasharray
 margin:0 .3rem 0 .6rem}
 .key.seen::before{border-color:var(--blue)}.key.expected::before{border-top:3px dashed var(--orange)}
 .bar{width:5.5rem;height:.7rem;vertical-align:middle}.bar path{stroke:var(--faint);stroke-width:3}
-.bar .mark{stroke:var(--blue);stroke-width:7}
+.bar .limit{stroke:var(--line);stroke-width:2}.bar .mark{stroke:var(--blue);stroke-width:7}
 .wide{overflow-x:auto;background:var(--card);border:1px solid var(--line);border-radius:.5rem}
 table{border-collapse:collapse;width:100%;font-size:.875rem}
 th,td{padding:.35rem .6rem;text-align:left;white-space:nowrap;border-top:1px solid var(--line)}

@@ -34,7 +34,7 @@ def slowest(clients: Sequence[ClientStatus], most: int = MOST_ROWS) -> list[Clie
 
 def client_table(clients: Iterable[ClientStatus]) -> str:
     """Return a table of clients, in the order given."""
-    head = ("Node", "Straggles", "90 % interval", "s per shard", "Came", "Last seen", "Partition, labels", "Remarks")
+    head = ("Node", "Straggles", "s per shard", "Last seen", "Came", "90 % interval", "Partition, labels", "Remarks")
     return table(head, (_client_row(client) for client in clients))
 
 
@@ -50,10 +50,10 @@ def _client_row(client: ClientStatus) -> tuple[str, ...]:
     return (
         str(client.node_id),
         percent(client.straggle_prob),
-        _interval(client),
         number(client.seconds_per_shard),
-        f"{client.came} of {client.asked}",
         seen if client.last_asked else "not asked yet",
+        f"{client.came} of {client.asked}",
+        _interval(client),
         ", ".join(told) or UNKNOWN,
         "; ".join(remarks),
     )
@@ -62,7 +62,7 @@ def _client_row(client: ClientStatus) -> tuple[str, ...]:
 def _interval(client: ClientStatus) -> str:
     """Return the interval of a client's probability in numbers, and drawn as a bar from 0 to 1."""
     low, middle, high = (f"{100 * value:.3g}" for value in (client.low, client.straggle_prob, client.high))
-    drawn = f'<path d="M{low},5H{high}"/><path class="mark" d="M{middle},5h0"/>'
+    drawn = f'<path class="limit" d="M0,5H100"/><path d="M{low},5H{high}"/><path class="mark" d="M{middle},5h0"/>'
     bar = f'<svg class="bar" viewBox="-4 0 108 10" aria-hidden="true">{drawn}</svg>'
     return f"{bar} {100 * client.low:.0f} to {100 * client.high:.0f}"
 
@@ -70,7 +70,7 @@ def _interval(client: ClientStatus) -> str:
 def block_table(blocks: Sequence[BlockStatus]) -> str:
     """Return a table of blocks, those first of which least is to be expected."""
     shown = nsmallest(MOST_ROWS, blocks, key=lambda block: (-block.silence_prob, block.block))
-    head = ("Block", "Sends nothing", "All recovered since", "Members", "Shards")
+    head = ("Block", "Sends nothing", "Last recovered", "Members", "Shards")
     return table(
         head,
         (
