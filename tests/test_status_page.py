@@ -17,9 +17,10 @@ import fedgc.strategies.flower_hooks as flower_hooks
 import numpy as np
 import pytest
 from fedgc.strategies import GradientCoding, RoundReporter, StatusPage
-from fedgc.strategies.report import METRICS, RoundReport
-from fedgc.strategies.run_status import run_status
-from fedgc.strategies.status import BlockStatus, ClientStatus, RunStatus
+from fedgc.strategies.messages.reply_limits import one_line
+from fedgc.strategies.reporting.report import METRICS, RoundReport
+from fedgc.strategies.reporting.run_status import run_status
+from fedgc.strategies.reporting.status import BlockStatus, ClientStatus, RunStatus
 from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord
 from flwr.serverapp import Grid
 from flwr.serverapp.strategy import DifferentialPrivacyServerSideFixedClipping, FedAvg
@@ -239,7 +240,7 @@ def test_what_clients_send_is_shown_and_not_obeyed(tmp_path: Path) -> None:
         train(coding(), steady(), on_grid=start, app=shard_app(spoil(label)))
         pages[name] = Page(path)
         told = data_of(path.with_suffix(".json"))
-        assert told["clients"][1]["labels"] == {label: label} and told["clients"][1]["partition"] == 1
+        assert told["clients"][1]["labels"] == {label: one_line(label)} and told["clients"][1]["partition"] == 1
         assert told["server_evaluation"]["metrics"] == {label: 0.5, "nan": None}
         assert repr(label)[1:-1] in told["clients"][5]["last_rejection"] and told["clients"][5]["rejected"] == 3
         assert told["clients"][5]["asked"] == 3  # in the fourth round it was set aside
