@@ -11,6 +11,7 @@ from fedgc.completion_times.base import Estimate, FleetPrior, Nodes, TimeFamily
 from fedgc.completion_times.fixed_part import FixedPart
 from fedgc.completion_times.fleet import mixture_survival
 from fedgc.completion_times.history import History
+from fedgc.completion_times.never_seen import mark_gone
 from fedgc.completion_times.sample import Sample, Vector
 from fedgc.validation import check_vector
 
@@ -59,7 +60,8 @@ class FittedClients:
 def fit_clients(family: TimeFamily, prior: FleetPrior, sample: Sample, fixed: FixedPart) -> FittedClients:
     """Return the fits of all clients of the sample and of one more."""
     size = sample.n_clients + 1
-    more = Sample(replace(sample.seen, n_clients=size), replace(sample.silent, n_clients=size))
+    seen, silent = (replace(part, n_clients=size) for part in (sample.seen, sample.silent))
+    more = mark_gone(family, Sample(seen, silent, np.append(sample.gone, False)), prior)
     estimate = family.estimate(more, prior)
     nodes = family.posterior(more, prior, estimate)
     return FittedClients(family, prior, estimate, nodes, np.append(fixed.seconds, fixed.fleet))

@@ -5,13 +5,15 @@ from __future__ import annotations
 from dataclasses import replace
 
 import numpy as np
+from numpy.typing import NDArray
 
-from fedgc.completion_times.base import LEAST_SLOW, Estimate, FleetPrior, Nodes, TimeFamily
+from fedgc.completion_times.base import LEAST_SLOW, ODD_SHARE, Estimate, FleetPrior, Nodes, TimeFamily
+from fedgc.completion_times.never_seen import mark_gone
 from fedgc.completion_times.sample import Sample, Vector
 
 #: Pseudo-clients behind mean and spread, and the spread that they have, for (typical time, relative spread).
 _MEAN_CLIENTS = (0.1, 0.5)
-_SPREAD_CLIENTS = (2.0, 4.0)
+_SPREAD_CLIENTS = (0.5, 4.0)
 _SPREAD = (0.7, 0.2)
 #: Pseudo-rounds of presence: usually there.
 _PRESENT, _ABSENT = 2.0, 0.2
@@ -21,6 +23,8 @@ _PRESENCE_ROUNDS = (1.0, 100.0)
 _USUAL_ROUNDS, _MOST_SLOW, _LEAST_FACTOR, _LARGEST_FACTOR = 20.0, 0.4, 2.0, 1e4
 #: Share of slow rounds to begin with.
 _FIRST_SLOW = 0.02
+#: Who seems to have gone is thought over every so many iterations.
+_MARK_EVERY = 4
 #: Enough once no parameter of the fleet moves more than this.
 _TOLERANCE = 3e-3
 
@@ -75,8 +79,10 @@ def fit_fleet(
     if slow_rounds and prior.slow_prob < LEAST_SLOW:
         # Slow rounds that were ruled out may begin one day.
         prior = replace(prior, slow_prob=LEAST_SLOW, slow_factor=center.slow_factor)
-    for _ in range(max_rounds):
+    for k in range(max_rounds):
         steps = 8 if estimate is None else 1
+        if k % _MARK_EVERY == 0:
+            sample = mark_gone(family, sample, prior)
         estimate = family.estimate(sample, prior, start=estimate, max_steps=steps, find_slow=True)
         last, prior = prior, _maximise(prior, center, sample, estimate)
         if _distance(last, prior) < _TOLERANCE:
@@ -91,16 +97,17 @@ def _maximise(prior: FleetPrior, center: FleetPrior, sample: Sample, estimate: E
     if not n_used:
         return prior
     mean, spread = [], []
+    usual = prior.location(estimate.coordinates[used, 0]).usual, np.ones(int(n_used))
     for i, variance in enumerate((estimate.covariance[used, 0], estimate.covariance[used, 2])):
-        value = estimate.coordinates[used, i]
-        middle = (value.sum() + _MEAN_CLIENTS[i] * center.mean[i]) / (n_used + _MEAN_CLIENTS[i])
+        value, count = estimate.coordinates[used, i], float(usual[i].sum())
+        middle = (usual[i] @ value + _MEAN_CLIENTS[i] * center.mean[i]) / (count + _MEAN_CLIENTS[i])
         # The wait for a client that was never seen says little: its variance is the prior's, no more.
-        squares = ((value - middle) ** 2 + np.minimum(variance, prior.spread[i] ** 2)).sum()
-        scatter = (squares + _SPREAD_CLIENTS[i] * _SPREAD[i] ** 2) / (n_used + _SPREAD_CLIENTS[i])
+        squares = usual[i] @ ((value - middle) ** 2 + np.minimum(variance, prior.spread[i] ** 2))
+        scatter = (squares + _SPREAD_CLIENTS[i] * _SPREAD[i] ** 2) / (count + _SPREAD_CLIENTS[i])
         mean.append(float(np.clip(middle, *_range(sample)) if i == 0 else middle))
         # A new client is uncertain about the fleet's mean as well.
         spread.append(float(np.clip(np.sqrt(scatter * (1.0 + 1.0 / n_used)), 0.02, 50.0)))
-    present, absent = _presence(estimate.present_weight[used], rounds[used])
+    present, absent = _presence(estimate.present_weight[used], rounds[used], sample.gone[used])
     total = float(estimate.present_weight[used].sum())
     slow, factor = prior.slow_prob, prior.slow_factor
     if slow > 0.0:
@@ -123,19 +130,28 @@ def _range(sample: Sample) -> tuple[float, float]:
     return float(min(wait.min() for wait in waits)) - 1.0, float(max(wait.max() for wait in waits)) + 1.0
 
 
-def _presence(present: Vector, rounds: Vector) -> tuple[float, float]:
-    """Return the Beta prior of presence by moments over clients, with a pseudo-client."""
+def _presence(present: Vector, rounds: Vector, gone: NDArray[np.bool_]) -> tuple[float, float]:
+    """Return the Beta prior of presence by moments over clients, with a pseudo-client.
+
+    As many clients that have gone as a fleet may have are left out; more of them are part of what it is like.
+    """
+    left_out = max(1.0, ODD_SHARE * gone.size) / max(float(gone.sum()), 1.0)
+    counts = np.where(gone, max(1.0 - left_out, 0.0), 1.0)
+    n_clients, present, rounds = float(counts.sum()), present[counts > 0.0], rounds[counts > 0.0]
+    if not n_clients:
+        return _PRESENT, _ABSENT
+    present, rounds = (counts[counts > 0.0] * part for part in (present, rounds))
     mean = float((present.sum() + _PRESENT) / (rounds.sum() + _PRESENT + _ABSENT))
     # Kleinman, J. Am. Stat. Assoc. 68(341), 1973: the weighted variance of shares, less what chance explains.
     share, total = present / rounds, rounds.sum()
     variance = float(rounds @ (share - mean) ** 2 / total)
-    chance = mean * (1.0 - mean) * rounds.size / total
-    beyond = mean * (1.0 - mean) * (1.0 - rounds.size / total)
+    chance = mean * (1.0 - mean) * n_clients / total
+    beyond = mean * (1.0 - mean) * (1.0 - n_clients / total)
     correlation = (variance - chance) / beyond if beyond > 1e-12 else 0.0
     low, high = _PRESENCE_ROUNDS
     pseudo = float(np.clip(1.0 / max(correlation, 1.0 / (high + 1.0)) - 1.0, low, high))
     # One client, or clients seen once, cannot tell how alike clients are.
-    pseudo = min(pseudo, max(rounds.size, 2.0))
+    pseudo = min(pseudo, max(n_clients, 2.0))
     return pseudo * mean, pseudo * (1.0 - mean)
 
 

@@ -9,6 +9,7 @@ from scipy import stats
 
 from fedgc.completion_times.base import Estimate, FleetPrior, Nodes, TimeFamily
 from fedgc.completion_times.fleet import mixture_log_density, mixture_survival
+from fedgc.completion_times.never_seen import mark_gone
 from fedgc.completion_times.sample import Sample, Vector
 
 
@@ -43,7 +44,7 @@ def log_scores(
     presence = estimate.presence
     arrived = mixture_log_density(family, nodes.take(seen.owner), prior, np.exp(seen.log_time))
     longer = mixture_survival(family, nodes.take(silent.owner), prior, np.exp(silent.log_time))
-    quiet = np.log1p(-silent.presence(presence) * (1.0 - longer))
+    quiet = silent.log_silence(presence, longer)
     quiet += np.where(silent.there, np.log(presence[silent.owner]), 0.0)
     return arrived + np.log(presence[seen.owner]), quiet
 
@@ -61,6 +62,7 @@ def goodness_of_fit(family: TimeFamily, prior: FleetPrior, sample: Sample) -> Go
     n_seen, n_silent = sample.seen.owner.size, sample.silent.owner.size
     if n_seen + n_silent == 0:
         return GoodnessOfFit(family.name, 0.0, 0.0, 0)
+    sample = mark_gone(family, sample, prior)
     estimate = family.estimate(sample, prior)
     nodes = family.posterior(sample, prior, estimate)
     arrived, quiet = log_scores(family, prior, sample, estimate, nodes)

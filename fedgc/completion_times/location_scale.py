@@ -108,7 +108,7 @@ class LogLocationScale(TimeFamily):
             )
             j11, j12, j22 = precision(sums)
             covariance[rows] = np.stack([j22, -j12, j11], axis=1) / (j11 * j22 - j12**2)[:, None]
-            presence[rows], present[rows] = silent_presence(part, prior, presence[rows], sums.longer)
+            presence[rows], present[rows] = silent_presence(part, prior, sums.longer)
             if find_slow:
                 slow += self._slow(part.seen, prior, theta[rows], None)
                 slow += self._slow(part.silent, prior, theta[rows], presence[rows])
@@ -125,9 +125,10 @@ class LogLocationScale(TimeFamily):
         # `active` are the clients still on their way: one that takes long must not keep the others.
         active, part, own = np.arange(sample.n_clients), sample, sums
         for _ in range(max_steps):
-            scale_pull = np.clip(1.0 - prior.spread[0] ** -2 / precision(own)[0], 0.0, 1.0) * self.marginal
+            fleet = prior.location(theta[active, 0]).curvature
+            scale_pull = np.clip(1.0 - fleet / precision(own)[0], 0.0, 1.0) * self.marginal
             step, decrement = newton_step(own, scale_pull, damping, np.exp(theta[active, 1]))
-            moved, _ = silent_presence(part, prior, presence[active], own.longer)
+            moved, _ = silent_presence(part, prior, own.longer)
             arrived = (decrement < tolerance) & (np.abs(moved - presence[active]) < _PRESENCE_TOLERANCE)
             presence[active] = moved
             proposal = theta[active] + step
@@ -155,22 +156,22 @@ class LogLocationScale(TimeFamily):
         return theta, presence, sums
 
     def _sums(self, sample: Sample, prior: FleetPrior, theta: Vector, presence: Vector) -> Sums:
-        off = (theta - prior.mean) / prior.spread
+        location, off = prior.location(theta[:, 0]), (theta[:, 1] - prior.mean[1]) / prior.spread[1]
         scale = np.exp(theta[:, 1])
-        one, two = (1.0 / spread**2 for spread in prior.spread)
         seen = self._entries(sample.seen, prior, theta, scale, None)
         silent = self._entries(sample.silent, prior, theta, scale, presence)
         value, g1, g2, j11, j12, j22 = (a + b for a, b in zip(seen[:6], silent[:6], strict=True))
         # With presence as well this is one objective, which neither a step nor an update of the presence lowers.
         came = sample.seen.sum(sample.seen.weight) + sample.silent.sum(sample.silent.weight * sample.silent.there)
-        share = (came + prior.present) * np.log(presence) + prior.absent * np.log1p(-presence)
+        before, absent = prior.presence_counts(sample.gone)
+        share = (came + before) * np.log(presence) + absent * np.log1p(-presence)
         return Sums(
-            value=value + share - 0.5 * (off**2).sum(axis=1),
-            g1=g1 / scale - off[:, 0] / prior.spread[0],
-            g2=g2 - off[:, 1] / prior.spread[1],
-            j11=j11 / scale**2 + one,
+            value=value + share + location.value - 0.5 * off**2,
+            g1=g1 / scale + location.slope,
+            g2=g2 - off / prior.spread[1],
+            j11=j11 / scale**2 + location.curvature,
             j12=j12 / scale,
-            j22=j22 + two,
+            j22=j22 + prior.spread[1] ** -2,
             longer=silent[6],
         )
 
@@ -188,9 +189,10 @@ class LogLocationScale(TimeFamily):
             terms.append((at, *slopes))
             logs.append(log_prob + value - (log_scale if presence is None else 0.0))
         if presence is not None:
-            # Presence is strictly between 0 and 1, since both pseudo-counts are above 0.
+            # Presence is above 0, since both pseudo-counts are, and 1 where the client is known to be there.
             there = entries.presence(presence)
-            logs = [np.log(there) + value for value in logs] + [np.log1p(-there)]
+            with np.errstate(divide="ignore"):
+                logs = [np.log(there) + value for value in logs] + [np.log1p(-there)]
         total = logs[0]
         for value in logs[1:]:
             total = np.logaddexp(total, value)
@@ -238,11 +240,20 @@ class LogLocationScale(TimeFamily):
 
 
 def _first_guess(sample: Sample, prior: FleetPrior) -> tuple[Vector, Vector]:
-    """Start near the mean of what was seen, or where the fleet is."""
+    """Start near the mean of what was seen, or where the fleet is; who was there longer than that, where it still was.
+
+    The climb from further below is long, and where no client of the fleet has ever been, it has no slope.
+    """
     count = sample.seen.sum(sample.seen.weight)
     mean = sample.seen.sum(sample.seen.weight * sample.seen.log_time) / np.maximum(count, 1e-300)
     theta = np.tile(np.asarray(prior.mean), (sample.n_clients, 1))
     pull = 0.1
-    theta[:, 0] = np.where(count > 0.0, (count * mean + pull * prior.mean[0]) / (count + pull), prior.mean[0])
-    presence = np.full(sample.n_clients, prior.present / (prior.present + prior.absent))
+    silent = sample.silent
+    waited = -silent.min(np.where(silent.there, -silent.log_time, np.inf))
+    theta[:, 0] = np.maximum(prior.mean[0], np.where(count > 0.0, -np.inf, waited))
+    theta[:, 0] = np.where(count > 0.0, (count * mean + pull * prior.mean[0]) / (count + pull), theta[:, 0])
+    # Who has never been seen is taken to be absent before it is taken to be slow: both can explain it, and clients that
+    # have gone are more common.
+    before, absent = prior.presence_counts(sample.gone)
+    presence = before / (before + absent + np.where(count > 0.0, 0.0, silent.sum(silent.unsure)))
     return theta, presence

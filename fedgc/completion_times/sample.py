@@ -10,9 +10,6 @@ from numpy.typing import NDArray
 
 Vector = NDArray[np.float64]
 
-#: Presence of a client that is known to be there: its logarithm's complement is still a number.
-_CERTAIN = 1.0 - 1e-12
-
 
 @dataclass(frozen=True, eq=False)
 class Entries:
@@ -38,18 +35,23 @@ class Entries:
     n_clients: int
     there: NDArray[np.bool_]
 
+    @property
+    def unsure(self) -> Vector:
+        """The weight of each entry, 0 where the client is known to have taken part."""
+        return np.where(self.there, 0.0, self.weight)
+
     @cached_property
     def _segments(self) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
         starts = np.flatnonzero(np.diff(self.owner, prepend=-1))
         return starts, self.owner[starts]
 
     def sum(self, values: Vector) -> Vector:
-        """Return the sum of `values` over each client's entries, (n_clients,)."""
-        total = np.zeros(self.n_clients)
+        """Return the sum of `values` over each client's entries, (n_clients,) or (n_clients, n_columns)."""
+        total = np.zeros((self.n_clients, *values.shape[1:]))
         starts, rows = self._segments
         if rows.size:
             # About three times as fast as bincount, which does not know that the owners are in order.
-            total[rows] = np.add.reduceat(values, starts)
+            total[rows] = np.add.reduceat(values, starts, axis=0)
         return total
 
     def min(self, values: Vector) -> Vector:
@@ -76,7 +78,16 @@ class Entries:
 
     def presence(self, presence: Vector) -> Vector:
         """Return each entry's probability that its client took part, from that of each client."""
-        return np.where(self.there, _CERTAIN, presence[self.owner])
+        return np.where(self.there, 1.0, presence[self.owner])
+
+    def log_silence(self, presence: Vector, longer: Vector) -> Vector:
+        """Return each entry's log probability of silence, given P(X > bound) of a client that takes part.
+
+        `longer` has shape (n_entries,), or (n_entries, n_columns) for several cases.
+        """
+        there = self.presence(presence)
+        there = there if longer.ndim == 1 else there[:, None]
+        return np.log(np.maximum(1.0 - there + there * longer, np.finfo(np.float64).tiny))
 
 
 @dataclass(frozen=True, eq=False)
@@ -89,10 +100,13 @@ class Sample:
         Known seconds per shard.
     silent : Entries
         Bounds: the client took longer, or was absent unless it is known to have been there.
+    gone : ndarray of bool, shape (n_clients,)
+        Clients that seem to have gone, see :func:`~fedgc.completion_times.never_seen.mark_gone`.
     """
 
     seen: Entries
     silent: Entries
+    gone: NDArray[np.bool_]
 
     @property
     def n_clients(self) -> int:
@@ -107,12 +121,12 @@ class Sample:
             return Entries(log_time[cells], weight[cells], np.nonzero(cells)[0], log_time.shape[0], there[cells])
 
         used = weight > 0.0
-        return cls(entries(used & ~censored), entries(used & censored))
+        return cls(entries(used & ~censored), entries(used & censored), np.zeros(log_time.shape[0], dtype=np.bool_))
 
     def rows(self, low: int, high: int) -> Sample:
         """Return the sample of clients low .. high - 1."""
-        return Sample(self.seen.rows(low, high), self.silent.rows(low, high))
+        return Sample(self.seen.rows(low, high), self.silent.rows(low, high), self.gone[low:high])
 
     def take(self, keep: NDArray[np.bool_]) -> Sample:
         """Return the sample of the clients in `keep`."""
-        return Sample(self.seen.take(keep), self.silent.take(keep))
+        return Sample(self.seen.take(keep), self.silent.take(keep), self.gone[keep])

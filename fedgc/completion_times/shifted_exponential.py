@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from fedgc.completion_times.base import Estimate, FleetPrior, Floats, Nodes, TimeFamily, silent_presence
+from fedgc.completion_times.never_seen import NeverSeen
 from fedgc.completion_times.sample import Entries, Sample, Vector
 
 #: Range of mean delay / mean time. At 0 all times would be the same; at 1 there is no least time.
@@ -85,18 +86,22 @@ class ShiftedExponentialTimes(TimeFamily):
             coordinates[:, 0] = np.where(count > 0.0, center, prior.mean[0])
             presence = np.full(sample.n_clients, prior.present / (prior.present + prior.absent))
         else:
-            coordinates, presence = start.coordinates, start.presence
+            coordinates, presence = start.coordinates.copy(), start.presence
+        unseen = NeverSeen.of(self, sample, prior)
+        coordinates[unseen.rows] = np.stack([unseen.log_mean, np.full(unseen.rows.size, prior.mean[1])], axis=1)
         first, second = self.natural(_clip(coordinates))
         for _ in range(max(max_steps, 1)):
             kinds, tails = self._kinds(seen, prior, first, second), self._tails(silent, prior, first, second)
             shares = [np.exp(kind - np.logaddexp.reduce(kinds)) for kind in kinds]
             longer = np.sum(tails, axis=0)
-            new_presence, present = silent_presence(sample, prior, presence, longer)
+            new_presence, present = silent_presence(sample, prior, longer)
+            new_presence[unseen.rows], present[unseen.rows] = unseen.presence, unseen.present
             there = silent.presence(new_presence)
             silent_shares = [there * tail / (1.0 - there + there * longer) for tail in tails]
             new_first, new_second, variance, pseudo = self._update(
                 sample, prior, shares, silent_shares, (first, second)
             )
+            new_first[unseen.rows], new_second[unseen.rows] = first[unseen.rows], second[unseen.rows]
             moved = np.abs(np.log((new_first + new_second) / (first + second))) + np.abs(np.log(new_second / second))
             change = max(moved.max(initial=0.0), np.abs(new_presence - presence).max(initial=0.0))
             first, second, presence = new_first, new_second, new_presence
@@ -105,6 +110,7 @@ class ShiftedExponentialTimes(TimeFamily):
         mean = first + second
         coordinates = _clip(np.stack([np.log(mean), np.log(second / mean)], axis=1))
         covariance = np.stack([variance / mean**2 + (second / mean) ** 2 / pseudo, 0.0 * mean, 1.0 / pseudo], axis=1)
+        covariance[unseen.rows, 0] = unseen.variance
         slow = shares[-1] * seen.weight if len(shares) > 1 else np.zeros(1)
         ratio = np.exp(seen.log_time - np.log(mean)[seen.owner]) if len(shares) > 1 else np.zeros(1)
         step = 0.0
@@ -174,7 +180,6 @@ class ShiftedExponentialTimes(TimeFamily):
         """
         node, weight = np.array([-np.sqrt(3.0), 0.0, np.sqrt(3.0)]), np.array([1.0, 4.0, 1.0]) / 6.0
         first, second = self.natural(estimate.coordinates)
-        seen = sample.seen.sum(sample.seen.weight) > 0.0
         width = np.sqrt(
             np.maximum(estimate.covariance[:, 0] * (first + second) ** 2 - second**2 * estimate.covariance[:, 2], 0.0)
         )
@@ -184,37 +189,12 @@ class ShiftedExponentialTimes(TimeFamily):
         seconds = second[:, None, None] * np.exp(np.sqrt(estimate.covariance[:, 2])[:, None, None] * node)
         firsts, seconds = np.broadcast_arrays(firsts, seconds)
         weights = np.broadcast_to(weight / 8.0, firsts.shape).copy()
-        along = np.linspace(-2.8, 2.8, 8)
-        means = np.exp(np.clip(prior.mean[0] + prior.spread[0] * along, -300.0, 300.0))[:, None]
-        ratios = np.clip(np.exp(prior.mean[1] + prior.spread[1] * node), *_RATIO_RANGE)
-        unseen = (np.exp(-0.5 * along**2) / np.exp(-0.5 * along**2).sum())[:, None] * weight
-        firsts = np.where(seen[:, None, None], firsts, means * (1.0 - ratios))
-        seconds = np.where(seen[:, None, None], seconds, means * ratios)
-        weights = np.where(seen[:, None, None], weights, unseen)
         shape = (len(first), -1)
-        nodes = Nodes(firsts.reshape(shape), seconds.reshape(shape), weights.reshape(shape))
-        return self._with_silence(nodes, sample.silent, prior, estimate.presence, seen)
-
-    def _with_silence(
-        self, nodes: Nodes, silent: Entries, prior: FleetPrior, presence: Vector, seen: np.ndarray
-    ) -> Nodes:
-        keep = ~seen[silent.owner]
-        part = Entries(
-            silent.log_time[keep], silent.weight[keep], silent.owner[keep], silent.n_clients, silent.there[keep]
-        )
-        if not keep.any():
-            return nodes
-        own = part.owner
-        log_weight = np.log(nodes.weight)
-        for k in range(nodes.weight.shape[1]):
-            longer = np.zeros(own.size)
-            for log_prob, log_factor in prior.shifts:
-                x = np.exp(part.log_time - log_factor)
-                longer += np.exp(log_prob + self.log_survival(x, nodes.first[own, k], nodes.second[own, k]))
-            log_weight[:, k] += part.sum(part.weight * np.log1p(-part.presence(presence) * (1.0 - longer)))
-        log_weight -= log_weight.max(axis=1, keepdims=True)
-        weight = np.exp(log_weight)
-        return Nodes(nodes.first, nodes.second, weight / weight.sum(axis=1, keepdims=True))
+        firsts, seconds, weights = (part.reshape(shape).copy() for part in (firsts, seconds, weights))
+        unseen = NeverSeen.of(self, sample, prior)
+        firsts[unseen.rows], seconds[unseen.rows] = unseen.first, unseen.second
+        weights[unseen.rows] = unseen.weight
+        return Nodes(firsts, seconds, weights)
 
 
 def _least_time(least: Vector, pressure: Vector, scale: Vector, prior: FleetPrior) -> tuple[Vector, Vector]:
@@ -227,10 +207,8 @@ def _least_time(least: Vector, pressure: Vector, scale: Vector, prior: FleetPrio
     # Squared, so that the points are densest next to the least x, where the posterior is.
     point = top[:, None] - reach[:, None] * fraction**2
     log_mean = np.log(point + scale[:, None])
-    off = (log_mean - prior.mean[0]) / prior.spread[0]
-    log_weight = (
-        pressure[:, None] * (point - top[:, None]) / scale[:, None] - 0.5 * off**2 - log_mean + np.log(fraction)
-    )
+    fleet = prior.location(log_mean).value
+    log_weight = pressure[:, None] * (point - top[:, None]) / scale[:, None] + fleet - log_mean + np.log(fraction)
     weight = np.exp(log_weight - log_weight.max(axis=1, keepdims=True))
     weight /= weight.sum(axis=1, keepdims=True)
     mean = (weight * point).sum(axis=1)
