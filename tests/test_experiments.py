@@ -19,7 +19,8 @@ def test_scripts_load(script: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_all_scripts_that_the_readme_runs_are_among_them() -> None:
-    named = {word for word in (ROOT / "README.md").read_text().split() if word.startswith("experiments/")}
+    guides = (ROOT / "README.md", ROOT / "experiments" / "deployment" / "README.md")
+    named = {word for guide in guides for word in guide.read_text().split() if word.startswith("experiments/")}
     scripts = {word.strip("`,.;:") for word in named if ".py" in word}
     assert scripts
     assert scripts <= {str(path.relative_to(ROOT)) for path in SCRIPTS}
