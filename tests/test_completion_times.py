@@ -513,3 +513,11 @@ def test_who_replies_with_nothing_done_is_slow_and_not_absent(family: str) -> No
     # The rule of succession gives 1 / 22 after twenty rounds without a shard.
     assert times.reach([7], 1, 10.0)[0, 1] < 0.1
     assert times.reach([0], 1, 10.0)[0, 1] > 0.9
+
+
+def test_node_ids_of_a_real_superlink_come_back() -> None:
+    """They are unsigned 64-bit numbers, and some are farther apart than a signed one can tell."""
+    far = [TimeObservation(node, shards=2, seconds=9.0) for node in (2**64 - 5, 2**63 - 1, 2**63 + 7, 3)]
+    times = CompletionTimes().update(far)
+    again = CompletionTimes.from_data(json.loads(json.dumps(times.to_data())))
+    assert again.to_data() == times.to_data()

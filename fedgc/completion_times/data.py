@@ -75,7 +75,7 @@ def from_data(data: Mapping[str, Any]) -> CompletionTimes:
 
 def _history(data: Mapping[str, Any], window: int) -> History:
     node_ids, count = (np.array(data[name], dtype=np.int64) for name in ("node_ids", "count"))
-    if node_ids.ndim != 1 or (np.diff(node_ids) <= 0).any():
+    if node_ids.ndim != 1 or (node_ids[1:] <= node_ids[:-1]).any():
         raise ValueError("node_ids must increase")
     if count.shape != node_ids.shape or (count < 1).any():
         raise ValueError(f"count must hold {node_ids.size} integers of at least 1")
