@@ -185,6 +185,17 @@ class OpenRound:
         bounds = None if trusted else self._bounds
         return read_reply(reply, self.values, self.tasks[client], self.known_sizes, seconds, bounds=bounds)
 
+    def can_read(self, reply: Message) -> bool:
+        """Return whether a reply is one of this round that can be read; nothing is taken in."""
+        client = self.client_of(reply)
+        try:
+            if client is None:
+                return False
+            self.read(reply, client, None)
+        except ReplyRejectedError:
+            return False
+        return True
+
     def _check_sizes(self, update: CodedUpdate) -> None:
         """Check the number of examples that a client says its shards have against what others have said."""
         said, known = update.shard_examples, self._sizes_so_far[update.shards]
