@@ -97,6 +97,8 @@ class CodedRun:
                 on_send=lambda message, held: self.open is not None and self.open.may_still_send(message, held),
                 on_close=self.end,
                 only_work=only_work,
+                # A strategy around this one reads replies before they are checked here, and most end the run.
+                usable=lambda reply: self.open is not None and self.open.can_read(reply),
             )
             self.grid.takes_over(None if before is None else before.grid)
 

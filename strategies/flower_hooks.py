@@ -8,6 +8,7 @@ from dataclasses import replace
 
 import numpy as np
 from fedgc.strategies.coded_run import CodedRun
+from fedgc.strategies.messages.evaluation import usable_evaluations
 from fedgc.strategies.nodes.meeting import MeetingStrategy
 from fedgc.strategies.reporting import Reporting
 from fedgc.strategies.reporting.run_status import run_status
@@ -110,10 +111,10 @@ class CodedStrategy(MeetingStrategy):
 
         Flower's differential-privacy strategies, say. Their ``start`` would otherwise wait as long as its `timeout`
         says and let this strategy learn nothing of the clients' times; they pass over a round in which any client
-        reports an error, and divide by the length of an update, which is zero where no shard was done: they get
-        neither. Replies are decoded together, since a strategy around this one may change them first, so that rounds
-        do not end early and the server needs memory for all. If the initial arrays are given, nodes are warmed up first
-        as :meth:`start` does.
+        reports an error, divide by the length of an update, which is zero where no shard was done, and end the run
+        where a reply cannot be read: they get none of these. Replies are decoded together, since a strategy around this
+        one may change them first, so that rounds do not end early and the server needs memory for all. If the initial
+        arrays are given, nodes are warmed up first as :meth:`start` does.
 
         Only the ``with`` block tells when the run is over, for the summary in the log and for reporters that have
         something to close; without one, that is when the next run of this strategy begins, if ever.
@@ -232,9 +233,10 @@ class CodedStrategy(MeetingStrategy):
         return messages
 
     def aggregate_evaluate(self, server_round: int, replies: Iterable[Message]) -> MetricRecord | None:
-        """Leave evaluation to the inner strategy."""
+        """Leave evaluation to the inner strategy, but for replies that it would fail on."""
         server_round += self._journal.rounds_before
-        metrics = self.strategy.aggregate_evaluate(server_round, replies)
+        usable = usable_evaluations(server_round, replies, self.strategy)
+        metrics = self.strategy.aggregate_evaluate(server_round, usable)
         if self._evaluates:
             self._journal.evaluated(self, server_round, metrics)
         return metrics

@@ -102,7 +102,7 @@ def read_reply(
     n_examples = float(shard_examples.sum())
     if metrics.get(NUM_EXAMPLES) != n_examples:
         raise ReplyRejectedError(f"{NUM_EXAMPLES} must be {n_examples:g}; got {brief(metrics.get(NUM_EXAMPLES))}")
-    _check_metrics(metrics)
+    check_metrics(metrics)
 
     rows = task.rows_after(shards.size)
     records = _in_order(array_records, max(len(rows), 1))
@@ -187,7 +187,8 @@ def _ended_for_want_of_data(said: ConfigRecord, task: ClientTask, done: int) -> 
     return isinstance(lacking, list) and done < task.shards.size and int(task.shards[done]) in lacking
 
 
-def _check_metrics(metrics: MetricRecord) -> None:
+def check_metrics(metrics: MetricRecord) -> None:
+    """Raise ReplyRejectedError if a metric is not finite."""
     for name, metric in metrics.items():
         try:
             finite = bool(np.isfinite(np.asarray(metric, dtype=np.float64)).all())

@@ -54,6 +54,8 @@ class DeadlineGrid(Grid):
     only_work : bool
         Whether only those replies to training messages are returned that have work in them, and the others kept back.
         If there is none, an error is returned.
+    usable : callable
+        Asked with each of these whether it can be used; those that cannot are kept back too.
 
     Attributes
     ----------
@@ -83,6 +85,7 @@ class DeadlineGrid(Grid):
         on_send: Callable[[Message, float], bool],
         on_close: Callable[[bool], None],
         only_work: bool = False,
+        usable: Callable[[Message], bool] = lambda reply: True,
     ) -> None:
         self._grid = grid
         self._pull = bounded(grid)
@@ -94,7 +97,7 @@ class DeadlineGrid(Grid):
         self._on_send = on_send
         self.one_at_a_time = getattr(grid, "clock", None) is None
         self._busy = BusyNodes()
-        self._only_work = only_work
+        self._only_work, self._usable = only_work, usable
         self.kept_back: list[Message] = []
         self.at_once: int | None = None
         self.clock = clock_of(grid)
@@ -196,8 +199,10 @@ class DeadlineGrid(Grid):
             self.collected = self._collect(batch, self._train_timeout(), training=True)
             if not self._only_work:
                 return self.collected.replies
-            self.kept_back = [reply for reply in self.collected.replies if not has_work(reply)]
-            with_work = [reply for reply in self.collected.replies if has_work(reply)]
+            with_work: list[Message] = []
+            self.kept_back = []
+            for reply in self.collected.replies:
+                (with_work if has_work(reply) and self._usable(reply) else self.kept_back).append(reply)
             # An error makes Flower's strategies for differential privacy pass over the round. Without any reply those
             # with adaptive clipping would divide by their number.
             nothing = Error(code=ErrorCode.REPLY_MESSAGE_UNAVAILABLE, reason="nothing came by the deadline")

@@ -15,6 +15,7 @@ from fedgc.strategies.rounds.tasks import ClientTask
 from flwr.app import ArrayRecord, Message, MetricRecord
 from numpy.typing import NDArray
 
+from fedgc.errors import ReplyRejectedError
 from fedgc.protocol import BUDGET, RECORD
 from fedgc.round import CodedUpdate, RoundPlan, RoundState
 from fedgc.updates import Arrays
@@ -97,6 +98,17 @@ class SentRound:
         bounds = None if trusted else self._bounds
         read = read_reply(reply, self.values, self.tasks[client], self.known_sizes, seconds, bounds=bounds)
         return self.believed(read[0], client), read[1]
+
+    def can_read(self, reply: Message) -> bool:
+        """Return whether a reply is one of this round that can be read; nothing is taken in."""
+        client = self.client_of(reply)
+        try:
+            if client is None:
+                return False
+            self.read(reply, client, None)
+        except ReplyRejectedError:
+            return False
+        return True
 
     def believed(self, update: CodedUpdate, client: int) -> CodedUpdate:
         """Return what a client sent without its own times, if these cannot be; the log tells who, and why."""

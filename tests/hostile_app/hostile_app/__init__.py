@@ -1,0 +1,1 @@
+"""An app with a client that does harm, whatever the runtime."""
