@@ -4,7 +4,7 @@ from fedgc.fleets import Fleet, build_fleet
 
 N_CLIENTS, N_SHARDS, SEED = 4, 10, 3
 #: Seconds: far more than a reply takes, far less than a late one does.
-DEADLINE, TOO_LATE, FIRST_DEADLINE = 8.0, 14.0, 150.0
+DEADLINE, TOO_LATE, FIRST_DEADLINE = 4.0, 6.0, 150.0
 #: A client that raises, and one that answers after the deadline; numbers are shards done of a work list.
 FAILS, LATE, ALL = -1, -2, 99
 
@@ -23,7 +23,7 @@ FATES: dict[str, list[list[int]]] = {
 
 def expected_fleet() -> Fleet:
     """Return what the server takes the clients to be, so that no plan depends on the seconds that replies took."""
-    settings = {"model": "log-normal", "median": [1.5, 2.0, 3.0, 4.0], "sigma": 0.6, "dropout": [0.1, 0.3, 0.2, 0.4]}
+    settings = {"model": "log-normal", "median": [0.75, 1.0, 1.5, 2.0], "sigma": 0.6, "dropout": [0.1, 0.3, 0.2, 0.4]}
     return build_fleet({"clients": N_CLIENTS, **settings}, seed=SEED)
 
 

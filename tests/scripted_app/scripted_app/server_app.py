@@ -1,6 +1,7 @@
 """The server: every case of the script, the models kept after each round."""
 
 from collections.abc import Iterable
+from pathlib import Path
 
 import numpy as np
 from fedgc.strategies import GradientCoding
@@ -65,4 +66,6 @@ def main(grid: Grid, context: Context) -> None:
         result = strategy.start(grid, initial_arrays(), len(FATES[case]), train_config=config, evaluate_fn=keep)
         kept[f"{case}/came"] = np.array([report.n_arrived for report in strategy.history])
         kept[f"{case}/accuracy"] = np.array([one["accuracy"] for one in result.evaluate_metrics_serverapp.values()])
-    np.savez(str(context.run_config["out"]), **kept)
+    out = Path(str(context.run_config["out"]))
+    np.savez(out.with_suffix(".part.npz"), **kept)
+    out.with_suffix(".part.npz").replace(out)  # whole, as soon as it is there
