@@ -157,6 +157,13 @@ class CodedStrategy(Strategy):
         for node_id in self._run.set_aside.among(inner, server_round):
             logger.warning("round %d: node %d is not asked: its last replies could not be used", server_round, node_id)
             del inner[node_id]
+        for node_id in self._run.dissent.among(inner, server_round):
+            logger.warning(
+                "round %d: node %d is not asked: its last sums were not those of others with its shards",
+                server_round,
+                node_id,
+            )
+            del inner[node_id]
         known_times = self.planning.timing is not None
         if (known_times or self.planning.constraints is not None) and self.planning.nodes is None:
             self.planning = replace(self.planning, nodes=by_partition(self.nodes, [*{*grid.get_node_ids(), *inner}]))
@@ -175,6 +182,7 @@ class CodedStrategy(Strategy):
             known_sizes=self.given_sizes,
             known_times=known_times,
             configrecord_key=self.configrecord_key,
+            secret=self._run.secret(self.seed, server_round),
             secure_sum=self.secure_sum,
             shards=self.shards,
         )
@@ -199,9 +207,16 @@ class CodedStrategy(Strategy):
             self.shards.hear([*self._run.late_replies(), *replies])
         good = {current.plan.node_ids[client] for client in current.fold.replies}
         self._run.set_aside.note(server_round, good=good, bad=current.bad - good)
+        dissenting = self._run.judge(server_round, current)
         late, pending = self._run.listen(server_round, current)
         self.state, outcome, report = close_round(
-            server_round, self.state, current, waited=self._run.waited, late=late, pending=pending
+            server_round,
+            self.state,
+            current,
+            waited=self._run.waited,
+            late=late,
+            pending=pending,
+            dissenting=dissenting,
         )
         self.history.append(report)
         self.reporting.write(report)

@@ -49,6 +49,8 @@ class OpenRound:
         Number of examples of each shard, NaN where the server was not told.
     state : RoundState
         What the plan was made from.
+    secret : int
+        Seed of the entries by which copies are compared, which clients must not know while they work.
     metrics : dict of int to MetricRecord
         Metrics of the replies that have been taken in, those that are plain numbers, by client index.
     rejected : dict of int to str
@@ -65,6 +67,7 @@ class OpenRound:
     deadline: float
     known_sizes: NDArray[np.float64]
     state: RoundState
+    secret: int = 0
     metrics: dict[int, MetricRecord] = field(default_factory=dict)
     rejected: dict[int, str] = field(default_factory=dict)
     bad: set[int] = field(default_factory=set)
@@ -79,7 +82,7 @@ class OpenRound:
     @cached_property
     def fold(self) -> RoundFold:
         """What the replies that have been taken in amount to."""
-        return RoundFold(self.state, self.plan, self.values)
+        return RoundFold(self.state, self.plan, self.values, self.secret)
 
     @property
     def sum_only(self) -> bool:
