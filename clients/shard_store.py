@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import logging
 import os
 import re
+import stat
 import tempfile
 import time
 from collections.abc import Collection
@@ -23,6 +25,8 @@ logger = logging.getLogger("flwr.fedgc")
 _SUFFIX = ".safetensors"
 _FILE = re.compile(r"([0-9a-f]{64})\.safetensors")
 _UNFINISHED = "unfinished-"
+#: Neither through a symbolic link, which may lead anywhere, nor waiting for somebody to write into a pipe.
+_READ = os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
 
 
 class ShardStore:
@@ -44,9 +48,9 @@ class ShardStore:
     Notes
     -----
     A file gets its name only when all of it is on disk, so that a crash leaves no half shards. What is read is hashed
-    anew each time: a damaged file is removed and is simply missing from then on. Names of files are digests and come
-    from nowhere else. Writing and evicting are done under a lock, so that the budget holds whatever other processes
-    do; reading needs none.
+    anew each time: a damaged file is removed and is simply missing from then on, and so is a link or a pipe in its
+    place. Names of files are digests and come from nowhere else. Writing and evicting are done under a lock, so that
+    the budget holds whatever other processes do; reading needs none.
 
     Examples
     --------
@@ -71,7 +75,10 @@ class ShardStore:
 
     def __contains__(self, digest: str) -> bool:
         """Return whether there is a file of that digest; whether it is intact only :meth:`load` tells."""
-        return self._path(digest).is_file()
+        try:
+            return stat.S_ISREG(self._path(digest).lstat().st_mode)
+        except FileNotFoundError:
+            return False
 
     @property
     def digests(self) -> list[str]:
@@ -151,18 +158,24 @@ class ShardStore:
                     continue
                 with contextlib.suppress(FileNotFoundError):  # another process has just removed it
                     status = entry.stat(follow_symlinks=False)
-                    found.append((status.st_mtime_ns, match[1], status.st_size))
+                    if stat.S_ISREG(status.st_mode):
+                        found.append((status.st_mtime_ns, match[1], status.st_size))
         return sorted(found)
 
     def _read(self, digest: str) -> bytearray | None:
         """Return a file's content if it is what its name says, and note its use."""
         path = self._path(digest)
         try:
-            with path.open("rb") as file:
-                data = bytearray(os.fstat(file.fileno()).st_size)
-                intact = file.readinto(data) == len(data) and not file.read(1)
+            with os.fdopen(os.open(path, _READ), "rb") as file:
+                status = os.fstat(file.fileno())
+                data = bytearray(status.st_size)
+                intact = stat.S_ISREG(status.st_mode) and file.readinto(data) == len(data) and not file.read(1)
         except FileNotFoundError:
             return None
+        except OSError as error:
+            if error.errno != errno.ELOOP:
+                raise
+            data, intact = bytearray(), False
         if not intact or shard_digest(data) != digest:
             logger.warning("shard %s is damaged on disk: it is removed", digest)
             path.unlink(missing_ok=True)

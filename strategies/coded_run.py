@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import logging
+import secrets
 from collections.abc import Callable, Collection, Iterable
 
+import numpy as np
 from fedgc.strategies.nodes.newcomers import Newcomers
 from fedgc.strategies.nodes.set_aside import SetAside
 from fedgc.strategies.reporting.status import Phase
@@ -18,6 +20,9 @@ from flwr.serverapp import Grid
 from fedgc.round import LateReplies
 
 logger = logging.getLogger("flwr.fedgc")
+
+#: Rounds in a row in which a node dissents before it is set aside.
+_DISSENTS = 2
 
 
 class CodedRun:
@@ -49,7 +54,9 @@ class CodedRun:
     past : PastRound or None
         The one before, to which replies may still come.
     set_aside : SetAside
-        Nodes that are not asked for some rounds of this run.
+        Nodes that are not asked for some rounds of this run, as what they send cannot be used.
+    dissent : SetAside
+        Nodes that are not asked, as they send other sums than most who hold the same shards.
     newcomers : Newcomers
         Nodes that have joined since it began.
     phase : str
@@ -80,6 +87,7 @@ class CodedRun:
         self.open: OpenRound | None = None
         self.past: PastRound | None = None
         self.set_aside = SetAside()
+        self.dissent = SetAside(after=_DISSENTS)
         self.newcomers = Newcomers()
         self.phase: Phase = "waiting"
         self.rounds: int | None = None
@@ -146,6 +154,34 @@ class CodedRun:
         replies = [*replies, *(self.grid.kept_back if self.grid is not None else ())]
         replies = [reply for reply in replies if not self.newcomers.is_from(reply)]
         return current.with_all(replies, self.grid.seconds() if self.grid is not None else {}), replies
+
+    def secret(self, seed: int, server_round: int) -> int:
+        """Return the seed of a round's entries by which copies are compared.
+
+        In virtual time, where clients are the user's own, it depends on the run's seed, so that a run can be repeated.
+        Elsewhere it must be none that they are told, or can guess.
+        """
+        if self.grid is not None and not self.grid.one_at_a_time:
+            return int(np.random.SeedSequence([seed, server_round]).generate_state(1)[0])
+        return secrets.randbits(64)
+
+    def judge(self, server_round: int, current: OpenRound) -> set[int]:
+        """Return the nodes found to dissent from most who hold the same shards, in a round that is over or before it.
+
+        Copies that come late are compared too: a round that ends early has often just one of each.
+        """
+        confirmed: set[int] = set()
+        dissenting: set[int] = set()
+        rounds = [(current.plan, None if current.sum_only else current.fold.copies)]
+        if self.past is not None:
+            rounds.append((self.past.round.plan, self.past.copies))
+        for plan, copies in rounds:
+            if copies is not None:
+                verdict = copies.verdict()
+                confirmed |= {plan.node_ids[client] for client in verdict.confirmed}
+                dissenting |= {plan.node_ids[client] for client in verdict.dissenting}
+        self.dissent.note(server_round, good=confirmed - dissenting, bad=dissenting)
+        return dissenting
 
     def late_replies(self) -> list[Message]:
         """Return what has come for the round before."""

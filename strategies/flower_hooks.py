@@ -158,6 +158,13 @@ class CodedStrategy(MeetingStrategy):
         for node_id in self._run.set_aside.among(inner, server_round):
             logger.warning("round %d: node %d is not asked: its last replies could not be used", server_round, node_id)
             del inner[node_id]
+        for node_id in self._run.dissent.among(inner, server_round):
+            logger.warning(
+                "round %d: node %d is not asked: its last sums were not those of others with its shards",
+                server_round,
+                node_id,
+            )
+            del inner[node_id]
         self.planning = self._planning_for(here)
         for node_id in self._without_limits(list(inner)):
             logger.warning("round %d: node %d is not asked: the constraints do not name it", server_round, node_id)
@@ -184,6 +191,7 @@ class CodedStrategy(MeetingStrategy):
             known_sizes=self.given_sizes,
             known_times=self.planning.timing is not None,
             configrecord_key=self.configrecord_key,
+            secret=self._run.secret(self.seed, server_round),
             secure_sum=self.secure_sum,
             shards=self.shards,
         )
@@ -210,9 +218,16 @@ class CodedStrategy(MeetingStrategy):
             self.shards.hear([*self._run.late_replies(), *replies])
         good = {current.plan.node_ids[client] for client in current.fold.replies}
         self._run.set_aside.note(server_round, good=good, bad=current.bad - good)
+        dissenting = self._run.judge(server_round, current)
         late, pending = self._run.listen(server_round, current)
         self.state, outcome, report = close_round(
-            server_round, self.state, current, waited=self._run.waited, late=late, pending=pending
+            server_round,
+            self.state,
+            current,
+            waited=self._run.waited,
+            late=late,
+            pending=pending,
+            dissenting=dissenting,
         )
         self.history.append(report)
         self.reporting.write(report)

@@ -5,6 +5,7 @@ This package knows no Flower: :class:`fedgc.strategies.GradientCoding` unpacks r
 
 from fedgc.assignment import SCHEDULES, SUMS
 from fedgc.round.choices import Planning, check_sum_only
+from fedgc.round.copies import Copies
 from fedgc.round.finish import finish_round
 from fedgc.round.fold import RoundFold
 from fedgc.round.plan import plan_round
@@ -16,6 +17,7 @@ __all__ = [
     "SCHEDULES",
     "SUMS",
     "CodedUpdate",
+    "Copies",
     "LateReplies",
     "LearntTiming",
     "Planning",

@@ -12,6 +12,7 @@ from fedgc.codes import Code
 from fedgc.control_variates import UpdateMemory, units_of
 from fedgc.decoders import StreamingSum
 from fedgc.memory import MemoryStore
+from fedgc.round.copies import Copies
 from fedgc.round.probe import Probe
 from fedgc.round.sizes import known_or_mean
 from fedgc.round.state import CodedUpdate, RoundPlan, RoundState
@@ -20,10 +21,6 @@ from fedgc.weighted_sum import squared_length
 
 #: Number of examples of an empty shard where sizes divide what a unit had.
 LEAST_SIZE = 1e-9
-
-#: Entries by which copies are compared, and how far apart they may be, relative to their length: not all processors sum
-#: in the same order.
-_COMPARED, _SAME = 1024, 1e-3
 
 
 class RoundFold:
@@ -37,6 +34,8 @@ class RoundFold:
         The round's plan.
     arrays : mapping of str to ndarray
         The global arrays; only names, shapes and types are used.
+    secret : int
+        Seed of the entries by which copies are compared, see :class:`fedgc.round.copies.Copies`.
 
     Attributes
     ----------
@@ -46,9 +45,8 @@ class RoundFold:
         The rows of the encoding matrix that each client has sent.
     energies : list of float
         Squared norm per example squared of the sums that share no shard, of the entries that a probe takes.
-    disagreements : list of (int, int, float)
-        Pairs of clients that sent different sums over the same shards, and how far they are apart relative to the first
-        one's length. All holders of a shard are to compute the same update.
+    copies : Copies
+        How sums over the same shards compare: all holders of a shard are to compute the same update.
     kept : dict of int to (mapping of str to ndarray)
         With a memory, the sums by row: what it is to remember. Of copies of a sum their mean is kept, in one row.
 
@@ -58,12 +56,11 @@ class RoundFold:
     reply; with one there is a model for each block, or shard, that came, where its store keeps it.
     """
 
-    def __init__(self, state: RoundState, plan: RoundPlan, arrays: Arrays) -> None:
+    def __init__(self, state: RoundState, plan: RoundPlan, arrays: Arrays, secret: int = 0) -> None:
         self.plan = plan
         self.replies: dict[int, CodedUpdate] = {}
         self.rows: dict[int, tuple[int, ...]] = {}
         self.energies: list[float] = []
-        self.disagreements: list[tuple[int, int, float]] = []
         self.kept: dict[int, Arrays] = {}
         self.memory: UpdateMemory | None = None
         if state.memory is not None:
@@ -72,7 +69,7 @@ class RoundFold:
         self._arrays = arrays
         self._stream = StreamingSum(plan.decoder, arrays)
         self._copies: dict[int, tuple[int, int]] = {}
-        self._first: dict[int, tuple[int, NDArray[np.float64]]] = {}
+        self.copies = Copies(plan.decoder, arrays, secret)
         self._probe = Probe(arrays)
         self._probed: NDArray[np.float64] | None = None
         self._seen = np.zeros(plan.decoder.code.n_shards, dtype=np.bool_)
@@ -120,7 +117,7 @@ class RoundFold:
         copies = []
         for row, total in reply.sums.items():
             probed = self._probe.of(total)
-            self._compare(client, row, probed)
+            self.copies.note(client, row, total)
             self._observe(row, probed, examples)
             if self.memory is not None:
                 self._keep(self.memory.store, row, total)
@@ -141,17 +138,6 @@ class RoundFold:
         self._decoded = self._stream.finish()
         examples = sum(float(reply.shard_examples.sum()) for reply in self.replies.values())
         return is_shorter(self._decoded, most * max(examples, 1.0))
-
-    def _compare(self, client: int, row: int, probed: NDArray[np.float64]) -> None:
-        """Note whether a sum differs from a copy of it that has come before."""
-        early = self.plan.decoder.early_weights(row)
-        if early is None:
-            return
-        some = probed[:: -(-probed.size // _COMPARED) or 1].copy()  # not a view, which would keep all of it
-        other, first = self._first.setdefault(early.copy_of, (client, some))
-        apart, length = float(np.linalg.norm(some - first)), float(np.linalg.norm(first))
-        if apart > _SAME * length:
-            self.disagreements.append((other, client, apart / length if length > 0.0 else np.inf))
 
     def _observe(self, row: int, probed: NDArray[np.float64], examples: NDArray[np.float64]) -> None:
         """Note how large an update per example is, and how alike to the others.

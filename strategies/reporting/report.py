@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass
 
 import numpy as np
@@ -53,6 +54,8 @@ class RoundReport:
         Shard copies per shard that clients were asked for.
     disagreements : tuple of (int, int, float)
         Nodes that sent different sums over the same shards, and how far apart these are, relative to their length.
+    dissenting : tuple of int
+        Nodes found to have sent another sum than most who hold the same shards, in this round or the one before.
     late : tuple of int
         Shards done in each reply to the round before that came after its end and until this report.
     sum_only : bool
@@ -76,6 +79,7 @@ class RoundReport:
     load: float
     disagreements: tuple[tuple[int, int, float], ...] = ()
     late: tuple[int, ...] = ()
+    dissenting: tuple[int, ...] = ()
     sum_only: bool = False
 
     @classmethod
@@ -86,6 +90,8 @@ class RoundReport:
         seconds: float | None,
         outcome: RoundOutcome,
         late: LateReplies | None = None,
+        *,
+        dissenting: Collection[int] = (),
     ) -> RoundReport:
         """Return the report of a round that has been decoded."""
         plan, replies = current.plan, current.fold.replies
@@ -110,9 +116,11 @@ class RoundReport:
             rejected=current.rejected,
             load=sum(task.shards.size for task in current.tasks) / plan.code.n_shards,
             disagreements=tuple(
-                (plan.node_ids[one], plan.node_ids[other], apart) for one, other, apart in current.fold.disagreements
+                (plan.node_ids[one], plan.node_ids[other], apart)
+                for one, other, apart in current.fold.copies.disagreements
             ),
             late=() if late is None else tuple(reply.shards.size for reply in late.replies.values()),
+            dissenting=tuple(sorted(dissenting)),
             sum_only=current.sum_only,
         )
 

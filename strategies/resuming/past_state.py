@@ -13,7 +13,7 @@ from fedgc.strategies.rounds.send_round import tasks_of
 
 from fedgc.checkpoint import Tree
 from fedgc.deadline import Collected
-from fedgc.round import CodedUpdate, RoundState
+from fedgc.round import CodedUpdate, Copies, RoundState
 from fedgc.simulation.records import arrays_from_tree, arrays_to_tree, message_from_tree, message_to_tree
 
 
@@ -36,6 +36,7 @@ def past_to_tree(past: PastRound) -> Tree:
         "replies": [(client, _update_to_tree(reply)) for client, reply in past.replies.items()],
         "answered": past.answered,
         "rejected": past.rejected,
+        "copies": None if past.copies is None else past.copies.to_data(),
     }
 
 
@@ -65,6 +66,7 @@ def past_from_tree(tree: Tree, state: RoundState, secure_sum: SecureSum | None) 
         {client: _update_from_tree(reply) for client, reply in tree["replies"]},
         dict(tree["answered"]),
         dict(tree["rejected"]),
+        None if tree["copies"] is None else Copies.from_data(tree["copies"], state.plan.decoder, sent.values),
     )
 
 

@@ -49,6 +49,7 @@ def run_to_tree(strategy: CodedStrategy, arrays: ArrayRecord, made_with: dict[st
         },
         "planned_nodes": strategy.planning.nodes,
         "set_aside": run.set_aside.to_data(),
+        "dissent": run.dissent.to_data(),
         "history": [{name: getattr(report, name) for name in _REPORT} for report in strategy.history],
         # Elsewhere messages are lost with the process that sent them.
         "grid": in_virtual_time,
@@ -90,6 +91,7 @@ def restore_run(strategy: CodedStrategy, tree: Tree, initial: ArrayRecord) -> Ar
         nodes = {int(node): NodeFacts(*facts) for node, facts in tree["nodes"].items()}
         history = [RoundReport(**report) for report in tree["history"]]
         set_aside = run.set_aside.from_data(tree["set_aside"])
+        dissent = run.dissent.from_data(tree["dissent"])
         past = None if tree["past"] is None else past_from_tree(tree["past"], state, strategy.secure_sum)
         in_virtual_time = run.grid.restore(tree["grid"])
     except (KeyError, TypeError, ValueError) as error:
@@ -97,7 +99,7 @@ def restore_run(strategy: CodedStrategy, tree: Tree, initial: ArrayRecord) -> Ar
     restore_inner(strategy.strategy, tree["inner"])
     strategy.state, strategy.nodes, strategy.history[:] = state, nodes, history
     strategy.planning = replace(planning, nodes=tree["planned_nodes"])
-    run.set_aside = set_aside
+    run.set_aside, run.dissent = set_aside, dissent
     if in_virtual_time and past is not None:
         run.past = past
         run.grid.listen_for(tree["listened for"])

@@ -29,6 +29,7 @@ def close_round(
     waited: float | None,
     late: LateReplies | None,
     pending: Collection[int],
+    dissenting: Collection[int] = (),
 ) -> tuple[RoundState, RoundOutcome, RoundReport]:
     """Return what is known after a round, what it decodes to, and what is reported of it.
 
@@ -46,6 +47,8 @@ def close_round(
         What has come for the round before.
     pending : collection of int
         Silent clients that are listened to from now on.
+    dissenting : collection of int
+        Nodes found to have sent another sum than most who hold the same shards.
     """
     new_state, outcome = finish_round(
         state,
@@ -58,7 +61,7 @@ def close_round(
         pending=pending,
         late=late,
     )
-    report = RoundReport.of(server_round, current, waited, outcome, late)
+    report = RoundReport.of(server_round, current, waited, outcome, late, dissenting=dissenting)
     for node_id, reason in report.rejected.items():
         logger.warning("round %d: node %d is left out: %s", server_round, node_id, reason)
     for one, other, apart in report.disagreements:
@@ -67,6 +70,10 @@ def close_round(
             'does the randomness of the train function come from config["shard-seed"]?',
             server_round, one, other, apart,
         )  # fmt: skip
+    for node_id in report.dissenting:
+        logger.warning(
+            "round %d: node %d has sent another sum than most of those who hold the same shards", server_round, node_id
+        )
     return new_state, outcome, report
 
 

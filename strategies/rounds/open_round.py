@@ -57,7 +57,7 @@ class OpenRound(SentRound):
     @cached_property
     def fold(self) -> RoundFold:
         """What the replies that have been taken in amount to."""
-        return RoundFold(self.state, self.plan, self.values)
+        return RoundFold(self.state, self.plan, self.values, self.secret)
 
     @property
     def sum_only(self) -> bool:

@@ -12,7 +12,7 @@ from flwr.app import Message
 from fedgc.deadline import Collected
 from fedgc.errors import ReplyRejectedError, ReplyTooLargeError
 from fedgc.memory import MemoryStore
-from fedgc.round import CodedUpdate, LateReplies
+from fedgc.round import CodedUpdate, Copies, LateReplies
 
 
 @dataclass(frozen=True, eq=False)
@@ -35,6 +35,8 @@ class PastRound:
         Seconds after which they answered, if only with something that is left out.
     rejected : dict of int to str
         Why that is left out, by node id.
+    copies : Copies or None
+        What has come of the round, compared; None if the server has only the sum.
     """
 
     round: OpenRound
@@ -44,6 +46,7 @@ class PastRound:
     replies: dict[int, CodedUpdate] = field(default_factory=dict)
     answered: dict[int, float] = field(default_factory=dict)
     rejected: dict[int, str] = field(default_factory=dict)
+    copies: Copies | None = None
 
     @classmethod
     def of(cls, current: OpenRound, collected: Collected) -> PastRound:
@@ -52,7 +55,8 @@ class PastRound:
         silent = {key: ids[key] for key in sorted(collected.pending) if key in ids}
         store = None if current.state.memory is None else current.state.memory.store
         # Not the state, which would keep what has been remembered until then for another round.
-        return cls(replace(current, state=replace(current.state, memory=None)), collected, silent, store)
+        known = replace(current, state=replace(current.state, memory=None))
+        return cls(known, collected, silent, store, copies=None if current.sum_only else current.fold.copies)
 
     def take(self, reply: Message, instant: float) -> None:
         """Read what a silent client has sent, found at that instant. Its arrays are not needed any more afterwards."""
@@ -68,6 +72,9 @@ class PastRound:
             if isinstance(reason, ReplyTooLargeError):
                 drop_all(reply)
             return
+        if self.copies is not None:
+            for row, total in update.sums.items():
+                self.copies.note(client, row, total)
         kept = {} if self.store is None else {row: self.store.keep(total) for row, total in update.sums.items()}
         self.replies[client] = replace(update, sums=kept)
 

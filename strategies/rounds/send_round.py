@@ -30,6 +30,7 @@ def send_round(
     known_sizes: NDArray[np.float64],
     known_times: bool,
     configrecord_key: str,
+    secret: int = 0,
     secure_sum: SecureSum | None = None,
     shards: PushedShards | None = None,
 ) -> OpenRound:
@@ -57,6 +58,8 @@ def send_round(
         Whether the clients' times are known, and with them when each has to stop.
     configrecord_key : str
         Name of the record that takes the round's number.
+    secret : int
+        Seed of the entries by which copies are compared.
     secure_sum : SecureSum, optional
         How sums are made, if the server is to have nothing else.
     shards : PushedShards, optional
@@ -72,7 +75,7 @@ def send_round(
     if shards is not None:
         shards.attach(messages)
     sizes = SizeClaims(state.shard_examples)
-    sent = OpenRound(server_round, plan, tasks, arrays, messages, deadline, known_sizes, state, sizes)
+    sent = OpenRound(server_round, plan, tasks, arrays, messages, deadline, known_sizes, state, sizes, secret)
     if secure_sum is None:
         return sent
     return SecureRound(**vars(sent), secure_sum=secure_sum)

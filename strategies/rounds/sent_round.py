@@ -47,6 +47,8 @@ class SentRound:
         What the plan was made from.
     sizes : SizeClaims
         Numbers of examples, as far as replies have told them.
+    secret : int
+        Seed of the entries by which copies are compared, which clients must not know while they work.
     """
 
     server_round: int
@@ -58,6 +60,7 @@ class SentRound:
     known_sizes: NDArray[np.float64]
     state: RoundState
     sizes: SizeClaims
+    secret: int = 0
     _doubted: set[int] = field(default_factory=set)
     _client_by_message: dict[str, int] = field(default_factory=dict)
 
