@@ -62,6 +62,7 @@ def wait_for_nodes(
         If there are still too few after that. Flower's own sampling would wait without a limit.
     """
     began = told = clock.now()
+    again = began
     while (there := len(list(node_ids()))) < least:
         waited = clock.now() - began
         if waited >= limit:
@@ -69,7 +70,7 @@ def wait_for_nodes(
                 f"round {server_round}: {there} of at least {least} {which} are there after {waited:.0f} s: "
                 "bring more up, ask for fewer (min_available_nodes, min_train_nodes), or wait longer (nodes_timeout)"
             )
-        if waited == 0.0 or clock.now() >= told + _TOLD_EVERY:
+        if again == began or clock.now() >= told + _TOLD_EVERY:
             told = clock.now()
             logger.warning(
                 "round %d: %d of at least %d %s are there; waiting for up to %.0f s more",
@@ -78,7 +79,7 @@ def wait_for_nodes(
         again = min(began + limit, clock.now() + 1.0)
         while clock.now() < again:
             clock.wait(again)
-    if clock.now() > began:
+    if again > began:
         logger.info("round %d: enough of them are there after %.0f s", server_round, clock.now() - began)
 
 
