@@ -86,7 +86,8 @@ def deployed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Deployed]:
     virtual = in_virtual_time(virtual_out)
     rng = np.random.default_rng(11)
     victims = rng.permutation(N_NODES)[:KILLS].tolist()
-    with loopback_fleet(N_NODES, folder / "logs") as fleet:
+    # Each attempt to come back takes seconds of the processors that the others work with.
+    with loopback_fleet(N_NODES, folder / "logs", restart_seconds=20.0) as fleet:
         ids = [fleet.node_id(node) for node in range(N_NODES)]
         unregistered, plain = strangers(fleet, folder)
         unregistered.start()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import subprocess
+import sys
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -99,20 +100,25 @@ class LoopbackFleet:
         DeploymentError
             If it fails.
         """
-        command = ["flwr", *arguments]
+        return self._call(["flwr", *arguments])
+
+    def register(self, keys: Sequence[NodeKey]) -> None:
+        """Tell the SuperLink nodes' public keys, unless it knows them from its database.
+
+        Raises
+        ------
+        DeploymentError
+            If it does not take one.
+        """
+        script = Path(__file__).with_name("register.py")
+        self._call([sys.executable, str(script), CONNECTION, *(str(key.public) for key in keys)])
+
+    def _call(self, command: list[str]) -> str:
         done = subprocess.run(command, env=dict(self.environment), capture_output=True, text=True, check=False)
         if done.returncode:
             said = " ".join((done.stdout + done.stderr).split())
             raise DeploymentError(f"{' '.join(command)} fails: {said}")
         return done.stdout
-
-    def register(self, key: NodeKey) -> None:
-        """Tell the SuperLink a node's public key, unless it knows it from its database."""
-        try:
-            self.flwr("supernode", "register", str(key.public), CONNECTION)
-        except DeploymentError as error:
-            if "already in use" not in str(error):
-                raise
 
     def kill(self, node: int) -> None:
         """Kill a SuperNode and its client, as a device that loses power; it stays down until it is restarted."""

@@ -112,8 +112,8 @@ def loopback_fleet(
     fleet = LoopbackFleet(logs, port, environment, superlink, nodes, files)
     try:
         fleet.restart_superlink()
-        with ThreadPoolExecutor(2) as pool:  # to register takes as long as to start
-            list(pool.map(fleet.register, pairs))
+        if pairs:
+            fleet.register(pairs)
         for one in nodes:
             one.start()
         fleet.wait_for_nodes(START + _START_NODE * n_nodes)
@@ -182,7 +182,9 @@ def main() -> int:
     parser.add_argument("--port", type=int, help="of the SuperLink; a free one by default")
     parser.add_argument("--database", action="store_true", help="the SuperLink keeps its state in a file")
     args = parser.parse_args()
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # so that the fleet goes down with this script
+    # So that the fleet goes down with this script; a shell has its background jobs ignore SIGINT.
+    for end in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(end, signal.default_int_handler)
     try:
         with loopback_fleet(
             args.nodes,
