@@ -16,7 +16,7 @@ from flwr.app.user_config import UserConfig
 from flwr.clientapp import ClientApp
 from flwr.common.serde import message_to_proto
 from flwr.proto.fleet_pb2 import PullMessagesRequest, PushMessagesRequest
-from flwr.proto.message_pb2 import PullObjectRequest, PushObjectRequest
+from flwr.proto.message_pb2 import ConfirmMessageReceivedRequest, PullObjectRequest, PushObjectRequest
 from flwr.proto.node_pb2 import Node
 from flwr.server.superlink.linkstate import LinkStateFactory
 from flwr.supercore.constant import FLWR_IN_MEMORY_DB_NAME, NOOP_FEDERATION_ID
@@ -47,11 +47,15 @@ class SuperLinkAtHand:
             self.state.acknowledge_node_heartbeat(node, 1e6)
             config: Any = {"partition-id": partition, "num-partitions": n_nodes}
             self.contexts[node] = Context(self.run_id, node, config, RecordDict(), run_config or {})
-        #: Objects of replies that are sent at the next pull, by the SuperLink's name for the upload.
-        self.later: list[tuple[str, dict[str, bytes]]] = []
-        #: What becomes of what a node uploads: how many of its objects come with the reply.
+        #: How many objects of a node's replies are there when the SuperLink names the reply, all for None.
         self.at_once: Callable[[int], int | None] = lambda node: None
+        #: After how many further requests for an object the rest comes.
+        self.looks_until_sent = 0
+        #: What a node puts into its reply in place of the reply itself.
+        self.content: Callable[[int, Message], Message] = lambda node, reply: reply
         self.pulled_bytes = 0
+        self._later: list[tuple[str, dict[str, bytes]]] = []
+        self._looks = 0
 
     @property
     def nodes(self) -> list[int]:
@@ -69,10 +73,7 @@ class SuperLinkAtHand:
             yield grid
 
     def work(self) -> None:
-        """Let every node that has a message work on it and send its reply, and send what was left from the last one."""
-        for session, objects in self.later:
-            self._send(session, objects)
-        self.later.clear()
+        """Let every node that has a message work on it and send its reply."""
         for node, context in self.contexts.items():
             assert self.state.acknowledge_task_heartbeat(self.task.task_id)
             while message := self._fetch(node):
@@ -84,12 +85,13 @@ class SuperLinkAtHand:
 
     def upload(self, node: int, reply: Message) -> None:
         """Send a reply as a SuperNode does: its name first, then the objects, those of which others are made last."""
-        reply.metadata.__dict__["_message_id"] = reply.object_id
-        objects = {key: one.deflate() for key, one in get_all_nested_objects(reply).items()}
+        content = self.content(node, reply)
+        reply.metadata.__dict__["_message_id"] = content.object_id
+        objects = {key: one.deflate() for key, one in get_all_nested_objects(content).items()}
         request = PushMessagesRequest(
             node=Node(node_id=node),
             messages_list=[message_to_proto(remove_content_from_message(reply))],
-            message_object_trees=[get_object_tree(reply)],
+            message_object_trees=[get_object_tree(content)],
         )
         response = fleet_handlers.push_messages(request, self.state)
         wanted = {key: objects[key] for key in objects if key in response.objects_to_push}
@@ -97,7 +99,15 @@ class SuperLinkAtHand:
         now = dict(list(wanted.items())[:count])
         self._send(response.session_id, now)
         if len(now) < len(wanted):
-            self.later.append((response.session_id, {key: wanted[key] for key in wanted if key not in now}))
+            self._later.append((response.session_id, {key: wanted[key] for key in wanted if key not in now}))
+
+    def look(self) -> None:
+        """Note a request for an object, and send what was left when it is due."""
+        self._looks += bool(self._later)
+        if self._later and self._looks > self.looks_until_sent:
+            for session, objects in self._later:
+                self._send(session, objects)
+            self._later, self._looks = [], 0
 
     def _send(self, session: str, objects: Mapping[str, bytes]) -> None:
         for key, content in objects.items():
@@ -116,6 +126,8 @@ class SuperLinkAtHand:
                 ).object_content
                 for key in keys
             }
+            received = ConfirmMessageReceivedRequest(run_id=self.run_id, message_object_id=tree.object_id)
+            fleet_handlers.confirm_message_received(received, self.state, self.state.object_store)
             message: Any = inflate_object_from_contents(tree.object_id, contents)
             message.metadata.__dict__["_message_id"] = proto.metadata.message_id
             return message  # type: ignore[no-any-return]
@@ -140,6 +152,7 @@ class _Client:
         return runtime_handlers.pull_messages(request, self._link.state, self._link.task)
 
     def PullObject(self, request: PullObjectRequest) -> Any:  # noqa: N802
+        self._link.look()
         response = runtime_handlers.pull_object(request, self._link.state, self._link.task)
         self._link.pulled_bytes += len(response.object_content)
         return response

@@ -20,7 +20,7 @@ from flwr.proto.runtime_pb2 import PullAppMessagesRequest
 from flwr.serverapp import Grid
 from flwr.supercore.inflatable.inflatable_object import iterate_object_tree
 
-from fedgc.errors import NothingToReadError, ReplyTooLargeError
+from fedgc.errors import NothingToReadError, ReplyRejectedError, ReplyTooLargeError
 
 if TYPE_CHECKING:
     from flwr.superlink.grid.http_grid import HttpGrid
@@ -96,17 +96,13 @@ class BoundedPull:
         metadata = message_from_proto(coming.reply).metadata
         try:
             contents = self._contents(coming)
-        except NothingToReadError as reason:
-            return make_message(metadata, error=Error(ErrorCode.REPLY_MESSAGE_UNAVAILABLE, str(reason)))
-        except ReplyTooLargeError as reason:
-            return make_message(metadata, error=Error(ErrorCode.UNKNOWN, str(reason)))
-        if contents is None:
-            return None
-        try:
+            if contents is None:
+                return None
             message = put_together(coming.tree.object_id, contents, self.limits)
-        # Whatever it is that a node has sent, it is no reason to end the run.
-        except Exception as reason:
-            return make_message(metadata, error=Error(ErrorCode.UNKNOWN, one_line(f"it cannot be read: {reason}")))
+        except ReplyRejectedError as reason:
+            lost = isinstance(reason, NothingToReadError)
+            code = ErrorCode.REPLY_MESSAGE_UNAVAILABLE if lost else ErrorCode.UNKNOWN
+            return make_message(metadata, error=Error(code, one_line(reason)))
         if message.has_error():
             return make_message(metadata, error=message.error)
         return make_message(metadata, content=message.content)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Mapping
 from dataclasses import astuple, dataclass
 from typing import Any, cast
 
@@ -14,7 +15,7 @@ from flwr.common.constant import FLWR_PRIVATE_MAX_ARRAY_CHUNK_SIZE
 from flwr.supercore.inflatable.inflatable_object import get_object_head_values_from_object_content
 from flwr.supercore.inflatable.inflatable_utils import inflate_object_from_contents
 
-from fedgc.errors import ReplyTooLargeError
+from fedgc.errors import ReplyRejectedError, ReplyTooLargeError
 
 #: How the content of an array begins, in which its parts are named.
 _ARRAY = b"Array "
@@ -84,9 +85,26 @@ def put_together(object_id: str, contents: dict[str, bytes], limits: PullLimits 
     ------
     ReplyTooLargeError
         If its arrays would have more bytes than they may.
-    Exception
-        Of any kind, if it is none.
+    ReplyRejectedError
+        If it is none, whatever Flower runs into.
     """
+    try:
+        size = _size_put_together(contents)
+        if limits is not None:
+            limits.check(size, 0)
+        message = inflate_object_from_contents(object_id, contents)
+    except ReplyTooLargeError:
+        raise
+    # Whatever it is that a node has sent, it is no reason to end the run.
+    except Exception as reason:
+        raise ReplyRejectedError(f"it cannot be read: {reason}") from None
+    if not isinstance(message, Message):
+        raise ReplyRejectedError(f"it must be a message; got a {type(message).__name__}")
+    return message
+
+
+def _size_put_together(contents: Mapping[str, bytes]) -> int:
+    """Return how many bytes the arrays among these objects have once their parts are put together."""
     size = 0
     for content in contents.values():
         if content.startswith(_ARRAY):
@@ -94,6 +112,4 @@ def put_together(object_id: str, contents: dict[str, bytes], limits: PullLimits 
             parts = cast(dict[str, Any], json.loads(content[content.index(b"\0") + 1 :]))["arraychunk_ids"]
             lengths = [len(contents[key]) for key in children]
             size += sum(lengths[part] for part in parts)
-    if limits is not None:
-        limits.check(size, 0)
-    return cast(Message, inflate_object_from_contents(object_id, contents))
+    return size

@@ -77,14 +77,14 @@ def not_to_be_read(reply: Message, rng: np.random.Generator) -> None:
 
 def many_records(reply: Message, rng: np.random.Generator) -> None:
     """Records beyond count."""
-    for number in range(20_000):
+    for number in range(2_000):
         reply.content[f"record-{number}"] = ConfigRecord({"value": number})
 
 
 def many_arrays(reply: Message, rng: np.random.Generator) -> None:
     """Arrays beyond count, with the model's among them."""
-    for number in range(5_000):
-        _sum(reply)[f"array-{number}"] = Array(np.zeros(1))
+    for number in range(2_000):
+        _sum(reply)[f"array-{number}"] = Array(np.array([number]))
 
 
 def not_a_number(reply: Message, rng: np.random.Generator) -> None:
@@ -107,10 +107,10 @@ def huge_metrics(reply: Message, rng: np.random.Generator) -> None:
 
 
 def huge_config(reply: Message, rng: np.random.Generator) -> None:
-    """A list of a million shards, and a text of 10 MB that would fill the log."""
+    """Lists of a hundred thousand shards, and a text of 10 MB that would fill the log."""
     said = reply.content["fedgc"]
-    said["shard-ids"] = list(range(10**6))
-    said["lacking-shards"] = list(range(10**6))
+    said["shard-ids"] = list(range(10**5))
+    said["lacking-shards"] = list(range(10**5))
     reply.content["more"] = ConfigRecord({"text": "line\n" * (2 * 10**6)})
 
 
@@ -150,8 +150,8 @@ def forged(reply: Message, rng: np.random.Generator) -> None:
 
 
 def long_reason(reply: Message, rng: np.random.Generator) -> None:
-    """An error with a megabyte of reasons, of which some look like lines of the log."""
-    raise RuntimeError("battery empty\n" + "round 1: node 7 is left out: forged\n" * 30_000)
+    """An error with reasons that look like lines of the log, ten thousand of them."""
+    raise RuntimeError("battery empty\n" + "round 1: node 7 is left out: forged\n" * 10_000)
 
 
 ATTACKS: dict[str, Attack] = {
