@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 import pytest
 from fedgc.strategies import GradientCoding
-from fedgc.strategies.bounded_pull import BoundedPull, bounded
-from fedgc.strategies.pull_limits import PullLimits
+from fedgc.strategies.messages.bounded_pull import BoundedPull, bounded
+from fedgc.strategies.messages.pull_limits import PullLimits
 from flwr.app import Array, ArrayRecord, ConfigRecord, Message, MetricRecord, RecordDict
 from flwr.app.message import make_message
 from flwr.clientapp import ClientApp
@@ -62,7 +62,7 @@ def test_honest_replies_come_as_flowers_own_grid_pulls_them(monkeypatch: pytest.
     ours = train(link, coding(schedule="work-list"))
     assert len(link.state.object_store) == 0
     with monkeypatch.context() as patch:
-        patch.setattr("fedgc.strategies.deadline_grid.bounded", lambda grid: None)
+        patch.setattr("fedgc.strategies.rounds.deadline_grid.bounded", lambda grid: None)
         flowers = train(SuperLinkAtHand(app_with(), N_NODES), coding(schedule="work-list"))
     for name, value in ours.items():
         np.testing.assert_allclose(value, flowers[name], rtol=1e-6)

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 from fedgc.clients import gradient_coded
 from fedgc.strategies import CsvResults, GradientCoding, PushedShards
-from fedgc.strategies.open_round import OpenRound
+from fedgc.strategies.rounds.open_round import OpenRound
 from flwr.app import Array, ArrayRecord, Context, Message, MetricRecord, RecordDict
 from flwr.clientapp import ClientApp
 from flwr.serverapp import Grid, ServerApp
