@@ -434,6 +434,8 @@ def test_the_model_is_as_good_as_without_it(tmp_path: Path, caplog: pytest.LogCa
 
 
 @needs_proc
+# The fleet's processes are ended, and not waited for by those who started them.
+@pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::pytest.PytestUnraisableExceptionWarning")
 def test_real_processes_with_a_client_that_would_take_all_memory(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -228,6 +228,35 @@ def test_only_a_digest_is_ever_part_of_a_path(tmp_path: Path, digest: Any) -> No
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="links and pipes of POSIX")
+@pytest.mark.parametrize("kind", ["link to the shard", "link to a secret", "link to nothing", "pipe", "link to a pipe"])
+def test_a_shard_is_read_from_a_plain_file_only(tmp_path: Path, kind: str, caplog: pytest.LogCaptureFixture) -> None:
+    """Neither is a link followed, wherever it leads, nor does anything wait for what a pipe may bring."""
+    (tmp_path / "elsewhere").mkdir()
+    outside = tmp_path / "elsewhere" / "file"
+    outside.write_bytes(shard(1) if kind == "link to the shard" else b"secret")
+    if kind == "link to nothing":
+        outside.unlink()
+    pipe = tmp_path / "elsewhere" / "pipe"
+    os.mkfifo(pipe)
+    store, digest = ShardStore(tmp_path / "store", SIZE), shard_digest(shard(1))
+    path = tmp_path / "store" / f"{digest}.safetensors"
+    if kind == "pipe":
+        os.mkfifo(path)
+    else:
+        path.symlink_to(pipe if kind == "link to a pipe" else outside)
+    before = outside.read_bytes() if outside.exists() else None
+    assert digest not in store and store.digests == [] and store.n_bytes == 0
+    with caplog.at_level(logging.WARNING, "flwr.fedgc"):
+        assert store.load(digest) is None
+    assert f"shard {digest} is damaged on disk" in caplog.text
+    assert not path.is_symlink() and not path.exists()
+    if kind != "pipe":
+        path.symlink_to(outside)  # and what is written takes the place of the link, not of what it leads to
+        assert store.put(shard(1)) and digest in store and not path.is_symlink()
+    assert (outside.read_bytes() if outside.exists() else None) == before
+
+
 def test_options_are_checked(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="max_bytes must be an integer of at least 1; got 0"):
         ShardStore(tmp_path / "new", 0)

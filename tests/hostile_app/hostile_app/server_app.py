@@ -18,7 +18,8 @@ def peak_mb() -> float:
     status = Path("/proc/self/status")
     if not status.exists():
         return 0.0
-    return int(next(line for line in status.open() if line.startswith("VmHWM")).split()[1]) / 1024
+    line = next(line for line in status.read_text().splitlines() if line.startswith("VmHWM"))
+    return int(line.split()[1]) / 1024
 
 
 @app.main()
