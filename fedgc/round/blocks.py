@@ -28,9 +28,12 @@ def plan_blocks(state: RoundState, nodes: tuple[int, ...], copies: int, planning
         gram = shard_gram(state.coherence, state.shard_examples, code)
         deadline = None if planning.deadline is None else planning.deadline.initial
         prob = straggle_prob
-        timing = LearntTiming(state.completion_times, nodes, None, np.inf, rounds=state.rounds)
-        if planning.deadline is not None and not isinstance(planning.deadline, FixedDeadline) and timing.has_seen:
-            # Past outcomes are about past deadlines: for another one the times have to tell.
+        moves = planning.deadline is not None and not isinstance(planning.deadline, FixedDeadline)
+        if moves and state.completion_times.priors:
+            # Past outcomes are about past deadlines: for another one the times have to tell. Who was there in the last
+            # rounds counts, also in those that times have not been fitted to yet.
+            times = state.completion_times.noting(state.new_times)
+            timing = LearntTiming(times, nodes, None, np.inf, rounds=state.rounds)
             work = work_of(code)
             before = deadline if state.plan is None else state.plan.deadline
             deadline = before
