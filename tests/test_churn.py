@@ -105,7 +105,8 @@ def test_a_node_that_comes_back_under_another_id_keeps_its_history_and_its_shard
     assert last.arrived.all()
     assert model == pytest.approx(GOAL, abs=0.1)
     reliability = {one.node_id: one for one in strategy.state.reliability.describe([102, 106])}
-    assert reliability[106].rounds > 5 > len(strategy.history) - 6 > 0
+    took_part = sum(106 in report.node_ids for report in strategy.history)
+    assert reliability[106].rounds > took_part  # with the rounds that it took part in before
     assert strategy.state.plan is not None
     # It is asked for introductions in one round and takes part from the next one on.
     asked = [106 in report.node_ids for report in strategy.history]

@@ -153,7 +153,7 @@ def test_an_automatic_deadline_finds_what_the_fleet_needs() -> None:
     strategy = coding(load=2, schedule="work-list", deadline=AutomaticDeadline(initial=60.0))
     train(strategy, fleet, rounds=12)
     assert strategy.history[0].deadline == 60.0
-    # Rounds end early once all is done, so that a long deadline costs nothing but where somebody is away.
+    # Rounds end early once all is done, so that a deadline of half the first one costs nothing: what they take counts.
     assert 0.8 <= strategy.history[-1].deadline <= 30.0
     assert 0.8 <= (strategy.history[-1].seconds or 0.0) <= 6.0
 

@@ -19,7 +19,7 @@ from fedgc.shard_format import laid_out, unpack_shard
 
 #: Version of what is in a checkpoint. A file of another version is refused, since a state that is read wrongly trains
 #: on without an error.
-VERSION = 2
+VERSION = 1
 _MAGIC = "fedgc-checkpoint"
 #: Largest header in bytes, as the format allows it: a memory has the arrays of a model for each block.
 _HEADER_LIMIT = 100_000_000
