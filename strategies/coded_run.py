@@ -198,7 +198,7 @@ class CodedRun:
             for node_id, reason in past.rejected.items():
                 logger.debug("round %d: node %d has nothing late from before: %s", server_round, node_id, reason)
         self.past = PastRound.of(current, self.grid.collected)
-        self.newcomers.sent(self.grid.collected.sent)
+        self.newcomers.sent(self.grid.collected.sent, self.grid.clock.now())
         self.grid.listen_for([*self.past.silent, *self.newcomers.pending])
         return late, [*self.past.silent.values(), *self.past.held_back()]
 

@@ -18,6 +18,7 @@ from fedgc.assignment import AssignmentConstraints
 from fedgc.errors import TooFewNodesError
 from fedgc.fleets import build_fleet
 from fedgc.simulation.grid import VirtualGrid
+from fedgc.simulation.grid_state import Due
 from fedgc.simulation.messages import Job
 from fedgc.simulation.run import _task_identity
 
@@ -142,8 +143,28 @@ def test_a_node_that_joins_late_takes_part(caplog: pytest.LogCaptureFixture) -> 
     assert strategy.history[0].node_ids == (100, 101, 102, 103)
     assert strategy.history[-1].node_ids == tuple(SIX)
     assert strategy.nodes[105].partition == 5
+    assert not any(report.rejected for report in strategy.history)
     assert model == pytest.approx(GOAL, abs=0.1)
     assert "come back" not in caplog.text
+
+
+def test_a_node_whose_first_answer_takes_rounds_joins_all_the_same() -> None:
+    class Starting(ChurningGrid):
+        def _complete(self, job: Job) -> None:
+            assert self.strategy is not None
+            if job.message.metadata.dst_node_id == 105 and len(self.strategy.history) < 7:
+                self._schedule(Due(self.clock.now() + 0.5, "complete", job))  # its libraries are still being loaded
+            else:
+                super()._complete(job)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("tests.test_churn.ChurningGrid", Starting)
+        strategy, _ = train(SIX, after(4, [100, 101, 102, 103], list(SIX)), rounds=12)
+    asked = [105 in report.node_ids for report in strategy.history]
+    assert asked == [False] * asked.index(True) + [True] * (12 - asked.index(True))
+    assert 6 < asked.index(True) < 10
+    assert strategy.nodes[105].partition == 5
+    assert not any(105 in report.rejected for report in strategy.history[:6])
 
 
 def test_nodes_that_leave_are_done_without(caplog: pytest.LogCaptureFixture) -> None:

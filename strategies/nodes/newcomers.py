@@ -18,6 +18,7 @@ class Newcomers:
         self._messages: dict[int, Message] = {}
         self._heard: dict[int, NodeFacts] = {}
         self._sent: dict[str, float] = {}
+        self._answered: set[str] = set()
 
     def ask(
         self,
@@ -45,7 +46,9 @@ class Newcomers:
             Names of the records.
         """
         keys = {"arrayrecord_key": arrayrecord_key, "configrecord_key": configrecord_key}
-        made = {node: introduction(node, arrays, seconds=seconds, server_round=server_round, **keys) for node in nodes}
+        # One that has been asked and may still answer is not asked again: the first answer of a node may take rounds.
+        asked = [node for node in nodes if node not in self._messages]
+        made = {node: introduction(node, arrays, seconds=seconds, server_round=server_round, **keys) for node in asked}
         self._messages |= made
         return list(made.values())
 
@@ -55,23 +58,33 @@ class Newcomers:
         ids = (message.metadata.message_id for message in self._messages.values())
         return [key for key in ids if key]
 
-    def sent(self, instants: Mapping[str, float]) -> None:
-        """Take note of when messages were sent, by id; those that were held back are forgotten."""
-        self._messages = {node: m for node, m in self._messages.items() if m.metadata.message_id in instants}
-        self._sent = {m.metadata.message_id: instants[m.metadata.message_id] for m in self._messages.values()}
+    def sent(self, instants: Mapping[str, float], now: float) -> None:
+        """Take note of when messages were sent, by id; those that were held back, or have run out, are forgotten."""
+        self._answered.clear()
+        known = {**self._sent, **instants}
+
+        def may_come(message: Message) -> bool:
+            sent = known.get(message.metadata.message_id)
+            return sent is not None and now < sent + message.metadata.ttl
+
+        self._messages = {node: message for node, message in self._messages.items() if may_come(message)}
+        self._sent = {m.metadata.message_id: known[m.metadata.message_id] for m in self._messages.values()}
 
     def is_from(self, reply: Message) -> bool:
         """Return whether a reply is to one of these messages."""
         key = reply.metadata.reply_to_message_id
-        return any(message.metadata.message_id == key for message in self._messages.values())
+        return key in self._answered or key in self.pending
 
     def take(self, reply: Message, seconds: float) -> bool:
         """Keep what a node says after so many seconds, and return whether it is a newcomer's reply."""
         key = reply.metadata.reply_to_message_id
-        for node, message in self._messages.items():
+        for node, message in list(self._messages.items()):
             if message.metadata.message_id == key:
-                # A node that cannot introduce itself is a client like any other.
-                self._heard[node] = facts_of(node, reply, seconds)
+                self._answered.add(key)
+                if reply.has_error():  # the network's, or the client's: it is asked again
+                    del self._messages[node]
+                else:
+                    self._heard[node] = facts_of(node, reply, seconds)
                 return True
         return False
 
