@@ -57,7 +57,8 @@ def reply_to(message: Message, arrays: ArrayRecord) -> Message:
     shards = list(message.content["fedgc"]["shard-ids"])
     told = ConfigRecord({"shard-ids": shards, "shard-examples": [10] * len(shards)})
     metrics = MetricRecord({"num-examples": 10 * len(shards)})
-    return Message(RecordDict({"arrays": arrays, "metrics": metrics, "fedgc": told}), reply_to=message)
+    own = ArrayRecord(dict(arrays))  # the strategy empties what it has worked off
+    return Message(RecordDict({"arrays": own, "metrics": metrics, "fedgc": told}), reply_to=message)
 
 
 def first_shard(message: Message) -> int:
