@@ -29,6 +29,7 @@ from fedgc.updates import apply_update, average_statistics
 from tests.apps import arrays_of, steady
 
 CONFIG = ConfigRecord({"shard-seed": 11})
+needs_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 SGD = partial(torch.optim.SGD, lr=0.1, momentum=0.9)
 
 
@@ -320,7 +321,7 @@ def test_torch_is_loaded_only_when_asked_for() -> None:
     subprocess.run([sys.executable, "-c", script], check=True)
 
 
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+@needs_gpu
 def test_on_a_gpu_as_on_the_cpu() -> None:
     batches, results, before = in_batches(numbers(11), 4), [], torch.cuda.get_rng_state()
     for device in ("cpu", "cuda"):
@@ -375,7 +376,7 @@ def one_thread() -> Iterator[None]:
     torch.set_num_threads(threads)
 
 
-def resnet_accuracy(strategy: Strategy, fleet: Fleet, *, rounds: int) -> float:
+def resnet_accuracy(strategy: Strategy, fleet: Fleet, *, rounds: int, device: str) -> float:
     """Train the network on 12 shards of the digits and return its accuracy on 360 others, in evaluation mode."""
     images, labels = load_digits(return_X_y=True)
     mixed = np.random.default_rng(1).permutation(len(labels))
@@ -387,8 +388,8 @@ def resnet_accuracy(strategy: Strategy, fleet: Fleet, *, rounds: int) -> float:
     @gradient_coded(num_shards=12)
     def train(shard_id: int, arrays: ArrayRecord, config: ConfigRecord) -> ShardUpdate:
         loader = DataLoader(TensorDataset(x[shard_id:1437:12], y[shard_id:1437:12]), batch_size=20, shuffle=True)
-        optimizer = partial(torch.optim.SGD, lr=0.05, momentum=0.9)
-        return torch_epochs(resnet(), loader, arrays, config, loss=nn.CrossEntropyLoss(), optimizer=optimizer, epochs=2)
+        sgd, loss = partial(torch.optim.SGD, lr=0.05, momentum=0.9), nn.CrossEntropyLoss()
+        return torch_epochs(resnet(), loader, arrays, config, loss=loss, optimizer=sgd, epochs=2, device=device)
 
     def evaluate(server_round: int, arrays: ArrayRecord) -> MetricRecord:
         net = resnet()
@@ -405,15 +406,16 @@ def resnet_accuracy(strategy: Strategy, fleet: Fleet, *, rounds: int) -> float:
     return float(np.mean(found[-2:]))
 
 
+@pytest.mark.parametrize("device", ["cpu", pytest.param("cuda", marks=needs_gpu)])
 @pytest.mark.usefixtures("one_thread")
-def test_a_residual_network_with_stragglers_is_as_accurate_as_without() -> None:
+def test_a_residual_network_with_stragglers_is_as_accurate_as_without(device: str) -> None:
     """Running statistics are trained along: the accuracies are those of evaluation mode."""
     fleet = build_fleet({"model": "log-normal", "clients": 6, "sigma": 0.5, "dropout": 0.1}, seed=1)
     coded = GradientCoding(
         FedAvg(fraction_evaluate=0.0), num_shards=12, deadline=5.0, shard_examples=[120] * 9 + [119] * 3
     )
-    plain = resnet_accuracy(FedAvg(fraction_evaluate=0.0), steady(), rounds=9)
-    straggling = resnet_accuracy(coded, fleet, rounds=9)
+    plain = resnet_accuracy(FedAvg(fraction_evaluate=0.0), steady(), rounds=9, device=device)
+    straggling = resnet_accuracy(coded, fleet, rounds=9, device=device)
     assert np.mean([report.n_arrived for report in coded.history]) < 4.5
     assert plain > 0.93
     # z = 3 standard errors of one accuracy on 360 images, about 0.033; both are tested on the same images.
