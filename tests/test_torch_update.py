@@ -334,6 +334,31 @@ def test_on_a_gpu_as_on_the_cpu() -> None:
     assert torch.equal(torch.cuda.get_rng_state(), before)
 
 
+@needs_gpu
+def test_on_a_gpu_twice_the_same() -> None:
+    """Left to itself, cuDNN sums in another order each time, and training makes that large."""
+    x, y = torch.rand(256, 1, 32, 32), torch.arange(256) % 10
+    loader, settings = DataLoader(TensorDataset(x, y), batch_size=32), torch.backends.cudnn
+    arrays, before = torch_arrays(made(wide_resnet)), (settings.deterministic, settings.benchmark)
+    once, again = (
+        deltas(
+            torch_epochs(
+                wide_resnet(),
+                loader,
+                arrays,
+                CONFIG,
+                loss=nn.CrossEntropyLoss(),
+                optimizer=SGD,
+                epochs=2,
+                device="cuda",
+            )
+        )
+        for _ in range(2)
+    )
+    assert all(np.array_equal(once[name], again[name]) for name in once)
+    assert (settings.deterministic, settings.benchmark) == before
+
+
 def test_running_variances_stay_positive_when_weights_sum_to_more_than_one() -> None:
     """Variances of 1 that fell to 0.1 on every shard, and one shard of two that counts for 1.2 of the two."""
     start = {"norm.running_var": np.ones(2, dtype=np.float32), "norm.weight": np.ones(2, dtype=np.float32)}
@@ -365,6 +390,12 @@ def resnet() -> nn.Module:
     stem = [nn.Conv2d(1, 8, 3, 1, 1, bias=False), nn.BatchNorm2d(8), nn.ReLU()]
     blocks = [Residual(8, 8, 1), Residual(8, 16, 2)]
     return nn.Sequential(*stem, *blocks, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(16, 10))
+
+
+def wide_resnet() -> nn.Module:
+    """Return a network for whose convolutions cuDNN has several algorithms."""
+    blocks = [Residual(1, 64, 2), Residual(64, 64, 1), Residual(64, 128, 2), Residual(128, 128, 1)]
+    return nn.Sequential(*blocks, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(128, 10))
 
 
 @pytest.fixture
