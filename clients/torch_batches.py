@@ -101,8 +101,8 @@ def _same_convolutions() -> Iterator[None]:
     """Have cuDNN choose and sum the same way each time, at the cost of about a tenth of its speed.
 
     Otherwise two runs of one update differ, by more the more steps it takes: ResNet-18 after eight steps by 15 % of the
-    update's length, on one device. `torch.use_deterministic_algorithms` would go further, and raise for layers that have
-    no such algorithm; the cause of differences seen was cuDNN's alone.
+    update's length, on one device. `torch.use_deterministic_algorithms` would go further, and raise for layers that
+    have no such algorithm; the cause of the differences seen was cuDNN alone.
     """
     settings = torch.backends.cudnn
     before = settings.deterministic, settings.benchmark
