@@ -18,7 +18,7 @@ from fedgc.strategies.reporting.report import METRICS
 from rich.console import Console
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from fedgc.cli import _heard_interrupts
+from fedgc.commands.run import heard_interrupts
 from fedgc.decoders import DECODERS
 from fedgc.errors import ConfigError
 from fedgc.experiment.boards import Boards
@@ -361,7 +361,7 @@ def test_an_interrupt_during_a_destructor_is_not_lost(monkeypatch: pytest.Monkey
         def __del__(self) -> None:
             signal.raise_signal(signal.SIGINT)
 
-    with _heard_interrupts() as heard:
+    with heard_interrupts() as heard:
         heard()
         Swallows()
         assert dropped == [KeyboardInterrupt]

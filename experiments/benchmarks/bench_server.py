@@ -28,7 +28,7 @@ from flwr.serverapp.strategy import FedAvg
 from flwr.serverapp.strategy.strategy_utils import aggregate_arrayrecords
 
 from fedgc.simulation.run import _task_identity
-from fedgc.weighted_sum import squared_length
+from fedgc.updates.weighted_sum import squared_length
 
 #: Shapes of models of 5.4 million entries in single precision: a few large arrays, or many small ones.
 MODELS = {"large arrays": [(1000, 1000)] * 5 + [(400, 1000)], "180 arrays": [(100, 300)] * 180}

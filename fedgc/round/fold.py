@@ -17,7 +17,7 @@ from fedgc.round.probe import Probe
 from fedgc.round.sizes import known_or_mean
 from fedgc.round.state import CodedUpdate, RoundPlan, RoundState
 from fedgc.updates import Arrays, Combination, Update, add_scaled, is_shorter, scale_in_place
-from fedgc.weighted_sum import squared_length
+from fedgc.updates.weighted_sum import squared_length
 
 #: Number of examples of an empty shard where sizes divide what a unit had.
 LEAST_SIZE = 1e-9
