@@ -490,7 +490,7 @@ def test_arguments_are_checked(times):
 @pytest.mark.parametrize(
     ("path", "value", "message"),
     [
-        (["version"], 2, "version must be 3; got 2"),
+        (["version"], 2, "completion times must be in format version 3; got version 2"),
         (["family"], "x", "family must be one of"),
         (["count"], [1], "count must hold 30 integers"),
         (["observations", "seconds", 0, 0], -1.0, "seconds must be finite and above 0"),

@@ -73,9 +73,10 @@ class FittedClients:
 
     def in_time_after(self, rows: NDArray[np.intp], load: Vector, left: float | Vector) -> Vector:
         """Return the probability of each client to have done its load within `left` seconds after the fixed part."""
-        with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
-            per_shard = np.where(load > 0.0, np.maximum(left, 0.0) / load, np.where(left >= 0.0, np.inf, 0.0))
-            log_x = np.log(per_shard)
+        return self.by_log_time(rows, log_seconds_per_shard(load, left))
+
+    def by_log_time(self, rows: NDArray[np.intp], log_x: Vector) -> Vector:
+        """Return the probability of each client to come within e^log_x seconds per shard."""
         if self.frequency_share < _LEAST_FREQUENCY:
             return self.presence[rows] * (1.0 - self.longer(rows, log_x))
         model, own = self.both(rows, log_x)
@@ -157,6 +158,13 @@ def fleet_rows(history: History) -> NDArray[np.intp]:
     """Return the rows of the clients that the fleet is learnt from, evenly spaced by node id."""
     n_clients = history.n_clients
     return np.unique(np.linspace(0, n_clients - 1, min(n_clients, _FLEET_CLIENTS)).astype(np.intp))
+
+
+def log_seconds_per_shard(load: Vector, left: float | Vector) -> Vector:
+    """Return the logarithm of the seconds per shard that are left, infinite for no load and -infinite for no time."""
+    with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
+        per_shard = np.where(load > 0.0, np.maximum(left, 0.0) / load, np.where(left >= 0.0, np.inf, 0.0))
+        return np.asarray(np.log(per_shard))
 
 
 def check_loads(load: ArrayLike, n_clients: int) -> Vector:

@@ -62,7 +62,8 @@ def from_data(data: Mapping[str, Any]) -> CompletionTimes:
     """
     try:
         if data["version"] != _VERSION:
-            raise ValueError(f"version must be {_VERSION}; got {data['version']!r}")
+            found = data["version"]
+            raise ValueError(f"completion times must be in format version {_VERSION}; got version {found!r:.20}")
         options = {name: data[name] for name in _OPTIONS}
         CompletionTimes(**options)
         history = _history(data, int(options["window"]))

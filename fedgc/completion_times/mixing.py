@@ -40,7 +40,7 @@ class Mixing:
 
     Examples
     --------
-    >>> Mixing().frequency_share
+    >>> round(Mixing().frequency_share, 6)
     0.35
     >>> round(Mixing((0.0, -20.0, -20.0)).frequency_share, 6)
     0.0

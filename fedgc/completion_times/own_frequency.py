@@ -26,12 +26,10 @@ class OwnFrequency:
     ----------
     log_time : ndarray, shape (n_clients, window)
         What was seen and what was waited for, increasing; infinite in unused cells.
-    event : ndarray, shape (n_clients, window)
-        Weight of each time seen; 0 for waits.
-    at_risk : ndarray, shape (n_clients, window)
-        Weight of the rounds that lasted for at least as long.
-    fleet : ndarray, shape (n_clients, window)
-        Probability of a client of the fleet to take longer than that.
+    at_risk : ndarray, shape (n_clients, window + 1)
+        Weight of the rounds that lasted for at least as long; 0 after the last.
+    left, before : ndarray, shape (n_clients, window + 1)
+        Between the cell before and this one the frequency is ``left (c S_0 + Y) / before``, see below.
     last : ndarray, shape (n_clients,)
         The last of each client's times and waits, -infinite without any.
     grid, grid_longer : ndarray, shape (n_points,)
@@ -48,9 +46,9 @@ class OwnFrequency:
     """
 
     log_time: Vector
-    event: Vector
     at_risk: Vector
-    fleet: Vector
+    left: Vector
+    before: Vector
     last: Vector
     grid: Vector
     grid_longer: Vector
@@ -65,15 +63,12 @@ class OwnFrequency:
         times, weight, censored = (np.take_along_axis(table, order, axis=1) for table in tables)
         at_risk = np.cumsum(weight[:, ::-1], axis=1)[:, ::-1]
         last = np.where(np.isfinite(times), times, -np.inf).max(axis=1, initial=-np.inf)
-        return cls(
-            times,
-            np.where(censored, 0.0, weight),
-            at_risk,
-            np.interp(times, grid, grid_longer),
-            last,
-            grid,
-            grid_longer,
-        )
+        fleet, one = _FLEET_ROUNDS * np.interp(times, grid, grid_longer), np.ones((len(times), 1))
+        before = np.append(_FLEET_ROUNDS * one, fleet, axis=1) + np.append(at_risk, 0.0 * one, axis=1) + _TINY
+        # Worked out once, so that a chance costs a look-up instead of a product over the window.
+        steps = (fleet + at_risk - np.where(censored, 0.0, weight)) / before[:, :-1]
+        left = np.append(one, np.cumprod(steps, axis=1), axis=1)
+        return cls(times, np.append(at_risk, 0.0 * one, axis=1), left, before, last, grid, grid_longer)
 
     def longer(self, rows: NDArray[np.intp], log_x: Vector, model: ArrayLike, model_last: ArrayLike) -> Vector:
         """Return the probability of each client to be absent or to take longer than e^log_x seconds per shard, (n,).
@@ -87,13 +82,9 @@ class OwnFrequency:
         model, model_last : array_like, shape (n,)
             The same as the client's model has it, for `log_x` and for the client's longest wait.
         """
-        at = np.minimum(log_x, self.last[rows])[:, None] + _SAME
-        here = np.interp(at, self.grid, self.grid_longer)
-        times, fleet, at_risk = self.log_time[rows], self.fleet[rows], self.at_risk[rows]
-        passed = times <= at
-        after = np.where(passed, fleet, here)
-        before = np.concatenate([np.ones((rows.size, 1)), after[:, :-1]], axis=1)
-        left = _FLEET_ROUNDS * after + at_risk - np.where(passed, self.event[rows], 0.0)
-        total: Vector = np.prod(left / (_FLEET_ROUNDS * before + at_risk + _TINY), axis=1)
+        at = np.minimum(log_x, self.last[rows]) + _SAME
+        cell = (self.log_time[rows] <= at[:, None]).sum(axis=1)
+        here = _FLEET_ROUNDS * np.interp(at, self.grid, self.grid_longer) + self.at_risk[rows, cell]
+        total: Vector = self.left[rows, cell] * here / self.before[rows, cell]
         beyond = log_x > self.last[rows]
         return np.where(beyond, total * np.asarray(model) / np.maximum(model_last, _TINY), total)

@@ -36,15 +36,16 @@ def plan_blocks(state: RoundState, nodes: tuple[int, ...], copies: int, planning
         deadline = None if planning.deadline is None else planning.deadline.initial
         prob = straggle_prob
         if rule is not None and timing is not None:
-            work, learnt = work_of(code), timing
+            work = work_of(code)
             deadline = before = rule.initial if state.plan is None else state.plan.deadline
             if last is None or time_to_reconsider(state.rounds):
+                tables = timing.tabulated()
 
                 def ahead(seconds: float) -> RoundForecast:
-                    return forecast_round(learnt, code, planning.decoder, gram, seconds).round
+                    return forecast_round(tables, code, planning.decoder, gram, seconds).round
 
-                deadline = rule.choose(Outlook(learnt, work, n_shards, before, ahead))
-            prob = learnt.straggle_prob(deadline or rule.initial, work)
+                deadline = rule.choose(Outlook(tables, work, n_shards, before, ahead))
+            prob = timing.straggle_prob(deadline or rule.initial, work)
         arrivals = IndependentArrivals(prob)
         calibrated = planning.decoder.calibrate(code, arrivals, gram)
         return RoundPlan(nodes, code, prob, arrivals, gram, calibrated, deadline, None, nodes)
