@@ -8,19 +8,23 @@ client's shard updates, :mod:`fedgc.deadline` chooses how long to wait and colle
 :mod:`fedgc.clients` bind them to Flower. Importing this package loads neither Flower nor torch.
 """
 
-from fedgc.assignment import (
-    Assignment,
-    AssignmentConstraints,
-    InfeasibleAssignmentError,
-    assign,
-    fractional_repetition_blocks,
-    reassign,
-)
-from fedgc.codes import FractionalRepetition
-from fedgc.completion_times import CompletionTimes, TimeObservation
-from fedgc.decoders import DECODERS, FixedDecoder, OptimalUnbiasedDecoder
-from fedgc.gram import GramModel
-from fedgc.reliability import ReliabilityPosterior
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from fedgc.assignment import (
+        Assignment,
+        AssignmentConstraints,
+        InfeasibleAssignmentError,
+        assign,
+        fractional_repetition_blocks,
+        reassign,
+    )
+    from fedgc.codes import FractionalRepetition
+    from fedgc.completion_times import CompletionTimes, TimeObservation
+    from fedgc.decoders import DECODERS, FixedDecoder, OptimalUnbiasedDecoder
+    from fedgc.gram import GramModel
+    from fedgc.reliability import ReliabilityPosterior
 
 __version__ = "0.1.0"
 
@@ -41,3 +45,28 @@ __all__ = [
     "fractional_repetition_blocks",
     "reassign",
 ]
+
+# Imported when asked for: on a device each message starts a process, and plans and posteriors would take it longer to
+# load than Flower does.
+_NAMES = {
+    "fedgc.assignment": (
+        "Assignment",
+        "AssignmentConstraints",
+        "InfeasibleAssignmentError",
+        "assign",
+        "fractional_repetition_blocks",
+        "reassign",
+    ),
+    "fedgc.codes": ("FractionalRepetition",),
+    "fedgc.completion_times": ("CompletionTimes", "TimeObservation"),
+    "fedgc.decoders": ("DECODERS", "FixedDecoder", "OptimalUnbiasedDecoder"),
+    "fedgc.gram": ("GramModel",),
+    "fedgc.reliability": ("ReliabilityPosterior",),
+}
+_MODULES = {name: module for module, names in _NAMES.items() for name in names}
+
+
+def __getattr__(name: str) -> Any:  # noqa: ANN401
+    if name not in _MODULES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(_MODULES[name]), name)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
 import socket
 import sys
@@ -77,6 +78,23 @@ def test_what_is_sent_during_a_cut_comes_after_it(proxy: Any) -> None:
         assert 1.0 < there_and_back(port, b"hello") < 5.0
     with pytest.raises(OSError, match="refused"), socket.create_connection(("127.0.0.1", port)):
         pass
+
+
+def test_a_cut_begins_when_it_is_told_to(proxy: Any) -> None:
+    port = free_port()
+    with echo() as there, proxy.bad_network(port, there, proxy.BadNetwork()) as link:
+        link.cut(1.0)
+        assert 0.7 < there_and_back(port, b"hello") < 4.0
+
+
+def test_a_broken_connection_is_told_to_both_ends(proxy: Any) -> None:
+    port = free_port()
+    with echo() as there, proxy.bad_network(port, there, proxy.BadNetwork(broken=1.0)) as link:
+        with socket.create_connection(("127.0.0.1", port), timeout=10.0) as connection:
+            connection.sendall(b"hello")
+            with contextlib.suppress(ConnectionError):
+                assert connection.recv(100) == b""
+        assert link.broken == 1
 
 
 def test_a_port_in_use_is_refused(proxy: Any) -> None:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
+
+import pytest
 
 from tests.flower_runtime import needs_proc
 
@@ -11,11 +14,22 @@ from fleet import CONNECTION, MARK  # isort: skip
 from loopback_fleet import loopback_fleet  # isort: skip
 from processes import is_listening, processes_with  # isort: skip
 
+APP = Path(__file__).parent / "deployed_app"
+
 pytestmark = needs_proc
 
 
-def test_a_superlink_with_a_database_comes_back_and_knows_its_node(tmp_path: Path) -> None:
+def test_a_superlink_with_a_database_comes_back_and_knows_its_node(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     with loopback_fleet(1, tmp_path, secure=False, database=True) as fleet:
+        # Its ServerApp cannot write where it is to. For flwr run --stream this is a run like any other.
+        done = fleet.run(APP, f"out='{tmp_path / 'missing'}' store='' rounds=0 disturbed-rounds=0", timeout=60.0)
+        assert "FileNotFoundError" in done.stdout
+        assert done.returncode == 1
+        said = capsys.readouterr().err
+        assert re.fullmatch(rf"error: the run \d+ has failed \(.*\); the logs are in {tmp_path}\n", said), said
+
         node = fleet.node_id(0)
         pid = fleet.superlink.pid
         fleet.kill_superlink()

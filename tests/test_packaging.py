@@ -23,6 +23,12 @@ def test_importing_fedgc_loads_neither_flower_nor_torch() -> None:
     assert in_a_fresh_process(f"import fedgc, sys; print(sorted({heavy} & set(sys.modules)))") == "[]"
 
 
+def test_a_clients_process_does_not_wait_for_what_only_servers_need() -> None:
+    """On a SuperNode each message starts one."""
+    heavy = "{'torch', 'ray', 'sklearn', 'cvxpy', 'pydantic', 'scipy.stats', 'scipy.optimize', 'fedgc.strategies'}"
+    assert in_a_fresh_process(f"import fedgc.clients, sys; print(sorted({heavy} & set(sys.modules)))") == "[]"
+
+
 def test_help_loads_neither_flower_nor_torch() -> None:
     code = "import fedgc.cli, sys; print(sorted({'flwr', 'torch', 'ray', 'matplotlib'} & set(sys.modules)))"
     assert in_a_fresh_process(code) == "[]"

@@ -1,7 +1,7 @@
 """A bad network between a SuperLink and some of its SuperNodes: a proxy on the loopback interface.
 
-What goes through it is late, at times has to be sent again, and for a while does not arrive at all. It stands for what
-``tc netem`` does to an interface, which needs a kernel's rights:
+What goes through it is late, at times has to be sent again, loses its connection, or does not arrive for a while. It
+stands for what ``tc netem`` does to an interface, which needs a kernel's rights:
 
     .venv/bin/python experiments/deployment/bad_network.py --listen 9192 --to 9092 --delay 0.1 --loss 0.02 --cut 60 120
 """
@@ -14,7 +14,7 @@ import contextlib
 import random
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -33,6 +33,8 @@ class BadNetwork:
         Probability that a packet of them is lost. TCP sends it again, and what follows waits for it.
     resend : float
         Seconds until TCP does.
+    broken : float
+        Probability that a connection breaks with a packet, which never arrives; both ends are told.
     cut : tuple of float
         Seconds after the start from which, and until which, nothing arrives. Connections stay open, as they do when a
         cable is pulled: nobody is told.
@@ -43,27 +45,64 @@ class BadNetwork:
     delay: float = 0.0
     loss: float = 0.0
     resend: float = 0.2
+    broken: float = 0.0
     cut: tuple[float, float] = (float("inf"), float("inf"))
     seed: int = 0
 
-    def arrival(self, sent: float, since_start: float, rng: random.Random) -> float:
-        """Return the instant at which a chunk that is sent at an instant arrives.
+    def arrival(self, sent: float, cuts: Iterable[tuple[float, float]], rng: random.Random) -> float:
+        """Return the instant at which a chunk that is sent at an instant arrives, given when the network is cut.
 
         Examples
         --------
-        >>> BadNetwork(delay=0.5, cut=(10.0, 20.0)).arrival(111.0, 11.0, random.Random(0))
+        >>> BadNetwork(delay=0.5).arrival(111.0, [(110.0, 120.0)], random.Random(0))
         120.5
         """
         arrives = sent + self.delay
         while rng.random() < self.loss:
             arrives += self.resend
-        begins, ends = (sent - since_start + instant for instant in self.cut)
-        return max(arrives, ends + self.delay) if begins <= arrives < ends + self.delay else arrives
+        for begins, ends in cuts:
+            if begins <= arrives < ends + self.delay:
+                arrives = ends + self.delay
+        return arrives
 
 
-async def _forward(
-    reader: asyncio.StreamReader, writer: asyncio.StreamWriter, network: BadNetwork, start: float, rng: random.Random
-) -> None:
+class Link:
+    """A bad network at work, for as long as its proxy runs.
+
+    Parameters
+    ----------
+    network : BadNetwork
+        What happens on it.
+
+    Attributes
+    ----------
+    cuts : list of (float, float)
+        Instants, of :func:`time.monotonic`, from and until which nothing arrives.
+    broken : int
+        Connections that have been broken.
+    """
+
+    def __init__(self, network: BadNetwork) -> None:
+        start = time.monotonic()
+        self.network = network
+        self.cuts = [(start + network.cut[0], start + network.cut[1])]
+        self.broken = 0
+        self._rng = random.Random(network.seed)
+
+    def cut(self, seconds: float) -> None:
+        """Cut it from now on for so many seconds."""
+        now = time.monotonic()
+        self.cuts.append((now, now + seconds))
+
+    def arrival(self) -> float | None:
+        """Return the instant at which a chunk that is sent now arrives, None if its connection breaks."""
+        if self._rng.random() < self.network.broken:
+            self.broken += 1
+            return None
+        return self.network.arrival(time.monotonic(), self.cuts, self._rng)
+
+
+async def _forward(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, link: Link) -> None:
     """Read without waiting, so that a delay takes nothing from the bandwidth, and write in order when it is time."""
     waiting: asyncio.Queue[tuple[float, bytes]] = asyncio.Queue()
 
@@ -80,18 +119,26 @@ async def _forward(
         writer.close()
 
     task = asyncio.ensure_future(deliver())
-    with contextlib.suppress(ConnectionError):
-        while data := await reader.read(_CHUNK):
-            now = time.monotonic()
-            waiting.put_nowait((network.arrival(now, now - start, rng), data))
-    waiting.put_nowait((0.0, b""))
-    with contextlib.suppress(ConnectionError):
-        await task
+    try:
+        with contextlib.suppress(ConnectionError):
+            while data := await reader.read(_CHUNK):
+                arrives = link.arrival()
+                if arrives is None:
+                    raise _BrokenError
+                waiting.put_nowait((arrives, data))
+        waiting.put_nowait((0.0, b""))
+        with contextlib.suppress(ConnectionError):
+            await task
+    finally:
+        task.cancel()
 
 
-async def serve(listen: int, to: int, network: BadNetwork, ready: threading.Event | None = None) -> None:
+class _BrokenError(Exception):
+    """A connection breaks."""
+
+
+async def serve(listen: int, to: int, link: Link, ready: threading.Event | None = None) -> None:
     """Forward connections to a port of this machine to another one, until cancelled."""
-    start, rng = time.monotonic(), random.Random(network.seed)
 
     async def connected(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
@@ -99,13 +146,15 @@ async def serve(listen: int, to: int, network: BadNetwork, ready: threading.Even
         except OSError:
             writer.close()
             return
+        ways = [asyncio.ensure_future(_forward(*way, link)) for way in ((reader, there[1]), (there[0], writer))]
         try:
-            await asyncio.gather(
-                _forward(reader, there[1], network, start, rng), _forward(there[0], writer, network, start, rng)
-            )
+            with contextlib.suppress(_BrokenError):
+                await asyncio.gather(*ways)
         finally:
-            for one in (writer, there[1]):
-                one.transport.abort()
+            for one in ways:
+                one.cancel()
+            for end in (writer, there[1]):
+                end.transport.abort()
 
     server = await asyncio.start_server(connected, "127.0.0.1", listen)
     if ready is not None:
@@ -115,7 +164,7 @@ async def serve(listen: int, to: int, network: BadNetwork, ready: threading.Even
 
 
 @contextmanager
-def bad_network(listen: int, to: int, network: BadNetwork) -> Iterator[None]:
+def bad_network(listen: int, to: int, network: BadNetwork) -> Iterator[Link]:
     """Run the proxy in a thread for as long as the block lasts.
 
     Raises
@@ -125,9 +174,10 @@ def bad_network(listen: int, to: int, network: BadNetwork) -> Iterator[None]:
     """
     ready, failed = threading.Event(), list[OSError]()
     stop: list[Callable[[], None]] = []
+    link = Link(network)
 
     async def run() -> None:
-        task = asyncio.ensure_future(serve(listen, to, network, ready))
+        task = asyncio.ensure_future(serve(listen, to, link, ready))
         loop = asyncio.get_running_loop()
         stop.append(lambda: loop.call_soon_threadsafe(task.cancel))
         try:
@@ -146,7 +196,7 @@ def bad_network(listen: int, to: int, network: BadNetwork) -> Iterator[None]:
         thread.join()
         raise failed[0]
     try:
-        yield
+        yield link
     finally:
         stop[0]()
         thread.join(10.0)
@@ -159,11 +209,12 @@ def main() -> None:
     parser.add_argument("--to", type=int, required=True, help="the SuperLink's port")
     parser.add_argument("--delay", type=float, default=0.0, help="seconds each way")
     parser.add_argument("--loss", type=float, default=0.0, help="probability that a packet is lost")
+    parser.add_argument("--broken", type=float, default=0.0, help="probability that a connection breaks with a packet")
     parser.add_argument("--cut", type=float, nargs=2, default=(float("inf"), float("inf")), help="seconds from and to")
     args = parser.parse_args()
-    network = BadNetwork(args.delay, args.loss, cut=(args.cut[0], args.cut[1]))
+    network = BadNetwork(args.delay, args.loss, broken=args.broken, cut=(args.cut[0], args.cut[1]))
     with contextlib.suppress(KeyboardInterrupt):
-        asyncio.run(serve(args.listen, args.to, network))
+        asyncio.run(serve(args.listen, args.to, Link(network)))
 
 
 if __name__ == "__main__":

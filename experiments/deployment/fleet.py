@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import subprocess
 import sys
@@ -61,6 +62,9 @@ class LoopbackFleet:
     ) -> subprocess.CompletedProcess[str]:
         """Run a Flower app to its end; its output is shown, returned, and kept in the logs.
 
+        ``flwr run --stream`` ends with code 0 also if the ServerApp has failed or was killed, so the SuperLink is asked
+        how the run ended. Unless it completed, one line on stderr says how it ended, and the exit code is not 0.
+
         Parameters
         ----------
         app : Path
@@ -89,8 +93,29 @@ class LoopbackFleet:
                     log.write(line)
                     lines.append(line)
                     on_line(line)
+            timed_out = not killer.is_alive()
             killer.cancel()
-        return subprocess.CompletedProcess(command, process.returncode, "".join(lines))
+        output, code = "".join(lines), process.returncode
+        how = f"was not over after {timeout:g} s" if timeout is not None and timed_out else self._failure(output, code)
+        if how is not None:
+            print(f"error: the run {how}; the logs are in {self.logs}", file=sys.stderr, flush=True)
+        return subprocess.CompletedProcess(command, code or int(how is not None), output)
+
+    def _failure(self, output: str, code: int) -> str | None:
+        """Return how a run ended that `flwr run` has told of, None if it completed."""
+        started = re.search(r"Successfully started run (\d+)", output)
+        if started is None:
+            return f"did not start (flwr run ends with code {code})"
+        try:
+            told = json.loads(self.flwr("list", CONNECTION, "--run-id", started[1], "--format", "json"))
+        except DeploymentError:
+            return f"{started[1]} has an unknown end, since the SuperLink does not answer"
+        (run,) = told["runs"]
+        if run["status"] == "finished:completed":
+            return None if code == 0 else f"{started[1]} completed, but flwr run ends with code {code}"
+        _, finished, end = run["status"].rpartition("finished:")
+        details = f" ({run['status-details']})" if run["status-details"] else ""
+        return f"{started[1]} {'has' if finished else 'is'} {end}{details}"
 
     def flwr(self, *arguments: str) -> str:
         """Run another command of flwr to its end and return its output.

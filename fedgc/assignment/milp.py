@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy import optimize, sparse
+from scipy import sparse
 
 from fedgc.assignment.build import build
 from fedgc.assignment.columns import Columns, classes_of_blocks, is_small, make_columns
@@ -101,6 +101,8 @@ def _best_columns(columns: Columns) -> tuple[Ints, Ints] | None:
         ]
         low += [np.zeros(n_sets), instance.class_sizes.astype(np.float64)]
         high += [np.zeros(n_sets), instance.class_sizes.astype(np.float64)]
+    from scipy import optimize  # noqa: PLC0415  (a fifth of a second, which no client's process needs to spend)
+
     result = optimize.milp(
         np.concatenate([columns.cost[which, sizes], np.zeros(n_counts)]),
         constraints=optimize.LinearConstraint(
