@@ -29,6 +29,8 @@ from fedgc.experiment.summary import StrategySummary
 from fedgc.fleets import ShiftedExponentialFleet
 from tests.command_line import fedgc
 
+pytestmark = pytest.mark.alone
+
 EXPERIMENTS = Path(__file__).parents[1] / "experiments"
 SMALLEST = EXPERIMENTS / "smallest.toml"
 
