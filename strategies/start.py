@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from fedgc.strategies.coded_run import CodedRun
-from fedgc.strategies.flower_hooks import CodedStrategy
+from fedgc.strategies.coded_strategy import CodedStrategy
 from fedgc.strategies.resuming import Journal
 from fedgc.strategies.rounds.deadline_grid import DeadlineGrid
 from flwr.app import ArrayRecord, ConfigRecord, MetricRecord

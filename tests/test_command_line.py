@@ -21,11 +21,11 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from fedgc.commands.run import heard_interrupts
 from fedgc.decoders import DECODERS
 from fedgc.errors import ConfigError
-from fedgc.experiment.boards import Boards
 from fedgc.experiment.config import check_config, load_config
 from fedgc.experiment.display import results_table
 from fedgc.experiment.runner import Row, run_experiment
 from fedgc.experiment.summary import StrategySummary
+from fedgc.experiment.tensorboard import Boards
 from fedgc.fleets import ShiftedExponentialFleet
 from tests.command_line import fedgc
 

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from fedgc.commands.memory import too_large
+from fedgc.commands.too_large import too_large
 from fedgc.errors import ConfigError
 
 

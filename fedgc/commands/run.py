@@ -34,11 +34,11 @@ def run(
 
     settings = load_config(config, overrides or [])
 
-    from fedgc.experiment.boards import Boards  # noqa: PLC0415
     from fedgc.experiment.display import live_progress, results_table  # noqa: PLC0415
     from fedgc.experiment.results import check_output_folder, write_results  # noqa: PLC0415
     from fedgc.experiment.runner import Row, run_experiment  # noqa: PLC0415
     from fedgc.experiment.summary import summarise  # noqa: PLC0415
+    from fedgc.experiment.tensorboard import Boards  # noqa: PLC0415
 
     if out is not None:
         check_output_folder(out, overwrite=overwrite)

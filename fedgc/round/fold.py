@@ -9,9 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fedgc.codes import Code
-from fedgc.control_variates import UpdateMemory, units_of
 from fedgc.decoders import StreamingSum
-from fedgc.memory import MemoryStore
+from fedgc.memory import MemoryStore, UpdateMemory, units_of
 from fedgc.round.copies import Copies
 from fedgc.round.probe import Probe
 from fedgc.round.sizes import known_or_mean
