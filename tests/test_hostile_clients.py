@@ -97,8 +97,10 @@ def test_it_is_as_good_as_silent_and_named(
         result, _ = train(strategy, silent(0), rounds=3, app=shard_app(attacking(attack)))
     log = caplog.text
     expected, _ = train(other, silent(0, HOSTILE), rounds=3)
+    # Whoever is silent may still answer in the next round, so that its silence is evidence a round later than a reply
+    # that was left out: what is believed of all the others differs a little, and with it how they are weighed.
     for name, value in arrays_of(expected.arrays).items():
-        np.testing.assert_allclose(arrays_of(result.arrays)[name], value, rtol=1e-9)
+        np.testing.assert_allclose(arrays_of(result.arrays)[name], value, rtol=1e-6)
     for server_round, report in enumerate(strategy.history, 1):
         assert report.n_arrived == N_CLIENTS - 2
         assert set(report.rejected) == {NODE}

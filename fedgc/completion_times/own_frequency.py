@@ -82,8 +82,8 @@ class OwnFrequency:
         model, model_last : array_like, shape (n,)
             The same as the client's model has it, for `log_x` and for the client's longest wait.
         """
-        at = np.minimum(log_x, self.last[rows]) + _SAME
-        cell = (self.log_time[rows] <= at[:, None]).sum(axis=1)
+        at = np.minimum(log_x, self.last[rows])
+        cell = (self.log_time[rows] <= at[:, None] + _SAME).sum(axis=1)
         here = _FLEET_ROUNDS * np.interp(at, self.grid, self.grid_longer) + self.at_risk[rows, cell]
         total: Vector = self.left[rows, cell] * here / self.before[rows, cell]
         beyond = log_x > self.last[rows]
