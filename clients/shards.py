@@ -9,8 +9,8 @@ from functools import wraps
 from typing import Any, cast
 
 import numpy as np
+from fedgc.clients.encode import Budget, SegmentSums
 from fedgc.clients.shards_at_hand import ShardsAtHand, SourceLike, StoreLike
-from fedgc.clients.work import Budget, SegmentSums
 from flwr.app import Array, ArrayRecord, ConfigRecord, Context, Message, MetricRecord, RecordDict
 from numpy.typing import NDArray
 

@@ -70,8 +70,9 @@ def torch_epochs(
     -----
     The global generators of Python, numpy and torch, and those of the loader, are seeded with ``config["shard-seed"]``
     and, but for the loader's, restored afterwards: the same shard, round and model give the same update, bit for bit,
-    whoever computes it after whatever else. On a GPU this holds as far as its kernels are deterministic
-    (``torch.use_deterministic_algorithms(True)``).
+    whoever computes it after whatever else. On a GPU cuDNN is made deterministic meanwhile; it holds then between
+    devices of one kind, and for layers whose other kernels are deterministic (most; torch lists the rest at
+    ``torch.use_deterministic_algorithms``).
 
     Examples
     --------

@@ -49,7 +49,7 @@ __all__ = [
 # Imported when asked for: on a device each message starts a process, and plans and posteriors would take it longer to
 # load than Flower does.
 _NAMES = {
-    "fedgc.assignment": (
+    "assignment": (
         "Assignment",
         "AssignmentConstraints",
         "InfeasibleAssignmentError",
@@ -57,11 +57,11 @@ _NAMES = {
         "fractional_repetition_blocks",
         "reassign",
     ),
-    "fedgc.codes": ("FractionalRepetition",),
-    "fedgc.completion_times": ("CompletionTimes", "TimeObservation"),
-    "fedgc.decoders": ("DECODERS", "FixedDecoder", "OptimalUnbiasedDecoder"),
-    "fedgc.gram": ("GramModel",),
-    "fedgc.reliability": ("ReliabilityPosterior",),
+    "codes": ("FractionalRepetition",),
+    "completion_times": ("CompletionTimes", "TimeObservation"),
+    "decoders": ("DECODERS", "FixedDecoder", "OptimalUnbiasedDecoder"),
+    "gram": ("GramModel",),
+    "reliability": ("ReliabilityPosterior",),
 }
 _MODULES = {name: module for module, names in _NAMES.items() for name in names}
 
@@ -69,4 +69,4 @@ _MODULES = {name: module for module, names in _NAMES.items() for name in names}
 def __getattr__(name: str) -> Any:  # noqa: ANN401
     if name not in _MODULES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(_MODULES[name]), name)
+    return getattr(import_module(f"{__name__}.{_MODULES[name]}"), name)

@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from fedgc.strategies.coded_run import CodedRun
-from fedgc.strategies.flower_hooks import CodedStrategy
 from fedgc.strategies.options import (
     as_checkpoints,
     as_deadline,
@@ -22,6 +21,7 @@ from fedgc.strategies.reporting.report import RoundReport
 from fedgc.strategies.resuming import Journal
 from fedgc.strategies.rounds.secure_sum import SecureSum, as_secure_sum
 from fedgc.strategies.shard_push import PushedShards
+from fedgc.strategies.start import StartedStrategy
 from flwr.serverapp.strategy import FedAvg, Strategy
 
 from fedgc.assignment import AssignmentConstraints
@@ -35,7 +35,7 @@ from fedgc.round import Planning
 from fedgc.validation import check_integer, check_positive
 
 
-class GradientCoding(CodedStrategy):
+class GradientCoding(StartedStrategy):
     """Assign overlapping shards, take what comes by the deadline, decode it, and hand it to an inner strategy.
 
     Wraps a Flower strategy, as Flower's differential-privacy strategies do: the inner strategy samples the nodes and

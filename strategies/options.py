@@ -12,10 +12,9 @@ from numpy.typing import NDArray
 
 from fedgc.checkpoint import CheckpointFolder
 from fedgc.coherence import CoherenceEstimate
-from fedgc.control_variates import UpdateMemory
 from fedgc.deadline import DeadlineRule, FixedDeadline
 from fedgc.decoders import DECODERS, CappedDecoder, Decoder
-from fedgc.memory import MemoryStore
+from fedgc.memory import MemoryStore, UpdateMemory
 from fedgc.reliability import ReliabilityPosterior
 from fedgc.round import RoundState
 from fedgc.validation import check_positive, check_vector, one_of

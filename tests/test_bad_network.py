@@ -15,6 +15,8 @@ from typing import Any
 
 import pytest
 
+pytestmark = pytest.mark.alone
+
 PATH = Path(__file__).parents[1] / "experiments" / "deployment" / "bad_network.py"
 
 

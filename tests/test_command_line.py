@@ -18,16 +18,18 @@ from fedgc.strategies.reporting.report import METRICS
 from rich.console import Console
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from fedgc.cli import _heard_interrupts
+from fedgc.commands.run import heard_interrupts
 from fedgc.decoders import DECODERS
 from fedgc.errors import ConfigError
-from fedgc.experiment.boards import Boards
 from fedgc.experiment.config import check_config, load_config
 from fedgc.experiment.display import results_table
 from fedgc.experiment.runner import Row, run_experiment
 from fedgc.experiment.summary import StrategySummary
+from fedgc.experiment.tensorboard import Boards
 from fedgc.fleets import ShiftedExponentialFleet
 from tests.command_line import fedgc
+
+pytestmark = pytest.mark.alone
 
 EXPERIMENTS = Path(__file__).parents[1] / "experiments"
 SMALLEST = EXPERIMENTS / "smallest.toml"
@@ -361,7 +363,7 @@ def test_an_interrupt_during_a_destructor_is_not_lost(monkeypatch: pytest.Monkey
         def __del__(self) -> None:
             signal.raise_signal(signal.SIGINT)
 
-    with _heard_interrupts() as heard:
+    with heard_interrupts() as heard:
         heard()
         Swallows()
         assert dropped == [KeyboardInterrupt]

@@ -275,6 +275,27 @@ def test_fixed_part_from_loads_that_differ():
     assert times.fixed_seconds([-5])[0] == pytest.approx(2.0, abs=0.1)
 
 
+def test_a_fixed_part_that_varies_makes_chances_vary() -> None:
+    """Each shard takes a second, and waking up one on average, by an exponential law of which all rounds tell."""
+    rng = np.random.default_rng(14)
+    fixed = 0.2 + 0.8 * rng.standard_exponential((25, 40))
+    rounds = [
+        TimeObservation(i, 2, f + 2.0 * float(np.exp(0.02 * rng.standard_normal())), fixed_seconds=f)
+        for row in fixed.tolist()
+        for i, f in enumerate(row)
+    ]
+    times = CompletionTimes().update(rounds)
+    for load, deadline in ((2, 2.6), (2, 3.0), (2, 4.0), (1, 2.0), (4, 5.0)):
+        truth = 1.0 - np.exp(-(deadline - load - 0.2) / 0.8)
+        # Eight values of the law leave steps of an eighth, and a client's spread is known to 1 / sqrt(2 x 29).
+        assert times.in_time_prob(range(40), load, deadline).mean() == pytest.approx(truth, abs=1 / 16 + 0.03)
+    assert times.in_time_prob([0], 2, 2.0)[0] < 0.01
+    steady = CompletionTimes().update(
+        [TimeObservation(i, 2, 3.0, fixed_seconds=1.0) for i in range(9) for _ in range(9)]
+    )
+    assert steady.in_time_prob([0], 2, 3.1)[0] > 0.95 > 0.05 > steady.in_time_prob([0], 2, 2.9)[0]
+
+
 def test_partial_work_says_nothing_about_the_fixed_part():
     """By a deadline of 10 s everyone has done what takes about 10 s: a line through that would find the deadline."""
     rng = np.random.default_rng(9)
@@ -469,7 +490,7 @@ def test_arguments_are_checked(times):
 @pytest.mark.parametrize(
     ("path", "value", "message"),
     [
-        (["version"], 3, "version must be 2; got 3"),
+        (["version"], 2, "completion times must be in format version 3; got version 2"),
         (["family"], "x", "family must be one of"),
         (["count"], [1], "count must hold 30 integers"),
         (["observations", "seconds", 0, 0], -1.0, "seconds must be finite and above 0"),

@@ -20,10 +20,10 @@ from numpy.typing import NDArray
 
 from fedgc.arrivals import ProgressArrivals
 from fedgc.codes import Chain, Code, CyclicRepetition, FractionalRepetition, Uncoded, WorkLists
-from fedgc.control_variates import UpdateMemory, units_of
 from fedgc.decoders import DECODERS, Decoder, FixedDecoder, LeastSquaresDecoder, OptimalUnbiasedDecoder
 from fedgc.fleets import build_fleet
 from fedgc.gram import GramModel
+from fedgc.memory import UpdateMemory, units_of
 from fedgc.reliability import ReliabilityPosterior
 from fedgc.round import CodedUpdate, Planning, RoundPlan, RoundState, finish_round, plan_round
 from fedgc.simulation import run_virtual

@@ -147,6 +147,21 @@ def test_far_from_the_best_it_goes_three_times_as_far_at_most() -> None:
     assert 1 / 4.0 < down < 1 / 2.5
 
 
+@pytest.mark.parametrize("last", [20.0, 50.0, 3000.0])
+def test_it_goes_at_once_to_where_rounds_end_early(last: float) -> None:
+    """Beyond 5 s rounds are over and exact, so that all deadlines there are alike; the best is 1.2 s."""
+    asked: list[float] = []
+
+    def forecast(deadline: float) -> RoundForecast:
+        asked.append(deadline)
+        error = (1.2 / deadline) ** 2 if deadline < 5.0 else 0.0
+        return RoundForecast(min(deadline, 5.0), 1.0, error)
+
+    found = AutomaticDeadline(initial=1.0, cover=False).choose(outlook(FLEET, forecast, last=last))
+    assert found + 1.2**2 / found <= 1.02 * 2 * 1.2
+    assert len(asked) <= 26
+
+
 def test_a_deadline_is_kept_unless_another_saves_two_per_cent() -> None:
     rule = AutomaticDeadline(initial=1.0, cover=False)
     # T + A / T is 1.5 % above its least at 1.19 times sqrt(A), and 4 % above it at 1.33 times.

@@ -7,6 +7,8 @@ import threading
 import time
 from pathlib import Path
 
+import pytest
+
 from fedgc.checkpoint import CheckpointFolder
 from tests.flower_runtime import needs_proc
 
@@ -16,7 +18,7 @@ from loopback_fleet import loopback_fleet  # isort: skip
 APP = Path(__file__).parents[1] / "experiments" / "flower_app"
 ROUNDS, N_NODES = 6, 2
 
-pytestmark = needs_proc
+pytestmark = [pytest.mark.alone, needs_proc]
 
 
 def trained(output: str) -> list[int]:

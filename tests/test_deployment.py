@@ -32,7 +32,7 @@ N_NODES, KILLS = 8, 3
 #: Seconds by which a round may end after its deadline.
 OVERSHOOT = 0.5
 
-pytestmark = needs_proc
+pytestmark = [pytest.mark.alone, needs_proc]
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,11 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
+import pytest
+
 from tests.flower_runtime import flower_run, needs_proc
+
+pytestmark = pytest.mark.alone
 
 APP = Path(__file__).parents[1] / "experiments" / "flower_app"
 

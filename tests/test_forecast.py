@@ -23,7 +23,7 @@ from fedgc.decoders import (
 from fedgc.fleets import LogNormalFleet, build_fleet
 from fedgc.forecast import arrivals_by_deadline, forecast_round, work_of
 from fedgc.gram import GramModel
-from fedgc.planning.planner import AtRound
+from fedgc.planning.timing import AtRound
 from fedgc.simulation import RoundDraws, play_rounds
 from tests.enumeration import exact_moments
 

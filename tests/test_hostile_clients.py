@@ -28,6 +28,8 @@ from tests.flower_runtime import needs_proc
 from tests.malformed_replies import copy_of
 from tests.superlink_at_hand import SuperLinkAtHand
 
+pytestmark = pytest.mark.alone
+
 APP = Path(__file__).parent / "hostile_app"
 sys.path += [str(APP), str(Path(__file__).parents[1] / "experiments" / "deployment")]
 from hostile_app import client_app, server_app  # noqa: E402

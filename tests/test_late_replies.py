@@ -14,9 +14,9 @@ from flwr.serverapp import Grid, ServerApp
 from flwr.serverapp.strategy import FedAvg
 from numpy.typing import NDArray
 
-from fedgc.control_variates import UpdateMemory
 from fedgc.decoders import OptimalUnbiasedDecoder
 from fedgc.fleets import Fleet, build_fleet
+from fedgc.memory import UpdateMemory
 from fedgc.round import CodedUpdate, LateReplies, Planning, RoundPlan, RoundState, finish_round, plan_round
 from fedgc.simulation import VirtualRun, run_virtual
 

@@ -16,7 +16,7 @@ from processes import is_listening, processes_with  # isort: skip
 
 APP = Path(__file__).parent / "deployed_app"
 
-pytestmark = needs_proc
+pytestmark = [pytest.mark.alone, needs_proc]
 
 
 def test_a_superlink_with_a_database_comes_back_and_knows_its_node(

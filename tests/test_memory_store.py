@@ -19,9 +19,8 @@ from fedgc.strategies import GradientCoding
 from flwr.serverapp.strategy import FedAvg
 from numpy.typing import NDArray
 
-from fedgc.control_variates import UpdateMemory, units_of
 from fedgc.decoders import Decoder, FixedDecoder, OptimalUnbiasedDecoder
-from fedgc.memory import MemoryStore, StoredUpdate
+from fedgc.memory import MemoryStore, StoredUpdate, UpdateMemory, units_of
 from fedgc.memory.rounding import restored, rounded
 from fedgc.reliability import ReliabilityPosterior
 from fedgc.round import CodedUpdate, Planning, RoundState, finish_round, plan_round

@@ -22,6 +22,8 @@ from node_keys import make_node_key  # isort: skip
 from preflight import check_certificates, check_node_key, check_port_free, check_superlink  # isort: skip
 from processes import free_ports  # isort: skip
 
+pytestmark = pytest.mark.alone
+
 ROOT = Path(__file__).parents[1]
 SCRIPTS = ROOT / "experiments" / "deployment"
 

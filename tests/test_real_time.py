@@ -20,6 +20,8 @@ from flwr.supercore.task_identity import TaskIdentity
 from tests.apps import EXAMPLES, N_SHARDS, initial_arrays, train_shard
 from tests.real_time_grid import RealTimeGrid
 
+pytestmark = pytest.mark.alone
+
 
 @pytest.fixture(autouse=True)
 def identity(monkeypatch: pytest.MonkeyPatch) -> None:

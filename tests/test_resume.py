@@ -22,6 +22,7 @@ from flwr.serverapp import Grid, ServerApp
 from flwr.serverapp.strategy import FedAdam, FedAvg, FedAvgM, Result, Strategy
 
 from fedgc.checkpoint import CheckpointFolder, pack_tree, read_checkpoint
+from fedgc.checkpoint.file import write_checkpoint
 from fedgc.deadline import AutomaticDeadline
 from fedgc.errors import CheckpointError
 from fedgc.fleets import build_fleet
@@ -68,6 +69,9 @@ STRATEGIES: dict[str, Callable[[], tuple[Strategy, dict[str, Any]]]] = {
     "Adam, automatic deadline": lambda: (
         FedAdam(fraction_evaluate=0.0, eta=0.1, **OPTIONS),
         {"schedule": "work-list", "deadline": AutomaticDeadline(initial=6.0)},
+    ),
+    "full schedule, automatic deadline": lambda: (
+        FedAvg(fraction_evaluate=0.0, **OPTIONS), {"deadline": AutomaticDeadline(initial=6.0)},
     ),
     "memory": lambda: (FedAvg(fraction_evaluate=0.0, **OPTIONS), {"memory": True}),
     "memory in half precision": lambda: (
@@ -256,10 +260,28 @@ def test_a_checkpoint_that_cannot_be_used_is_refused_and_the_one_before_is_used(
 
 
 def _rewritten(path: Path) -> bytes:
-    from fedgc.checkpoint.file import write_checkpoint  # noqa: PLC0415
-
     write_checkpoint(path.with_name("other"), {})
     return path.with_name("other").read_bytes()
+
+
+def test_completion_times_of_an_older_format_are_refused(tmp_path: Path) -> None:
+    name = "full schedule, automatic deadline"
+    run(name, tmp_path, rounds=3)
+    for path in sorted(tmp_path.glob("round-*")):
+        tree = read_checkpoint(path)
+        times = _find(tree, "completion_times")
+        # As version 2 was, which had no scores of predictions.
+        del times["log_scores"]
+        times["version"] = 2
+        write_checkpoint(path, tree)
+    refused("completion times must be in format version 3; got version 2", name, tmp_path, resume=True)
+
+
+def _find(tree: Any, key: str) -> Any:
+    """Return the value of a key, wherever it is."""
+    if isinstance(tree, dict):
+        return tree[key] if key in tree else next((f for f in (_find(v, key) for v in tree.values()) if f), None)
+    return None
 
 
 def test_where_none_can_be_used_nothing_is_written_over(tmp_path: Path) -> None:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
 
 from fedgc.coherence import KnownCoherence
-from fedgc.deadline import FixedDeadline, QuantileDeadline
+from fedgc.completion_times.clients import FittedClients, fit_clients
+from fedgc.deadline import AutomaticDeadline, DeadlineRule, FixedDeadline, QuantileDeadline
 from fedgc.decoders import DECODERS, Decoder, OptimalUnbiasedDecoder
 from fedgc.fleets import build_fleet
 from fedgc.planning import constraints_of
@@ -258,6 +260,42 @@ def test_shards_change_places_unless_fixed_ones_have_less_residual_error(
         assert errors[None] == min(errors[True], errors[False])
     if sizes == (1, 1, 10):
         assert (errors[True] < errors[False]) is (coherence == 0.0)
+
+
+@pytest.mark.parametrize(
+    "rule", [FixedDeadline(9.0), QuantileDeadline(0.6, initial=9.0), AutomaticDeadline(initial=9.0)]
+)
+def test_a_plan_of_blocks_fits_times_only_for_a_rule_that_may_move_the_deadline(
+    rule: DeadlineRule, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fits: list[int] = []
+
+    def counted(*args: Any) -> FittedClients:
+        fits.append(1)
+        return fit_clients(*args)
+
+    monkeypatch.setattr("fedgc.completion_times.model.fit_clients", counted)
+    planning, state = Planning(load=2, decoder=OptimalUnbiasedDecoder(), deadline=rule), replace(STATE, rounds=0)
+    rng, asked = np.random.default_rng(0), []
+    for _ in range(12):
+        before = len(fits)
+        plan = plan_round(state, NODES, planning)
+        asked.append(len(fits) - before)
+        replies = {
+            client: replace(
+                coded(plan, client), seconds=float(rng.uniform(1.0, 12.0)), work_seconds=1.0, busy_seconds=1.0
+            )
+            for client in range(len(NODES))
+        }
+        late = [client for client, reply in replies.items() if reply.seconds > plan.deadline]  # type: ignore[operator]
+        for client in late:
+            del replies[client]
+        state, _ = finish_round(state, plan, replies, arrays=ARRAYS, waited=plan.deadline)
+    if isinstance(rule, FixedDeadline):
+        assert asked == [0] * 12
+    else:
+        # Times are updated after rounds 1, 2, 3, 5 and 10, and a plan asks anew only then, once for both codes.
+        assert asked == [int(k in (1, 2, 3, 5, 10)) for k in range(12)]
 
 
 def test_whether_to_redraw_must_be_yes_no_or_open() -> None:

@@ -234,7 +234,7 @@ def test_trainers_without_data_know_nothing_of_it() -> None:
 def test_time_to_keep_shards_is_not_work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A client that writes to disk for 5.4 of its 8 seconds has time for one shard, not two, of 1.4 seconds each."""
     now = [0.0]
-    monkeypatch.setattr("fedgc.clients.work.time.monotonic", lambda: now[0])
+    monkeypatch.setattr("fedgc.clients.encode.time.monotonic", lambda: now[0])
 
     def put(self: ShardStore, data: bytes, *, spare: Iterable[str] = ()) -> bool:
         now[0] += 1.8

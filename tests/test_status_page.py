@@ -13,7 +13,7 @@ from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 
-import fedgc.strategies.flower_hooks as flower_hooks
+import fedgc.strategies.coded_strategy as coded_strategy
 import numpy as np
 import pytest
 from fedgc.strategies import GradientCoding, RoundReporter, StatusPage
@@ -302,7 +302,7 @@ def test_whatever_goes_wrong_in_putting_it_together_training_goes_on(
         asked.append(strategy)
         raise KeyError("of a bug")
 
-    monkeypatch.setattr(flower_hooks, "run_status", fail)
+    monkeypatch.setattr(coded_strategy, "run_status", fail)
 
     class Plain(RoundReporter):
         def write(self, report: RoundReport) -> None:

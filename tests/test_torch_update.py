@@ -29,6 +29,7 @@ from fedgc.updates import apply_update, average_statistics
 from tests.apps import arrays_of, steady
 
 CONFIG = ConfigRecord({"shard-seed": 11})
+needs_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 SGD = partial(torch.optim.SGD, lr=0.1, momentum=0.9)
 
 
@@ -320,7 +321,7 @@ def test_torch_is_loaded_only_when_asked_for() -> None:
     subprocess.run([sys.executable, "-c", script], check=True)
 
 
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+@needs_gpu
 def test_on_a_gpu_as_on_the_cpu() -> None:
     batches, results, before = in_batches(numbers(11), 4), [], torch.cuda.get_rng_state()
     for device in ("cpu", "cuda"):
@@ -331,6 +332,31 @@ def test_on_a_gpu_as_on_the_cpu() -> None:
     for name, value in deltas(results[0]).items():
         np.testing.assert_allclose(deltas(results[1])[name], value, rtol=1e-3, atol=1e-5, err_msg=name)
     assert torch.equal(torch.cuda.get_rng_state(), before)
+
+
+@needs_gpu
+def test_on_a_gpu_twice_the_same() -> None:
+    """Left to itself, cuDNN sums in another order each time, and training makes that large."""
+    x, y = torch.rand(256, 1, 32, 32), torch.arange(256) % 10
+    loader, settings = DataLoader(TensorDataset(x, y), batch_size=32), torch.backends.cudnn
+    arrays, before = torch_arrays(made(wide_resnet)), (settings.deterministic, settings.benchmark)
+    once, again = (
+        deltas(
+            torch_epochs(
+                wide_resnet(),
+                loader,
+                arrays,
+                CONFIG,
+                loss=nn.CrossEntropyLoss(),
+                optimizer=SGD,
+                epochs=2,
+                device="cuda",
+            )
+        )
+        for _ in range(2)
+    )
+    assert all(np.array_equal(once[name], again[name]) for name in once)
+    assert (settings.deterministic, settings.benchmark) == before
 
 
 def test_running_variances_stay_positive_when_weights_sum_to_more_than_one() -> None:
@@ -366,6 +392,12 @@ def resnet() -> nn.Module:
     return nn.Sequential(*stem, *blocks, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(16, 10))
 
 
+def wide_resnet() -> nn.Module:
+    """Return a network for whose convolutions cuDNN has several algorithms."""
+    blocks = [Residual(1, 64, 2), Residual(64, 64, 1), Residual(64, 128, 2), Residual(128, 128, 1)]
+    return nn.Sequential(*blocks, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(128, 10))
+
+
 @pytest.fixture
 def one_thread() -> Iterator[None]:
     """So small a network trains slower on several threads, by far where they share their cores with others."""
@@ -375,7 +407,7 @@ def one_thread() -> Iterator[None]:
     torch.set_num_threads(threads)
 
 
-def resnet_accuracy(strategy: Strategy, fleet: Fleet, *, rounds: int) -> float:
+def resnet_accuracy(strategy: Strategy, fleet: Fleet, *, rounds: int, device: str) -> float:
     """Train the network on 12 shards of the digits and return its accuracy on 360 others, in evaluation mode."""
     images, labels = load_digits(return_X_y=True)
     mixed = np.random.default_rng(1).permutation(len(labels))
@@ -387,8 +419,8 @@ def resnet_accuracy(strategy: Strategy, fleet: Fleet, *, rounds: int) -> float:
     @gradient_coded(num_shards=12)
     def train(shard_id: int, arrays: ArrayRecord, config: ConfigRecord) -> ShardUpdate:
         loader = DataLoader(TensorDataset(x[shard_id:1437:12], y[shard_id:1437:12]), batch_size=20, shuffle=True)
-        optimizer = partial(torch.optim.SGD, lr=0.05, momentum=0.9)
-        return torch_epochs(resnet(), loader, arrays, config, loss=nn.CrossEntropyLoss(), optimizer=optimizer, epochs=2)
+        sgd, loss = partial(torch.optim.SGD, lr=0.05, momentum=0.9), nn.CrossEntropyLoss()
+        return torch_epochs(resnet(), loader, arrays, config, loss=loss, optimizer=sgd, epochs=2, device=device)
 
     def evaluate(server_round: int, arrays: ArrayRecord) -> MetricRecord:
         net = resnet()
@@ -405,15 +437,16 @@ def resnet_accuracy(strategy: Strategy, fleet: Fleet, *, rounds: int) -> float:
     return float(np.mean(found[-2:]))
 
 
+@pytest.mark.parametrize("device", ["cpu", pytest.param("cuda", marks=needs_gpu)])
 @pytest.mark.usefixtures("one_thread")
-def test_a_residual_network_with_stragglers_is_as_accurate_as_without() -> None:
+def test_a_residual_network_with_stragglers_is_as_accurate_as_without(device: str) -> None:
     """Running statistics are trained along: the accuracies are those of evaluation mode."""
     fleet = build_fleet({"model": "log-normal", "clients": 6, "sigma": 0.5, "dropout": 0.1}, seed=1)
     coded = GradientCoding(
         FedAvg(fraction_evaluate=0.0), num_shards=12, deadline=5.0, shard_examples=[120] * 9 + [119] * 3
     )
-    plain = resnet_accuracy(FedAvg(fraction_evaluate=0.0), steady(), rounds=9)
-    straggling = resnet_accuracy(coded, fleet, rounds=9)
+    plain = resnet_accuracy(FedAvg(fraction_evaluate=0.0), steady(), rounds=9, device=device)
+    straggling = resnet_accuracy(coded, fleet, rounds=9, device=device)
     assert np.mean([report.n_arrived for report in coded.history]) < 4.5
     assert plain > 0.93
     # z = 3 standard errors of one accuracy on 360 images, about 0.033; both are tested on the same images.

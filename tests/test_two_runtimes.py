@@ -17,6 +17,8 @@ from fedgc.simulation import run_virtual
 from tests.apps import steady
 from tests.flower_runtime import flower_run_beside, needs_proc
 
+pytestmark = pytest.mark.alone
+
 APP = Path(__file__).parent / "scripted_app"
 
 

@@ -20,9 +20,9 @@ from numpy.typing import NDArray
 
 from fedgc.codes import WorkLists, redraw_places
 from fedgc.coherence import KnownCoherence
-from fedgc.control_variates import UpdateMemory
 from fedgc.fleets import LogNormalFleet
 from fedgc.fleets.base import WorkDraw
+from fedgc.memory import UpdateMemory
 from fedgc.round import RoundPlan, RoundState
 from fedgc.simulation import run_virtual
 

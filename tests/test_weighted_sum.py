@@ -9,7 +9,7 @@ import pytest
 from numpy.typing import NDArray
 
 from fedgc.updates import ScaledDifference, add_combination, is_shorter, zero_update
-from fedgc.weighted_sum import add_weighted, squared_length
+from fedgc.updates.weighted_sum import add_weighted, squared_length
 
 
 def some(rng: np.random.Generator, size: int, kind: str) -> NDArray[Any]:

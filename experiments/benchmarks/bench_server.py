@@ -4,7 +4,8 @@
 
 Both get the same Flower messages in turn, in one process. Three ways: all replies at once, as Flower takes them; one by
 one as they come, as a round takes them; and of that what is left to do once the last has come, for which a round waits.
-Then the peak memory beyond the model, by tracemalloc, if each reply is made when it comes.
+Beside them what it takes only to read every reply from memory once, below which nothing can be. Then the peak
+memory beyond the model, by tracemalloc, if each reply is made when it comes.
 """
 
 from __future__ import annotations
@@ -20,12 +21,14 @@ from typing import Any
 
 import numpy as np
 from fedgc.strategies import GradientCoding
+from fedgc.strategies.messages.arrays import view
 from fedgc.strategies.messages.reply_limits import drop_arrays
 from flwr.app import Array, ArrayRecord, ConfigRecord, Message, MetricRecord, RecordDict
 from flwr.serverapp.strategy import FedAvg
 from flwr.serverapp.strategy.strategy_utils import aggregate_arrayrecords
 
 from fedgc.simulation.run import _task_identity
+from fedgc.updates.weighted_sum import squared_length
 
 #: Shapes of models of 5.4 million entries in single precision: a few large arrays, or many small ones.
 MODELS = {"large arrays": [(1000, 1000)] * 5 + [(400, 1000)], "180 arrays": [(100, 300)] * 180}
@@ -57,7 +60,8 @@ def reply_to(message: Message, arrays: ArrayRecord) -> Message:
     shards = list(message.content["fedgc"]["shard-ids"])
     told = ConfigRecord({"shard-ids": shards, "shard-examples": [10] * len(shards)})
     metrics = MetricRecord({"num-examples": 10 * len(shards)})
-    return Message(RecordDict({"arrays": arrays, "metrics": metrics, "fedgc": told}), reply_to=message)
+    own = ArrayRecord(dict(arrays))  # the strategy empties what it has worked off
+    return Message(RecordDict({"arrays": own, "metrics": metrics, "fedgc": told}), reply_to=message)
 
 
 def first_shard(message: Message) -> int:
@@ -78,7 +82,7 @@ def times(name: str, n: int, load: int, repeats: int) -> None:
     updates = [model(MODELS[name], 1 + k) for k in range(n)]
     seconds: dict[str, list[float]] = {}
     for _ in range(repeats):
-        for way in ("Flower's aggregate_arrayrecords", "Flower's FedAvg", "all at once", "one by one"):
+        for way in ("Flower's aggregate_arrayrecords", "Flower's FedAvg", "all at once", "one by one", "reading only"):
             strategy, messages = open_round(initial, n, load)
             replies = [reply_to(message, updates[first_shard(message)]) for message in messages]
             if way.endswith("records"):
@@ -86,6 +90,9 @@ def times(name: str, n: int, load: int, repeats: int) -> None:
                 took = timed(lambda contents=contents: aggregate_arrayrecords(contents, "num-examples"))  # type: ignore[misc]
             elif way.endswith("FedAvg"):
                 took = timed(lambda replies=replies: fedavg().aggregate_train(1, replies))  # type: ignore[misc]
+            elif way == "reading only":
+                flat = [view(array) for reply in replies for array in reply.content["arrays"].values()]
+                took = timed(lambda flat=flat: [squared_length(array) for array in flat])  # type: ignore[misc]
             elif way == "all at once":
                 took = timed(lambda s=strategy, replies=replies: s.aggregate_train(1, replies))  # type: ignore[misc]
             else:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -12,16 +13,21 @@ from fedgc.completion_times.fixed_part import FixedPart
 from fedgc.completion_times.fleet import mixture_survival
 from fedgc.completion_times.history import History
 from fedgc.completion_times.never_seen import mark_gone
-from fedgc.completion_times.sample import Sample, Vector
+from fedgc.completion_times.own_frequency import OwnFrequency
+from fedgc.completion_times.presence import PersistentPresence, persistent_presence
+from fedgc.completion_times.sample import Vector
+from fedgc.completion_times.timeline import RoundSeen, Timeline
 from fedgc.validation import check_vector
 
-#: No time per shard is taken for shorter than this share of the whole round's time per shard.
-_LEAST_SHARE = 1e-9
 #: The fleet is learnt from at most so many of its clients: its parameters are then known to a few per cent, and an
 #: update of 100,000 clients takes hardly longer than one of these.
 _FLEET_CLIENTS = 400
-#: Times per shard beyond e^100 seconds, or below e^-100, are taken for these: their squares still fit a float.
-_LARGEST_LOG = 100.0
+#: Beyond these logarithms times are all the same.
+_LARGEST_EXPONENT = 690.0
+#: Below this share the own frequency is left out, and with it the time that it takes.
+_LEAST_FREQUENCY = 1e-4
+#: The fleet's distribution is looked up at so many points, so far beyond all times seen; it never ends altogether.
+_POINTS, _BEYOND, _LEAST_LONGER = 600, 4.0, 1e-6
 
 
 @dataclass(frozen=True, eq=False)
@@ -40,6 +46,14 @@ class FittedClients:
         What is still uncertain about them.
     fixed_seconds : ndarray, shape (n_clients + 1,)
         Seconds that do not depend on the load.
+    likely_fixed : ndarray, shape (n_clients + 1, n_values)
+        What they may be in a round.
+    timeline : Timeline
+        What was seen.
+    persistent : PersistentPresence
+        Who takes part in the coming round.
+    frequency_share : float
+        How much of a prediction is the client's own frequency, the rest being its model.
     """
 
     family: TimeFamily
@@ -47,42 +61,110 @@ class FittedClients:
     estimate: Estimate
     nodes: Nodes
     fixed_seconds: Vector
+    likely_fixed: Vector
+    timeline: Timeline
+    persistent: PersistentPresence
+    frequency_share: float
 
-    def longer(self, rows: NDArray[np.intp], load: Vector, seconds: float | Vector) -> Vector:
-        """Return the probability of each client, if it takes part, to need more than `seconds` for its load."""
-        left = seconds - self.fixed_seconds[rows]
-        with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
-            per_shard = np.where(load > 0.0, np.maximum(left, 0.0) / load, np.where(left >= 0.0, np.inf, 0.0))
-        longer = mixture_survival(self.family, self.nodes.take(rows), self.prior, np.clip(per_shard, 1e-300, 1e300))
-        return np.where(per_shard <= 0.0, 1.0, np.where(np.isinf(per_shard), 0.0, longer))
+    def in_time(self, rows: NDArray[np.intp], load: Vector, seconds: float | Vector) -> Vector:
+        """Return the probability of each client to have done its load within `seconds`."""
+        every = [self.in_time_after(rows, load, seconds - fixed) for fixed in self.likely_fixed[rows].T]
+        return np.asarray(np.mean(every, axis=0))
+
+    def in_time_after(self, rows: NDArray[np.intp], load: Vector, left: float | Vector) -> Vector:
+        """Return the probability of each client to have done its load within `left` seconds after the fixed part."""
+        return self.by_log_time(rows, log_seconds_per_shard(load, left))
+
+    def by_log_time(self, rows: NDArray[np.intp], log_x: Vector) -> Vector:
+        """Return the probability of each client to come within e^log_x seconds per shard."""
+        if self.frequency_share < _LEAST_FREQUENCY:
+            return self.presence[rows] * (1.0 - self.longer(rows, log_x))
+        model, own = self.both(rows, log_x)
+        return np.asarray((1.0 - self.frequency_share) * model + self.frequency_share * own)
+
+    def both(self, rows: NDArray[np.intp], log_x: Vector) -> Vector:
+        """Return the probability to come within e^log_x seconds per shard, by model and by own frequency, (2, n)."""
+        model = self.presence[rows] * (1.0 - self.longer(rows, log_x))
+        own = 1.0 - self._frequency.longer(rows, log_x, 1.0 - model, self._longer_than_ever[rows])
+        return np.stack([model, np.where(log_x == -np.inf, 0.0, own)])
+
+    def longer(self, rows: NDArray[np.intp], log_x: Vector) -> Vector:
+        """Return the probability of each client, if it is there, to need more than e^log_x seconds per shard."""
+        return _longer(self.family, self.nodes, self.prior, rows, log_x)
+
+    def presence_with(self, rows: NDArray[np.intp]) -> Vector:
+        """Return the probability of each client to come however long one waits."""
+        return self.in_time_after(rows, np.zeros(rows.size), np.inf)
+
+    def after(self, seen: RoundSeen) -> FittedClients:
+        """Return the same clients after one more round: only who is there has changed."""
+        longer = self.longer(seen.rows, seen.log_time)
+        persistent = self.persistent.after(seen.rows, seen.censored & ~seen.there, longer)
+        later = replace(self, persistent=persistent)
+        later.__dict__.update(_frequency=self._frequency)  # of the rounds before
+        return later
+
+    @cached_property
+    def presence(self) -> Vector:
+        """Probability of each client to take part in the coming round by its model, (n_clients + 1,)."""
+        return self.persistent.prob
+
+    @cached_property
+    def _frequency(self) -> OwnFrequency:
+        times = self.timeline.log_time[self.timeline.used]
+        low, high = (times.min(), times.max()) if times.size else (0.0, 0.0)
+        grid = np.linspace(low - _BEYOND, high + _BEYOND, _POINTS)
+        unknown = np.full(_POINTS, self.fixed_seconds.size - 1)
+        fleet = 1.0 - self.presence[unknown] * (1.0 - self.longer(unknown, grid))
+        return OwnFrequency.of(self.timeline, grid, np.maximum(fleet, _LEAST_LONGER))
+
+    @cached_property
+    def _longer_than_ever(self) -> Vector:
+        rows = np.arange(self.fixed_seconds.size)
+        return 1.0 - self.presence * (1.0 - self.longer(rows, self._frequency.last))
 
 
-def fit_clients(family: TimeFamily, prior: FleetPrior, sample: Sample, fixed: FixedPart) -> FittedClients:
-    """Return the fits of all clients of the sample and of one more."""
-    size = sample.n_clients + 1
-    seen, silent = (replace(part, n_clients=size) for part in (sample.seen, sample.silent))
-    more = mark_gone(family, Sample(seen, silent, np.append(sample.gone, False)), prior)
-    estimate = family.estimate(more, prior)
-    nodes = family.posterior(more, prior, estimate)
-    return FittedClients(family, prior, estimate, nodes, np.append(fixed.seconds, fixed.fleet))
+def _longer(family: TimeFamily, nodes: Nodes, prior: FleetPrior, rows: NDArray[np.intp], log_x: Vector) -> Vector:
+    x = np.exp(np.clip(log_x, -_LARGEST_EXPONENT, _LARGEST_EXPONENT))
+    longer = mixture_survival(family, nodes.take(rows), prior, x)
+    return np.where(log_x == -np.inf, 1.0, np.where(log_x == np.inf, 0.0, longer))
 
 
-def build_sample(
-    history: History, weight: Vector, fixed_seconds: Vector, rows: NDArray[np.intp] | None = None
-) -> Sample:
-    """Return the seconds per shard of all clients or some `rows`, less each round's own or the client's fixed part."""
-    index = np.arange(history.n_clients) if rows is None else rows
-    seconds, told = history.seconds[index], history.fixed_seconds[index]
-    fixed = np.where(np.isfinite(told), told, fixed_seconds[index, None])
-    work = np.maximum(seconds - fixed, _LEAST_SHARE * seconds)
-    log_time = np.clip(np.log(work) - np.log(history.shards[index]), -_LARGEST_LOG, _LARGEST_LOG)
-    return Sample.build(log_time, weight[index], history.censored[index], history.there[index])
+def fit_clients(
+    family: TimeFamily, prior: FleetPrior, known: Timeline, fixed: FixedPart, frequency_share: float
+) -> FittedClients:
+    """Return the fits of all clients and of one more."""
+    timeline = known.with_unknown()
+    sample = mark_gone(family, timeline.sample(), prior)
+    estimate = family.estimate(sample, prior)
+    nodes = family.posterior(sample, prior, estimate)
+    longer = np.ones(timeline.log_time.shape)
+    rows, cells = np.nonzero(timeline.unsure)
+    longer[rows, cells] = _longer(family, nodes, prior, rows, timeline.log_time[rows, cells])
+    return FittedClients(
+        family,
+        prior,
+        estimate,
+        nodes,
+        np.append(fixed.seconds, fixed.fleet),
+        fixed.likely,
+        timeline,
+        persistent_presence(timeline, prior, estimate, sample.gone, longer),
+        frequency_share,
+    )
 
 
 def fleet_rows(history: History) -> NDArray[np.intp]:
     """Return the rows of the clients that the fleet is learnt from, evenly spaced by node id."""
     n_clients = history.n_clients
     return np.unique(np.linspace(0, n_clients - 1, min(n_clients, _FLEET_CLIENTS)).astype(np.intp))
+
+
+def log_seconds_per_shard(load: Vector, left: float | Vector) -> Vector:
+    """Return the logarithm of the seconds per shard that are left, infinite for no load and -infinite for no time."""
+    with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
+        per_shard = np.where(load > 0.0, np.maximum(left, 0.0) / load, np.where(left >= 0.0, np.inf, 0.0))
+        return np.asarray(np.log(per_shard))
 
 
 def check_loads(load: ArrayLike, n_clients: int) -> Vector:

@@ -11,9 +11,10 @@ import numpy as np
 from fedgc.completion_times.base import FleetPrior
 from fedgc.completion_times.families import FAMILIES
 from fedgc.completion_times.history import COLUMNS, FLAGS, History
+from fedgc.completion_times.mixing import Mixing
 from fedgc.completion_times.model import CompletionTimes
 
-_VERSION = 2
+_VERSION = 3
 _OPTIONS = ("family", "window", "forgetting", "slow_rounds")
 
 
@@ -22,8 +23,8 @@ def to_data(times: CompletionTimes) -> dict[str, Any]:
 
     Notes
     -----
-    The observations and the fleet are the whole state; clients' fits follow from them. Python writes floats with all
-    their digits, so that what comes back from JSON is the same to the last bit.
+    The observations, the fleet and the scores are the whole state; clients' fits follow from them. Python writes floats
+    with all their digits, so that what comes back from JSON is the same to the last bit.
 
     Examples
     --------
@@ -47,6 +48,7 @@ def to_data(times: CompletionTimes) -> dict[str, Any]:
             name: {**asdict(p), "mean": list(p.mean), "spread": list(p.spread)} for name, p in times.priors.items()
         },
         "scores": dict(times.scores),
+        "log_scores": list(times.mixing.log_scores),
     }
 
 
@@ -60,17 +62,21 @@ def from_data(data: Mapping[str, Any]) -> CompletionTimes:
     """
     try:
         if data["version"] != _VERSION:
-            raise ValueError(f"version must be {_VERSION}; got {data['version']!r}")
+            found = data["version"]
+            raise ValueError(f"completion times must be in format version {_VERSION}; got version {found!r:.20}")
         options = {name: data[name] for name in _OPTIONS}
         CompletionTimes(**options)
         history = _history(data, int(options["window"]))
         priors = {str(name): _prior(name, given) for name, given in data["priors"].items()}
         scores = {str(name): float(score) for name, score in data["scores"].items()}
+        mixing = Mixing(tuple(float(score) for score in data["log_scores"]))  # type: ignore[arg-type]
     except (KeyError, TypeError, AttributeError, OverflowError) as error:
         raise ValueError(f"data must be what to_data returns; got {type(error).__name__}: {error}") from error
     if not set(scores) <= set(priors) or not np.isfinite(list(scores.values())).all():
         raise ValueError(f"scores must be finite and of families with a prior; got {scores}")
-    return CompletionTimes(**options, history=history, priors=priors, scores=scores)
+    if len(mixing.log_scores) != 3 or not np.isfinite(mixing.log_scores).all():
+        raise ValueError(f"log_scores must be three finite numbers; got {data['log_scores']!r}")
+    return CompletionTimes(**options, history=history, priors=priors, scores=scores, mixing=mixing)
 
 
 def _history(data: Mapping[str, Any], window: int) -> History:

@@ -14,6 +14,10 @@ from fedgc.completion_times.sample import Vector
 _LARGEST_SHARE = 0.95
 #: A fixed part is not believed to better than this share of itself, nor the fleet to be more alike.
 _RELATIVE_ERROR = 0.05
+#: A spread between rounds is the fleet's as if that had been seen so often, and below so small a part of the fixed part
+#: it is none. The law has so many values.
+_FLEET_ROUNDS, _LEAST_SPREAD, _VALUES = 4.0, 0.01, 8
+_TINY = float(np.finfo(np.float64).tiny)
 #: A line through fewer rounds than this is not looked at.
 _FEWEST = 4
 
@@ -28,10 +32,14 @@ class FixedPart:
         The fixed part of each client.
     fleet : float
         The fixed part of a client that nothing is known of.
+    likely : ndarray, shape (n_clients + 1, n_values)
+        Values that it may have in a round, each as likely, and in the last row those of an unknown client; one value,
+        its mean, where it hardly differs from round to round or is not reported.
     """
 
     seconds: Vector
     fleet: float
+    likely: Vector
 
 
 def fixed_part(history: History, weight: Vector) -> FixedPart:
@@ -67,12 +75,35 @@ def fixed_part(history: History, weight: Vector) -> FixedPart:
     value = np.where(use_line, np.clip(slope, 0.0, most), mean)
     error = np.where(use_line, slope_variance, variance)
     if not known.any():
-        return FixedPart(np.zeros(history.n_clients), 0.0)
+        return FixedPart(np.zeros(history.n_clients), 0.0, np.zeros((history.n_clients + 1, 1)))
     fleet, spread = _fleet(value[known], error[known])
     with np.errstate(divide="ignore", invalid="ignore"):
         trust = np.where(known, spread / (spread + error), 0.0)
     trust = np.where(np.isfinite(trust), trust, 1.0)
-    return FixedPart(np.minimum(trust * np.where(known, value, 0.0) + (1.0 - trust) * fleet, most), fleet)
+    seconds = np.minimum(trust * np.where(known, value, 0.0) + (1.0 - trust) * fleet, most)
+    deviation = np.where(reported & (mean > 0.0)[:, None], history.fixed_seconds, np.nan)
+    deviation = deviation / np.where(mean > 0.0, mean, 1.0)[:, None] - 1.0
+    return FixedPart(seconds, fleet, _likely(np.append(seconds, fleet), n_told, deviation))
+
+
+def _likely(seconds: Vector, n_told: Vector, deviation: Vector) -> Vector:
+    """Return values of each client's fixed part, from how far rounds were from its mean, relative to it.
+
+    A client's spread is its own, shrunk to the fleet's; the law is that of all deviations in units of the spreads.
+    """
+    square = np.nan_to_num(deviation) ** 2
+    count = np.isfinite(deviation).sum(axis=1)
+    often = count > 1
+    variance = np.where(often, square.sum(axis=1) / np.maximum(count - 1, 1), 0.0)
+    fleet = float(count[often] @ variance[often] / count[often].sum()) if often.any() else 0.0
+    if np.sqrt(fleet) < _LEAST_SPREAD:
+        return seconds[:, None]
+    weight = np.where(often, n_told, 0.0)
+    spread = np.sqrt((weight * variance + _FLEET_ROUNDS * fleet) / (weight + _FLEET_ROUNDS))
+    told = deviation[often] / spread[often, None]
+    law = np.quantile(told[np.isfinite(told)], (np.arange(_VALUES) + 0.5) / _VALUES)
+    apart = np.append(spread, np.sqrt(fleet))[:, None] * (law - law.mean())
+    return np.asarray(seconds[:, None] * np.maximum(1.0 + apart, 0.0))
 
 
 def _ratio(sums: Vector, count: Vector) -> Vector:

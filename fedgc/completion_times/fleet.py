@@ -107,7 +107,7 @@ def _maximise(prior: FleetPrior, center: FleetPrior, sample: Sample, estimate: E
         mean.append(float(np.clip(middle, *_range(sample)) if i == 0 else middle))
         # A new client is uncertain about the fleet's mean as well.
         spread.append(float(np.clip(np.sqrt(scatter * (1.0 + 1.0 / n_used)), 0.02, 50.0)))
-    present, absent = _presence(estimate.present_weight[used], rounds[used], sample.gone[used])
+    present, absent = presence_prior(estimate.present_weight[used], rounds[used], sample.gone[used])
     total = float(estimate.present_weight[used].sum())
     slow, factor = prior.slow_prob, prior.slow_factor
     if slow > 0.0:
@@ -130,7 +130,7 @@ def _range(sample: Sample) -> tuple[float, float]:
     return float(min(wait.min() for wait in waits)) - 1.0, float(max(wait.max() for wait in waits)) + 1.0
 
 
-def _presence(present: Vector, rounds: Vector, gone: NDArray[np.bool_]) -> tuple[float, float]:
+def presence_prior(present: Vector, rounds: Vector, gone: NDArray[np.bool_]) -> tuple[float, float]:
     """Return the Beta prior of presence by moments over clients, with a pseudo-client.
 
     As many clients that have gone as a fleet may have are left out; more of them are part of what it is like.

@@ -58,6 +58,10 @@ class LogLocationScale(TimeFamily):
         """Return the log survival function of e and its first two derivatives."""
 
     @abstractmethod
+    def standard_survival(self, z: Vector) -> Vector:
+        """Return the survival function of e."""
+
+    @abstractmethod
     def standard_quantile(self, probability: Vector) -> Vector:
         """Return the quantile of e."""
 
@@ -73,6 +77,13 @@ class LogLocationScale(TimeFamily):
         with np.errstate(divide="ignore"):
             y = np.log(np.asarray(x, dtype=np.float64))
         return np.where(y == -np.inf, 0.0, self.survival_terms((np.clip(y, _FLOOR, -_FLOOR) - first) / second)[0])
+
+    def survival(self, x: ArrayLike, first: Floats, second: Floats) -> Vector:
+        """Return P(X > x)."""
+        with np.errstate(divide="ignore"):
+            y = np.log(np.asarray(x, dtype=np.float64))
+        # Not through the logarithm with its derivatives, which takes four times as long. The floor stands for x = 0.
+        return self.standard_survival((np.clip(y, _FLOOR, -_FLOOR) - first) / second)
 
     def quantile(self, probability: ArrayLike, first: Floats, second: Floats) -> Vector:
         """Return the seconds per shard that are not exceeded with `probability`."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import ClassVar
 
 import numpy as np
-from scipy.special import log_ndtr, ndtri
+from scipy.special import log_ndtr, ndtr, ndtri
 
 from fedgc.completion_times.base import Estimate, FleetPrior, Nodes
 from fedgc.completion_times.location_scale import LogLocationScale
@@ -37,6 +37,10 @@ class LogNormalTimes(LogLocationScale):
         value = log_ndtr(-z)
         hazard = np.exp(-0.5 * z**2 - _LOG_ROOT_TWO_PI - value)
         return value, -hazard, -hazard * (hazard - z)
+
+    def standard_survival(self, z: Vector) -> Vector:
+        """Return the survival function of e."""
+        return np.asarray(ndtr(-z))
 
     def standard_quantile(self, probability: Vector) -> Vector:
         """Return the quantile of e."""

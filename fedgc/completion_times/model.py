@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import cached_property
+from functools import cached_property, reduce
 from typing import Any
 
 import numpy as np
@@ -13,7 +13,6 @@ from numpy.typing import ArrayLike, NDArray
 from fedgc.completion_times.base import FleetPrior
 from fedgc.completion_times.clients import (
     FittedClients,
-    build_sample,
     check_loads,
     check_seconds,
     fit_clients,
@@ -24,8 +23,11 @@ from fedgc.completion_times.fixed_part import FixedPart, fixed_part
 from fedgc.completion_times.fleet import first_prior
 from fedgc.completion_times.goodness_of_fit import GoodnessOfFit, goodness_of_fit
 from fedgc.completion_times.history import History, as_ids
+from fedgc.completion_times.mixing import Mixing
 from fedgc.completion_times.observation import TimeObservation
 from fedgc.completion_times.sample import Sample, Vector
+from fedgc.completion_times.tabulated import TabulatedClients
+from fedgc.completion_times.timeline import Timeline, read_rounds
 from fedgc.validation import check_integer, check_vector, one_of
 
 
@@ -51,6 +53,8 @@ class CompletionTimes:
         The fleet as each family sees it.
     scores : mapping of str to float
         Score of each family on the fleet, see :func:`fit_fleets`.
+    mixing : Mixing
+        How well models and clients' own frequencies have predicted who comes in time.
 
     Raises
     ------
@@ -61,9 +65,14 @@ class CompletionTimes:
     -----
     A round with k shards takes ``T(k) = fixed + k x`` seconds. x is drawn anew in every round from the client's own
     distribution, whose parameters are shrunk towards the fleet's; with probability 1 - presence the client does not
-    answer at all. Probabilities are averaged over what is still uncertain about the client, so that a new client gets
-    the distribution over the whole fleet. Subclasses of :class:`TimeFamily` say how a client is fitted,
-    :func:`fixed_part` and :func:`fit_fleet` what clients share, :func:`fit_fleets` how the family is chosen.
+    answer at all, and who was away in the last round may be likelier to be away in the next, as far as that is what the
+    fleet has shown. Probabilities are averaged over what is still uncertain about the client, so that a new client gets
+    the distribution over the whole fleet. They are mixed with the client's own frequency, which no law can mislead, by
+    how well either has predicted so far; for times that the client was never waited for, the model goes on from there.
+
+    Subclasses of :class:`TimeFamily` say how a client is fitted, :func:`fixed_part` and :func:`fit_fleet` what clients
+    share, :func:`fit_fleets` how the family is chosen, :class:`PersistentPresence` who comes, :class:`OwnFrequency` and
+    :class:`Mixing` what else is believed.
 
     Examples
     --------
@@ -83,6 +92,7 @@ class CompletionTimes:
     history: History | None = None
     priors: Mapping[str, FleetPrior] = field(default_factory=dict)
     scores: Mapping[str, float] = field(default_factory=dict)
+    mixing: Mixing = field(default_factory=Mixing)
 
     def __post_init__(self) -> None:
         one_of("family", self.family, ["auto", *FAMILIES])
@@ -109,7 +119,7 @@ class CompletionTimes:
                 raise ValueError(f"observations must be TimeObservation; got {type(seen).__name__}")
         if not len(observations):
             return self
-        grown = replace(self, history=self._history.append(observations))
+        grown = replace(self, history=self._history.append(observations), mixing=self._scored(observations))
         kept = np.minimum(grown._history.count, self.window).sum()
         names = list(FAMILIES) if self.family == "auto" else [self.family]
         new, sample = len(observations) / float(kept), grown._fleet_sample()
@@ -117,6 +127,39 @@ class CompletionTimes:
         done = replace(grown, priors=priors, scores=scores)
         done.__dict__.update(_weight=grown._weight, _fixed=grown._fixed)  # they follow from the history alone
         return done
+
+    def noting(self, observations: Sequence[TimeObservation]) -> CompletionTimes:
+        """Return what to predict with after `observations` that come too soon for an update; not a state to keep.
+
+        Only who is there has changed: everything else is as it was at the last update.
+        """
+        if not observations or not self.priors:
+            return self
+        rounds = read_rounds(observations, self._history, self._fit.fixed_seconds)
+        noted = replace(self)
+        noted.__dict__.update(_fit=reduce(FittedClients.after, rounds, self._fit))
+        return noted
+
+    def tabulated(self, node_ids: ArrayLike) -> CompletionTimes:
+        """Return what to predict with when much is asked of these clients and no others; not a state to keep.
+
+        Chances come from tables, see :class:`TabulatedClients`: those of times that are wrong by a hundredth or so.
+
+        Examples
+        --------
+        >>> times = CompletionTimes().update([TimeObservation(7, 2, 4.0 + 0.1 * k) for k in range(10)])
+        >>> off = times.tabulated([7]).in_time_prob([7], 2, 4.3) - times.in_time_prob([7], 2, 4.3)
+        >>> (abs(off) < 0.02).tolist()
+        [True]
+        """
+        rows = self._history.rows(node_ids)
+        made: tuple[NDArray[np.intp], CompletionTimes] | None = self.__dict__.get("_tabulated")
+        if made is None or not np.array_equal(made[0], rows):
+            tables = replace(self)
+            tables.__dict__.update(_fit=TabulatedClients.of(self._fit, rows))
+            made = rows, tables
+            self.__dict__.update(_tabulated=made)
+        return made[1]
 
     @property
     def chosen_family(self) -> str:
@@ -156,10 +199,8 @@ class CompletionTimes:
             Clients that are taken to be like the fleet, whatever has been seen of them.
         """
         rows = np.where(strangers, self._history.n_clients, self._history.rows(node_ids))
-        presence = 1.0 if given_present else self._fit.estimate.presence[rows]
-        return np.asarray(
-            presence * (1.0 - self._fit.longer(rows, check_loads(load, rows.size), check_seconds("deadline", deadline)))
-        )
+        prob = self._fit.in_time(rows, check_loads(load, rows.size), check_seconds("deadline", deadline))
+        return np.minimum(prob / self._fit.presence_with(rows), 1.0) if given_present else prob
 
     def reach(
         self, node_ids: ArrayLike, max_shards: int, deadline: float, *, allowance: ArrayLike | None = None
@@ -180,16 +221,17 @@ class CompletionTimes:
         """
         rows = self._history.rows(node_ids)
         check_integer("max_shards", max_shards, low=0)
-        time: float | Vector = check_seconds("deadline", deadline)
+        time = check_seconds("deadline", deadline)
+        work = None
         if allowance is not None:
             left = check_vector("allowance", allowance, length=rows.size, low=0.0, who="client")
-            fixed = self._fit.fixed_seconds[rows]
-            time = np.maximum(time - np.maximum(left, fixed) + fixed, 0.0)
+            work = time - np.maximum(left, self._fit.fixed_seconds[rows])
         reached = np.ones((rows.size, max_shards + 1))
         for k in range(1, max_shards + 1):
-            within = 1.0 - self._fit.longer(rows, np.full(rows.size, float(k)), time)
+            load = np.full(rows.size, float(k))
+            done = self._fit.in_time(rows, load, time) if work is None else self._fit.in_time_after(rows, load, work)
             # Rounding must not make more work likelier than less.
-            reached[:, k] = np.minimum(self._fit.estimate.presence[rows] * within, reached[:, k - 1])
+            reached[:, k] = np.minimum(done, reached[:, k - 1])
         return reached
 
     def progress_prob(self, node_ids: ArrayLike, lengths: ArrayLike, deadline: float) -> list[Vector]:
@@ -226,8 +268,8 @@ class CompletionTimes:
         return self._fit.fixed_seconds[self._history.rows(node_ids)]
 
     def presence(self, node_ids: ArrayLike) -> Vector:
-        """Return the probability of each client to answer at all, however long one waits, (n,)."""
-        return self._fit.estimate.presence[self._history.rows(node_ids)]
+        """Return the probability of each client to answer the coming round at all, however long one waits, (n,)."""
+        return self._fit.presence_with(self._history.rows(node_ids))
 
     def heard(self, node_ids: ArrayLike) -> NDArray[np.bool_]:
         """Return whether any observation that is kept shows the client to take part, (n,); else it has been silent.
@@ -250,14 +292,13 @@ class CompletionTimes:
 
         Notes
         -----
-        ``(1 - a + a S(deadline)) / (1 - a + a S(seconds))``, a being the presence; 1 from the deadline on.
+        ``(1 - p(deadline)) / (1 - p(seconds))``, p being the probability to be in time; 1 from the deadline on.
         """
         rows = self._history.rows(node_ids)
-        work, presence = check_loads(load, rows.size), self._fit.estimate.presence[rows]
-        late = check_seconds("deadline", deadline)
+        work, late = check_loads(load, rows.size), check_seconds("deadline", deadline)
         waits = (min(check_seconds("seconds", seconds), late), late)
-        silent, missed = (1.0 - presence + presence * self._fit.longer(rows, work, time) for time in waits)
-        return np.minimum(missed / silent, 1.0)
+        silent, missed = (1.0 - self._fit.in_time(rows, work, time) for time in waits)
+        return np.minimum(missed / np.maximum(silent, np.finfo(np.float64).tiny), 1.0)
 
     def rejoined(self, old: int, new: int) -> CompletionTimes:
         """Return the state in which node `new` has all that is known of node `old`: a client that came back.
@@ -303,8 +344,20 @@ class CompletionTimes:
 
     @cached_property
     def _fit(self) -> FittedClients:
-        sample = build_sample(self._history, self._weight, self._fixed.seconds)
-        return fit_clients(FAMILIES[self.chosen_family], self.prior, sample, self._fixed)
+        timeline = Timeline.of(self._history, self._weight, self._fixed.seconds)
+        family, share = FAMILIES[self.chosen_family], self.mixing.frequency_share
+        return fit_clients(family, self.prior, timeline, self._fixed, share)
 
     def _fleet_sample(self) -> Sample:
-        return build_sample(self._history, self._weight, self._fixed.seconds, fleet_rows(self._history))
+        rows = fleet_rows(self._history)
+        return Timeline.of(self._history, self._weight, self._fixed.seconds, rows).sample()
+
+    def _scored(self, observations: Sequence[TimeObservation]) -> Mixing:
+        """Return the scores of what was predicted of the clients that the fleet is learnt from, before each round."""
+        if not self.priors:
+            return self.mixing
+        fit, mixing, fleet = self._fit, self.mixing, fleet_rows(self._history)
+        asked = fit.timeline.asked(fleet)
+        for seen in read_rounds(observations, self._history, fit.fixed_seconds):
+            mixing, fit = mixing.observe(fit, seen.take(np.isin(seen.rows, fleet)), asked), fit.after(seen)
+        return mixing

@@ -35,6 +35,10 @@ class WeibullTimes(LogLocationScale):
         hazard = np.exp(np.minimum(z, _LARGEST))
         return -hazard, -hazard, -hazard
 
+    def standard_survival(self, z: Vector) -> Vector:
+        """Return the survival function of e."""
+        return np.exp(-np.exp(np.minimum(z, _LARGEST)))
+
     def standard_quantile(self, probability: Vector) -> Vector:
         """Return the quantile of e."""
         with np.errstate(divide="ignore"):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import ClassVar
 
 import numpy as np
@@ -108,8 +109,10 @@ class AutomaticDeadline(DeadlineRule):
 
     Notes
     -----
-    Deadlines are tried in steps of 25 % between a third of and three times the last one, then in steps of 8 % around
-    the best: at most 15 forecasts. The last deadline is kept unless another one is predicted to save more than 2 %.
+    Deadlines are tried in steps of 25 % between a third of and three times the last one. If the rounds of the best one
+    end sooner than all of these, likewise around their end: where rounds end early, all deadlines far beyond are alike
+    and none of them leads to a shorter one. Then in steps of 8 % around the best: at most 26 forecasts. The last
+    deadline is kept unless another one is predicted to save more than 2 %.
     """
 
     name: ClassVar[str] = "auto"
@@ -142,19 +145,22 @@ class AutomaticDeadline(DeadlineRule):
             else self.shortest
         )
         tried: dict[float, float] = {}
+        ends: dict[float, float] = {}
 
-        def value(deadline: float) -> float:
-            within = min(max(deadline, min(floor, self.longest)), self.longest)
-            if within not in tried:
-                tried[within] = time_to_target(outlook.forecast(within), self.noise_sensitivity)
-            return tried[within]
+        def least(deadlines: Iterable[float]) -> float:
+            for deadline in deadlines:
+                within = min(max(deadline, min(floor, self.longest)), self.longest)
+                if within not in tried:
+                    forecast = outlook.forecast(within)
+                    tried[within] = time_to_target(forecast, self.noise_sensitivity)
+                    ends[within] = forecast.round_time
+            return min(tried, key=lambda deadline: tried[deadline])
 
-        for step in range(-5, 6):
-            value(start * 1.25**step)
-        best = min(tried, key=lambda deadline: tried[deadline])
-        for step in (-2, -1, 1, 2):
-            value(best * 1.08**step)
-        best = min(tried, key=lambda deadline: tried[deadline])
+        scan = [1.25**step for step in range(-5, 6)]
+        best = least(start * factor for factor in scan)
+        if ends[best] < start * scan[0]:
+            best = least(ends[best] * factor for factor in scan)
+        best = least([best * 1.08**step for step in (-2, -1, 1, 2)])
         # Of deadlines by which nothing can be decoded none saves anything.
         if start in tried and (np.isinf(tried[best]) or tried[best] > 0.98 * tried[start]):
             return start

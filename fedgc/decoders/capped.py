@@ -33,7 +33,7 @@ class CappedDecoder(Decoder):
     An unbiased rule weighs what arrives with probability p by about 1 / p. Where p is a hundredth, a single arrival is
     a hundred times its update: right on average over thousands of rounds, and a large random step in each. With a cap
     W such a shard counts W p instead of one on average: the bias is ``min(1, W p) - 1`` where updates have nothing in
-    common. With a memory (:class:`fedgc.control_variates.UpdateMemory`) only changes are weighed, and the bias fades
+    common. With a memory (:class:`fedgc.memory.UpdateMemory`) only changes are weighed, and the bias fades
     as they do.
 
     Examples

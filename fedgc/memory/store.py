@@ -37,7 +37,7 @@ class MemoryStore:
     Notes
     -----
     What is remembered is a control variate: the decoded update ``sum_i w_i s_i + sum_u (1 - v_u) H_u`` is unbiased for
-    any H that was known before the round, see :class:`fedgc.control_variates.UpdateMemory`. All that is ever used of H
+    any H that was known before the round, see :class:`fedgc.memory.UpdateMemory`. All that is ever used of H
     is what the store returns, so that rounding it costs variance and never bias: with half precision 2^-11 of each
     entry, or of the array's largest entry times 2^-39 where that is more, which stays as a noise floor that much below
     the one without a memory.

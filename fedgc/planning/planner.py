@@ -6,17 +6,16 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
 
 from fedgc.assignment import AssignmentConstraints, InfeasibleAssignmentError
-from fedgc.deadline import Presence, cover_time, time_to_target
+from fedgc.deadline import cover_time, time_to_target
 from fedgc.errors import ConfigError
 from fedgc.fleets import Fleet
-from fedgc.fleets.presence import OtherRun
 from fedgc.forecast import forecast_round
 from fedgc.gram import GramModel
 from fedgc.planning.candidates import Candidate, candidates
 from fedgc.planning.choice import BLOCK_CODES, Choice, FleetPlan, recommend
+from fedgc.planning.timing import AtRound, InUnits
 
 #: Deadlines of the default grid from a cover on, and those before it if wanted; the growth from one to the next.
 _GRID, _BEFORE, _GROWTH = 10, 10, 1.25
@@ -188,7 +187,7 @@ def _forecast(
     unit, columns = candidate.unit, candidate.code.n_shards
     gram = GramModel(np.full(columns, (1.0 - coherence) * unit), np.full(columns, np.sqrt(coherence) * unit))
     seen = forecast_round(
-        _InUnits(timing, unit), candidate.code, candidate.decoder, gram, deadline, clients=candidate.clients
+        InUnits(timing, unit), candidate.code, candidate.decoder, gram, deadline, clients=candidate.clients
     ).round
     if not np.isfinite(seen.residual_error):
         return []
@@ -210,44 +209,3 @@ def _forecast(
 
 def _relative(choice: Choice, time: float) -> Choice:
     return Choice(**{**vars(choice), "relative_time_to_target": float(time)})
-
-
-class AtRound:
-    """A fleet in a given round, as a :class:`fedgc.deadline.Timing`."""
-
-    def __init__(self, fleet: Fleet, server_round: int) -> None:
-        self._fleet, self._round = fleet, server_round
-        self.loss_detection = fleet.loss_detection
-        self.presence: Presence | None = OtherRun(fleet.seed, fleet.parameters)
-
-    def reach(self, deadline: float, max_shards: int) -> NDArray[np.float64]:
-        """Return the probability of each client to have done at least k shards by then."""
-        return self._fleet.reach(deadline, max_shards, server_round=self._round)
-
-    def partial_reach(self, deadline: float, lengths: ArrayLike) -> NDArray[np.float64]:
-        """Return the same for work lists of these lengths."""
-        return self._fleet.partial_reach(deadline, lengths, server_round=self._round)
-
-    def straggle_prob(self, deadline: float, load: ArrayLike) -> NDArray[np.float64]:
-        """Return the probability of each client not to have done its load by then."""
-        return self._fleet.straggle_prob(deadline, load, server_round=self._round)
-
-
-class _InUnits:
-    """Timing of clients that work on units of several shards."""
-
-    def __init__(self, timing: AtRound, unit: float) -> None:
-        self._timing, self._unit = timing, unit
-        self.loss_detection, self.presence = timing.loss_detection, timing.presence
-
-    def reach(self, deadline: float, max_shards: int) -> NDArray[np.float64]:
-        if self._unit == 1.0:
-            return self._timing.reach(deadline, max_shards)
-        done = [1.0 - self._timing.straggle_prob(deadline, k * self._unit) for k in range(1, max_shards + 1)]
-        return np.column_stack([np.ones(done[0].size), *done])
-
-    def partial_reach(self, deadline: float, lengths: ArrayLike) -> NDArray[np.float64]:
-        return self._timing.partial_reach(deadline, lengths)  # lists are made of single shards
-
-    def straggle_prob(self, deadline: float, load: ArrayLike) -> NDArray[np.float64]:
-        return self._timing.straggle_prob(deadline, self._unit * np.asarray(load, dtype=np.float64))

@@ -7,7 +7,7 @@ from collections.abc import Collection, Mapping
 import numpy as np
 from numpy.typing import NDArray
 
-from fedgc.control_variates import UpdateMemory, units_of
+from fedgc.memory import UpdateMemory, units_of
 from fedgc.round.choices import time_to_reconsider
 from fedgc.round.evidence import outcomes_seen, overheads_seen, times_seen
 from fedgc.round.fold import LEAST_SIZE, RoundFold

@@ -9,15 +9,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fedgc.codes import Code
-from fedgc.control_variates import UpdateMemory, units_of
 from fedgc.decoders import StreamingSum
-from fedgc.memory import MemoryStore
+from fedgc.memory import MemoryStore, UpdateMemory, units_of
 from fedgc.round.copies import Copies
 from fedgc.round.probe import Probe
 from fedgc.round.sizes import known_or_mean
 from fedgc.round.state import CodedUpdate, RoundPlan, RoundState
 from fedgc.updates import Arrays, Combination, Update, add_scaled, is_shorter, scale_in_place
-from fedgc.weighted_sum import squared_length
+from fedgc.updates.weighted_sum import squared_length
 
 #: Number of examples of an empty shard where sizes divide what a unit had.
 LEAST_SIZE = 1e-9

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from fedgc.coherence import KnownCoherence
-from fedgc.round.blocks import plan_blocks
 from fedgc.round.choices import Planning, planning_for
+from fedgc.round.plan_blocks import plan_blocks
+from fedgc.round.plan_work_lists import plan_work_lists
 from fedgc.round.state import RoundPlan, RoundState
-from fedgc.round.work_lists import plan_work_lists
 
 
 def plan_round(state: RoundState, node_ids: Sequence[int], planning: Planning) -> RoundPlan:

@@ -14,10 +14,9 @@ from fedgc.checkpoint.tree import Tree
 from fedgc.codes import Code, FractionalRepetition, WorkLists
 from fedgc.coherence import CoherenceEstimate, KnownCoherence
 from fedgc.completion_times import CompletionTimes, Overheads, TimeObservation
-from fedgc.control_variates import UpdateMemory
 from fedgc.errors import CheckpointError
 from fedgc.gram import GramModel
-from fedgc.memory import MemoryStore
+from fedgc.memory import MemoryStore, UpdateMemory
 from fedgc.reliability import ReliabilityPosterior
 from fedgc.round.choices import Planning
 from fedgc.round.state import RoundPlan, RoundState

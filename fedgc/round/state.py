@@ -13,9 +13,9 @@ from fedgc.assignment import Assignment
 from fedgc.codes import Code, redraw_places
 from fedgc.coherence import CoherenceEstimate
 from fedgc.completion_times import CompletionTimes, Overheads, TimeObservation
-from fedgc.control_variates import UpdateMemory
 from fedgc.decoders import CalibratedDecoder, Decoding
 from fedgc.gram import GramModel
+from fedgc.memory import UpdateMemory
 from fedgc.reliability import ReliabilityPosterior
 from fedgc.updates import Arrays, Update
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import ClassVar
 
 import numpy as np
@@ -57,6 +57,10 @@ class LearntTiming:
     def has_seen(self) -> bool:
         """Whether any completion time has been seen."""
         return bool(self.completion_times.priors)
+
+    def tabulated(self) -> LearntTiming:
+        """Return the same to be asked often, as by the search for a deadline: :meth:`CompletionTimes.tabulated`."""
+        return replace(self, completion_times=self.completion_times.tabulated(self.node_ids)) if self.has_seen else self
 
     def reach(self, deadline: float, max_shards: int) -> NDArray[np.float64]:
         """Return the probability of each node to have done at least k shards by then, (n_nodes, max_shards + 1)."""

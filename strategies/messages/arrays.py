@@ -13,7 +13,7 @@ from flwr.app import Array, ArrayRecord
 from numpy.typing import NDArray
 
 from fedgc.updates import Arrays, Update, apply_update, in_dtypes
-from fedgc.weighted_sum import squared_length
+from fedgc.updates.weighted_sum import squared_length
 
 #: Bytes that tell how long the header of an array is.
 _MAGIC = 12

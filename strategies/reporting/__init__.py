@@ -6,7 +6,7 @@ here.
 
 from fedgc.strategies.reporting.base import RoundReporter
 from fedgc.strategies.reporting.csv_results import CsvResults, read_csv_results
-from fedgc.strategies.reporting.reporting import Reporting
+from fedgc.strategies.reporting.dispatch import Reporting
 from fedgc.strategies.reporting.status_page import StatusPage
 from fedgc.strategies.reporting.tensorboard_results import TensorBoardResults
 

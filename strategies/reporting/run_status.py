@@ -19,7 +19,7 @@ from fedgc.deadline import FixedDeadline
 from fedgc.round import RoundPlan
 
 if TYPE_CHECKING:
-    from fedgc.strategies.flower_hooks import CodedStrategy
+    from fedgc.strategies.coded_strategy import CodedStrategy
 
 
 def run_status(strategy: CodedStrategy) -> RunStatus:

@@ -15,7 +15,7 @@ from fedgc.checkpoint import CheckpointFolder, Tree
 from fedgc.errors import CheckpointError
 
 if TYPE_CHECKING:
-    from fedgc.strategies.flower_hooks import CodedStrategy
+    from fedgc.strategies.coded_strategy import CodedStrategy
 
 logger = logging.getLogger("flwr.fedgc")
 

@@ -18,7 +18,7 @@ from fedgc.simulation.isolation import globals_to_tree, restore_globals
 from fedgc.simulation.records import arrays_from_tree, arrays_to_tree
 
 if TYPE_CHECKING:
-    from fedgc.strategies.flower_hooks import CodedStrategy
+    from fedgc.strategies.coded_strategy import CodedStrategy
 
 _REPORT = tuple(field.name for field in fields(RoundReport))
 

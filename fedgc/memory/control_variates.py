@@ -12,7 +12,7 @@ from scipy import sparse
 from scipy.sparse.csgraph import connected_components
 
 from fedgc.codes import Code
-from fedgc.memory import MemoryStore
+from fedgc.memory.store import MemoryStore
 from fedgc.updates import Arrays, Combination, Update, add_scaled, zero_update
 
 #: Rows of an encoding matrix.

@@ -33,7 +33,7 @@ def plan_work_lists(state: RoundState, nodes: tuple[int, ...], copies: int, plan
     mean_share = n_shards / len(nodes)
     # While nothing is known of the times, the first deadline is taken to be about right for a mean share.
     guess = planning.deadline.initial / (1.5 * mean_share)
-    learnt = LearntTiming(state.completion_times, nodes, away, guess, state.overheads, state.rounds)
+    learnt = LearntTiming(state.completion_times, nodes, away, guess, state.overheads, state.rounds).tabulated()
     timing, known = planning.timing or learnt, planning.timing is not None or learnt.has_seen
     longest = longest_list(n_shards, len(nodes), copies)
     last = state.plan if state.plan is not None and state.plan.everyone == nodes else None

@@ -4,12 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from rich import box
-from rich.table import Table
 
 from fedgc.analysis import analyse
 from fedgc.decoders import DECODERS
@@ -18,8 +15,6 @@ from fedgc.fleets import build_fleet
 from fedgc.gram import GramModel
 from fedgc.schemes import PAPER_SCHEMES, SCHEMES, Scheme
 
-#: Biases below this are rounding.
-_ROUNDING = 1e-9
 #: More clients or draws than this are a slip of the keyboard.
 _MOST = 10_000_000
 
@@ -163,69 +158,3 @@ def select_schemes(names: Sequence[str]) -> list[Scheme]:
         if name not in known:
             raise ConfigError(f"scheme must be one of {', '.join(known)}; got {name!r}")
     return [scheme for scheme in SCHEMES if not names or scheme.name in (*names, *PAPER_SCHEMES)]
-
-
-def comparison_table(lines: Sequence[Comparison], title: str) -> Table:
-    """Return the comparison as a table for the terminal."""
-    caption = "residual error and ratio: median over draws; bias: largest; ±: standard error where not exact"
-    # The names alone take forty columns: with the lines between columns only, and no padding, the table fits eighty.
-    table = Table(
-        title=title, caption=caption, title_justify="left", caption_justify="left", box=box.SIMPLE_HEAD, padding=(0, 0)
-    )
-    table.add_column("scheme", no_wrap=True)
-    table.add_column("decoder", no_wrap=True)
-    for heading in ("load", "residual error", "bias", "ratio to\npaper"):
-        table.add_column(heading, justify="right", no_wrap=True)
-    for line in lines:
-        noise = f" ± {line.standard_error:.1g}" if line.standard_error else ""
-        bias = "0" if line.bias < _ROUNDING else f"{line.bias:.2g}"
-        table.add_row(
-            line.scheme,
-            line.decoder,
-            f"{line.load:.2f}",
-            f"{line.residual_error:.3g}{noise}",
-            bias,
-            f"{line.ratio_to_paper:.2f}",
-        )
-    return table
-
-
-def draw_comparison(path: Path, at_coherence: Callable[[float], list[Comparison]], title: str) -> None:
-    """Draw residual error against coherence.
-
-    Parameters
-    ----------
-    path : Path
-        The file to write.
-    at_coherence : callable
-        Returns the comparison at a coherence, the same schemes each time.
-    title : str
-        The figure's title.
-
-    Raises
-    ------
-    ConfigError
-        If the file's ending is not one of .png, .svg and .pdf, or its folder does not exist.
-    """
-    from matplotlib.figure import Figure  # noqa: PLC0415  (matplotlib takes a second to import)
-
-    if path.suffix not in (".png", ".svg", ".pdf") or not path.parent.is_dir():
-        raise ConfigError(f"--plot must be a .png, .svg or .pdf file in a folder that exists; got {str(path)!r}")
-    grid = np.array([0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.99])
-    columns = [at_coherence(float(rho)) for rho in grid]
-    figure = Figure(figsize=(8.0, 4.8), dpi=150, layout="constrained")
-    axes = figure.add_subplot()
-    markers = "os^vDPX*<>"
-    for index, first in enumerate(columns[0]):
-        errors = [column[index].residual_error for column in columns]
-        ours = first.decoder == "optimal-unbiased"
-        label = f"{first.scheme}, {first.decoder}"
-        axes.plot(grid, errors, marker=markers[index % 10], markersize=4, linewidth=2.4 if ours else 1.2, label=label)
-    axes.set_yscale("log")
-    axes.set_xlabel("coherence of the updates")
-    axes.set_ylabel("residual error (median over draws)")
-    axes.set_title(title)
-    axes.grid(alpha=0.25, linewidth=0.6)
-    axes.spines[["top", "right"]].set_visible(False)
-    figure.legend(loc="outside right center", fontsize=7.5, frameon=False)
-    figure.savefig(path)

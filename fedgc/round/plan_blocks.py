@@ -23,24 +23,29 @@ def plan_blocks(state: RoundState, nodes: tuple[int, ...], copies: int, planning
     straggle_prob = state.reliability.straggle_prob(nodes)
     last = state.plan if state.plan is not None and state.plan.everyone == nodes else None
     old = last.code if last is not None and last.code.blocks is not None else None
+    # Past outcomes are about past deadlines: where the rule changes them the times have to tell, and who was there in
+    # the last rounds counts, also in those that times have not been fitted to yet. A fixed deadline needs no fit.
+    rule = None if isinstance(planning.deadline, FixedDeadline) else planning.deadline
+    timing: LearntTiming | None = None
+    if rule is not None and state.completion_times.priors:
+        times = state.completion_times.noting(state.new_times)
+        timing = LearntTiming(times, nodes, None, np.inf, rounds=state.rounds)
 
     def with_code(code: Code) -> RoundPlan:
         gram = shard_gram(state.coherence, state.shard_examples, code)
         deadline = None if planning.deadline is None else planning.deadline.initial
         prob = straggle_prob
-        timing = LearntTiming(state.completion_times, nodes, None, np.inf, rounds=state.rounds)
-        if planning.deadline is not None and not isinstance(planning.deadline, FixedDeadline) and timing.has_seen:
-            # Past outcomes are about past deadlines: for another one the times have to tell.
+        if rule is not None and timing is not None:
             work = work_of(code)
-            before = deadline if state.plan is None else state.plan.deadline
-            deadline = before
+            deadline = before = rule.initial if state.plan is None else state.plan.deadline
             if last is None or time_to_reconsider(state.rounds):
+                tables = timing.tabulated()
 
                 def ahead(seconds: float) -> RoundForecast:
-                    return forecast_round(timing, code, planning.decoder, gram, seconds).round
+                    return forecast_round(tables, code, planning.decoder, gram, seconds).round
 
-                deadline = planning.deadline.choose(Outlook(timing, work, n_shards, before, ahead))
-            prob = timing.straggle_prob(deadline or planning.deadline.initial, work)
+                deadline = rule.choose(Outlook(tables, work, n_shards, before, ahead))
+            prob = timing.straggle_prob(deadline or rule.initial, work)
         arrivals = IndependentArrivals(prob)
         calibrated = planning.decoder.calibrate(code, arrivals, gram)
         return RoundPlan(nodes, code, prob, arrivals, gram, calibrated, deadline, None, nodes)

@@ -1,0 +1,105 @@
+"""``fedgc plan FLEET``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from fedgc.commands.too_large import too_large
+from fedgc.errors import ConfigError
+
+
+def plan(
+    fleet: Annotated[str, typer.Argument(help="A preset's name, or a TOML file.", metavar="FLEET")],
+    clients: Annotated[int | None, typer.Option(help="Number of clients; for presets 50 if not given.")] = None,
+    shards: Annotated[int | None, typer.Option(help="Number of shards; four per client if not given.")] = None,
+    coherence: Annotated[
+        float, typer.Option(help="How far updates point the same way, from 0 (no shard is like another) to below 1.")
+    ] = 0.0,
+    redundancy: Annotated[
+        list[int] | None, typer.Option(help="Holders per shard, 1 to 5 if not given. May be repeated.")
+    ] = None,
+    deadline: Annotated[
+        list[float] | None, typer.Option(help="Deadline in seconds; may be repeated. Ten are tried if not given.")
+    ] = None,
+    cover: Annotated[
+        bool, typer.Option(help="Begin at the deadline by which every shard can be done once, or at a tenth of it.")
+    ] = True,
+    noise_sensitivity: Annotated[
+        float, typer.Option(help="More rounds to the target per unit of residual error; 1 if steps are tuned.")
+    ] = 1.0,
+    server_round: Annotated[int, typer.Option(help="Round to plan for, if the fleet changes.")] = 1,
+    seed: Annotated[int, typer.Option(help="Seed of the fleet.")] = 0,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object instead of a table.")] = False,
+    plot: Annotated[
+        Path | None, typer.Option(help="Draw time to target and the assignment into this .png, .svg or .pdf file.")
+    ] = None,
+) -> None:
+    """Choose redundancy, schedule, code, decoder and deadline for a fleet, and say whether redundancy pays."""
+    import json  # noqa: PLC0415
+    from dataclasses import asdict  # noqa: PLC0415
+
+    from rich.console import Console  # noqa: PLC0415
+    from rich.progress import Progress  # noqa: PLC0415
+
+    from fedgc.assignment import InfeasibleAssignmentError  # noqa: PLC0415
+    from fedgc.fleets import load_fleet, presets  # noqa: PLC0415
+    from fedgc.planning import constraints_of, plan_fleet, recommended_assignment  # noqa: PLC0415
+    from fedgc.planning.figure import check_plot_path, draw_plan  # noqa: PLC0415
+    from fedgc.planning.table import plan_table  # noqa: PLC0415
+
+    if plot is not None:
+        check_plot_path(plot)
+    if not 0 <= seed < 2**32:
+        raise ConfigError(f"--seed must be an integer from 0 to 2^32 - 1; got {seed}")
+    known = load_fleet(fleet, clients=50 if clients is None and fleet in presets() else clients, seed=seed)
+    n_shards = 4 * known.n_clients if shards is None else shards
+    most = min(5, known.n_clients)
+    errors = Console(stderr=True)
+    # Off the terminal a transient bar would leave an empty line, before an error that has to be one line.
+    with Progress(transient=True, console=errors, disable=not errors.is_terminal) as progress:
+        task = progress.add_task("deadlines")
+        try:
+            found = plan_fleet(
+                known,
+                n_shards=n_shards,
+                coherence=coherence,
+                redundancies=redundancy or range(1, most + 1),
+                deadlines=deadline,
+                cover=cover,
+                constraints=constraints_of(known),
+                noise_sensitivity=noise_sensitivity,
+                server_round=server_round,
+                on_step=lambda done, total: progress.update(task, completed=done, total=total),
+            )
+        except ConfigError:
+            raise
+        except InfeasibleAssignmentError as error:
+            # Only the fleet states limits, so what cannot be met stands there.
+            raise ConfigError(f"{fleet}: {error}") from None
+        except ValueError as error:
+            raise ConfigError(str(error)) from None
+        except MemoryError as error:
+            raise too_large(error, {"--clients": known.n_clients, "--shards": n_shards}) from None
+    title = f"{fleet}: {known.n_clients} clients, {n_shards} shards, coherence {coherence:g}"
+    if plot is not None:
+        assignment = recommended_assignment(known, found.recommended, n_shards, constraints_of(known), server_round)
+        draw_plan(plot, found, assignment, title)
+    if as_json:
+        choices = [asdict(choice) for choice in found.choices]
+        verdict: dict[str, object] = {"recommended": asdict(found.recommended), "verdict": found.verdict}
+        verdict["choices"] = choices
+        if found.infeasible:
+            verdict["infeasible"] = [{"redundancy": holders, "reason": reason} for holders, reason in found.infeasible]
+        typer.echo(json.dumps(verdict, indent=2, allow_nan=False))
+        return
+    Console().print(plan_table(found, title))
+    if found.recommended.remark:
+        typer.echo(found.recommended.remark)
+    for holders, reason in found.infeasible:
+        typer.echo(f"{holders} holders per shard are not possible: {reason}")
+    typer.echo(found.verdict)
+    if plot is not None:
+        typer.echo(f"wrote {plot}")

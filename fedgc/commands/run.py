@@ -1,0 +1,96 @@
+"""``fedgc run CONFIG.toml``."""
+
+from __future__ import annotations
+
+import logging
+import signal
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import FrameType
+from typing import Annotated
+
+import typer
+
+
+def run(
+    config: Annotated[Path, typer.Argument(help="The experiment, a TOML file.", metavar="CONFIG.toml")],
+    overrides: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="KEY=VALUE", help="Override a key: --set rounds=5 --set strategies.2.load=4"),
+    ] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="Folder for results.csv, summary.json and the figure.", metavar="DIR")
+    ] = None,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Replace results that DIR already holds, and curves.")
+    ] = False,
+    verbose: Annotated[bool, typer.Option("--verbose", help="Show Flower's log.")] = False,
+) -> None:
+    """Run an experiment in virtual time and show a table of its strategies."""
+    from rich.console import Console  # noqa: PLC0415
+
+    from fedgc.experiment.config import load_config  # noqa: PLC0415
+
+    settings = load_config(config, overrides or [])
+
+    from fedgc.experiment.display import live_progress, results_table  # noqa: PLC0415
+    from fedgc.experiment.results import check_output_folder, write_results  # noqa: PLC0415
+    from fedgc.experiment.runner import Row, run_experiment  # noqa: PLC0415
+    from fedgc.experiment.summary import summarise  # noqa: PLC0415
+    from fedgc.experiment.tensorboard import Boards  # noqa: PLC0415
+
+    if out is not None:
+        check_output_folder(out, overwrite=overwrite)
+    boards = None if settings.tensorboard is None else Boards(Path(settings.tensorboard), settings, overwrite=overwrite)
+    logging.getLogger("flwr").setLevel(logging.INFO if verbose else logging.ERROR)
+    _one_thread()
+    console = Console()
+    with live_progress(settings, console) as show, heard_interrupts() as heard:
+
+        def on_row(row: Row) -> None:
+            heard()
+            show(row)
+            if boards is not None:
+                boards.write(row)
+
+        try:
+            rows = run_experiment(settings, on_row)
+        finally:
+            if boards is not None:
+                boards.close()
+    console.print(results_table(settings, summarise(rows, settings.target_accuracy)))
+    if out is not None:
+        for path in write_results(out, settings, rows):
+            console.print(f"wrote {path}", soft_wrap=True)
+
+
+@contextmanager
+def heard_interrupts() -> Iterator[Callable[[], None]]:
+    """Raise KeyboardInterrupt at an interrupt, and again whenever the function given is called after one.
+
+    Python drops an exception that is raised while it runs a destructor or a callback from C; an interrupt that came at
+    such a moment would be lost, and the run would go on.
+    """
+    came: list[int] = []
+
+    def remember(number: int, frame: FrameType | None) -> None:
+        came.append(number)
+        raise KeyboardInterrupt
+
+    def heard() -> None:
+        if came:
+            raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGINT, remember)
+    try:
+        yield heard
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+def _one_thread() -> None:
+    """Keep torch to one thread: models here are small, and sums then do not depend on the number of cores."""
+    import torch  # noqa: PLC0415
+
+    torch.set_num_threads(1)
