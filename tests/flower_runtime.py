@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import subprocess
 import sys
 import time
@@ -14,32 +13,11 @@ from pathlib import Path
 import pytest
 
 sys.path.append(str(Path(__file__).parents[1] / "experiments" / "deployment"))
-from processes import end_all, free_ports
+from simulation_runtime import flower_environment
 
 needs_proc = pytest.mark.skipif(
     not Path("/proc/self/environ").exists(), reason="finds Flower's processes through /proc"
 )
-
-
-@contextmanager
-def flower_environment(folder: Path) -> Iterator[dict[str, str]]:
-    """Yield the environment variables of Flower's commands."""
-    http, control = free_ports(2)
-    environment = {
-        **os.environ,
-        "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
-        "FLWR_HOME": str(folder / "flwr"),
-        "FLWR_DISABLE_RUNTIME_DEPENDENCY_INSTALLATION": "1",
-        "FLWR_LOCAL_SUPERLINK_HTTP_API_PORT": str(http),
-        "FLWR_LOCAL_CONTROL_API_PORT": str(control),
-        "FLWR_TELEMETRY_ENABLED": "0",
-        "RAY_USAGE_STATS_ENABLED": "0",
-    }
-    (folder / "flwr").mkdir()
-    try:
-        yield environment
-    finally:
-        end_all(f"FLWR_HOME={folder / 'flwr'}")
 
 
 @contextmanager

@@ -126,7 +126,7 @@ def test_a_bad_client_is_left_out_and_the_round_goes_on(
     change: Callable[[Message], None], reason: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.WARNING)
-    bad, good = coding(), coding()
+    bad, good = coding(early_end=False), coding(early_end=False)
     result, _ = train(bad, steady(), rounds=2, app=shard_app(spoil_with(change)))
     # The same as if the client had not answered at all; equal deadlines keep the clients' clocks out of it.
     expected, _ = train(good, steady(dropout=[0.0, 1.0, 0.0, 0.0, 0.0, 0.0]), rounds=2)

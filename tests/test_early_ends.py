@@ -7,6 +7,8 @@ from typing import Any
 import numpy as np
 import pytest
 from fedgc.strategies import GradientCoding
+from flwr.app import Message
+from flwr.clientapp import ClientApp
 from flwr.serverapp.strategy import FedAvg
 
 from fedgc.completion_times import CompletionTimes, TimeObservation
@@ -16,7 +18,7 @@ from fedgc.fleets import Fleet, build_fleet
 from fedgc.reliability import ReliabilityPosterior
 from fedgc.round import CodedUpdate, Planning, RoundPlan, RoundState, finish_round, plan_round
 from fedgc.round.evidence import outcomes_seen
-from tests.apps import EXAMPLES, N_SHARDS, train
+from tests.apps import EXAMPLES, N_SHARDS, shard_app, steady, train
 
 ARRAYS = {"w": np.zeros(2)}
 NODES = (1, 2, 3, 4)
@@ -93,3 +95,32 @@ def test_a_client_that_never_makes_the_deadline_is_found_out_though_rounds_end_b
     assert believed[3] < 0.2
     assert believed[-1] > 0.4
     assert believed[-1] > believed[20] + 0.1
+
+
+@pytest.mark.parametrize("schedule", ["full", "work-list"])
+def test_who_fails_has_missed_however_early_the_round_ends(schedule: str) -> None:
+    """Client 0 raises an error in each round, which ends as soon as all have been heard, far before its deadline."""
+
+    def fail(reply: Message, partition: int) -> Message | None:
+        if partition == 0:
+            raise RuntimeError("battery empty")
+        return None
+
+    def believed(app: ClientApp, dropout: float) -> np.ndarray:
+        strategy = GradientCoding(
+            FedAvg(fraction_evaluate=0.0, min_train_nodes=1, min_available_nodes=1),
+            num_shards=N_SHARDS,
+            deadline=50.0,
+            early_end=False,
+            schedule=schedule,
+            shard_examples=EXAMPLES,
+        )
+        train(strategy, steady(6, dropout=[dropout, *[0.0] * 5]), rounds=3, app=app)
+        assert [report.n_arrived for report in strategy.history] == [5, 5, 5]
+        assert max(report.seconds or 0.0 for report in strategy.history) < 50.0 or dropout
+        return strategy.state.reliability.straggle_prob(range(100, 106))
+
+    prob, silent = believed(shard_app(fail), 0.0), believed(shard_app(), 1.0)
+    assert prob[0] > 0.5 > 0.3 > prob[1:].max()
+    # As one of which nothing comes at all, for whom a round lasts until its deadline.
+    np.testing.assert_allclose(prob, silent, atol=0.02)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 
 import numpy as np
 
@@ -12,7 +12,11 @@ from fedgc.round.state import CodedUpdate, RoundPlan, RoundState
 
 
 def outcomes_seen(
-    state: RoundState, plan: RoundPlan, replies: Mapping[int, CodedUpdate], waited: float | None
+    state: RoundState,
+    plan: RoundPlan,
+    replies: Mapping[int, CodedUpdate],
+    waited: float | None,
+    failed: Collection[int] = (),
 ) -> dict[int, bool | float]:
     """Return who came, and how likely those would have who were silent when the round ended early.
 
@@ -25,14 +29,18 @@ def outcomes_seen(
     for ever. So its a' is that of a client whose times are like the fleet's, and every silence makes it a little less
     likely to come. That it is merely slow, and would come by the deadline, cannot be told from that it never comes;
     the block of a client that is always cut off has others to count on, so that such a doubt costs little.
+
+    A client that has failed has missed, whenever the round ended.
     """
     outcomes: dict[int, bool | float] = {node: client in replies for client, node in enumerate(plan.node_ids)}
     if waited is None or plan.deadline is None or waited >= plan.deadline:
         return outcomes
     if not state.completion_times.priors:
         # Only the first rounds come before any time is known; what little they say of silent clients is left out.
-        return {node: came for node, came in outcomes.items() if came}
-    silent = np.array([client for client in range(len(plan.node_ids)) if client not in replies], dtype=np.intp)
+        known = {plan.node_ids[client] for client in (*replies, *failed)}
+        return {node: came for node, came in outcomes.items() if node in known}
+    unknown = (client for client in range(len(plan.node_ids)) if client not in replies and client not in failed)
+    silent = np.array(list(unknown), dtype=np.intp)
     if silent.size == 0:
         return outcomes
     nodes = [plan.node_ids[client] for client in silent]

@@ -25,6 +25,7 @@ def finish_round(
     learn: bool = True,
     waited: float | None = None,
     pending: Collection[int] = (),
+    failed: Collection[int] = (),
     late: LateReplies | None = None,
 ) -> tuple[RoundState, RoundOutcome]:
     """Decode the coded updates that came by the deadline and learn from who sent them.
@@ -48,6 +49,9 @@ def finish_round(
     pending : collection of int
         Silent clients that will be listened to further: what their silence says of their times comes with a later
         round, as `late`.
+    failed : collection of int
+        Clients that have told, or shown, that they will not come: as good as silent until the deadline, although the
+        round may have ended before it.
     late : LateReplies, optional
         What has been heard of the round before since it ended.
 
@@ -79,6 +83,8 @@ def finish_round(
     silent = (
         {} if waited is None else {c: waited for c in range(len(plan.node_ids)) if c not in {*fold.replies, *pending}}
     )
+    if waited is not None:
+        silent |= dict.fromkeys(failed, waited if plan.deadline is None else max(waited, plan.deadline))
     seen = times_seen(plan, fold.replies, silent) if learn else []
     if late is not None:
         seen = times_seen(late.plan, late.replies, late.silent) + seen
@@ -90,7 +96,7 @@ def finish_round(
         times, new_times = times.update(new_times), ()
     new_state = RoundState(
         shard_examples=shard_examples,
-        reliability=state.reliability.update(outcomes_seen(state, plan, fold.replies, waited))
+        reliability=state.reliability.update(outcomes_seen(state, plan, fold.replies, waited, failed))
         if learn
         else state.reliability,
         coherence=state.coherence.update(fold.energies, fold.sum_energy),

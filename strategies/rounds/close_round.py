@@ -59,6 +59,7 @@ def close_round(
         learn=current.deadline == current.plan.deadline,
         waited=waited,
         pending=pending,
+        failed=current.failed - current.fold.replies.keys(),
         late=late,
     )
     report = RoundReport.of(server_round, current, waited, outcome, late, dissenting=dissenting)

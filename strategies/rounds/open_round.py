@@ -46,11 +46,14 @@ class OpenRound(SentRound):
         Why others were left out, by node id.
     bad : set of int
         Nodes that sent what cannot be used, as opposed to those of which nothing came.
+    failed : set of int
+        Clients whose reply cannot be used, or is an error: they will not come any more, however early the round ends.
     """
 
     metrics: dict[int, MetricRecord] = field(default_factory=dict)
     rejected: dict[int, str] = field(default_factory=dict)
     bad: set[int] = field(default_factory=set)
+    failed: set[int] = field(default_factory=set)
     _taken: set[int] = field(default_factory=set)
     _waiting: list[_Waiting] = field(default_factory=list)
 
@@ -106,7 +109,14 @@ class OpenRound(SentRound):
         came = [(reply, seconds.get(reply.metadata.reply_to_message_id)) for reply in replies]
         if not self._taken and self.state.memory is None and not self.sum_only:
             trial = replace(
-                self, metrics={}, rejected={}, bad=set(), sizes=self.sizes.copy(), _taken=set(), _waiting=[]
+                self,
+                metrics={},
+                rejected={},
+                bad=set(),
+                failed=set(),
+                sizes=self.sizes.copy(),
+                _taken=set(),
+                _waiting=[],
             )
             with np.errstate(over="ignore", invalid="ignore"):
                 sound = [trial._take(reply, after, trusted=True) for reply, after in came]
@@ -160,8 +170,10 @@ class OpenRound(SentRound):
         # An error reply of the network itself comes from the SuperLink's id, so the message tells who is meant.
         node_id = reply.metadata.src_node_id if client is None else self.plan.node_ids[client]
         self.rejected[node_id] = one_line(reason)
-        if client is not None and not isinstance(reason, NothingToReadError):
-            self.bad.add(node_id)
+        if client is not None:
+            self.failed.add(client)
+            if not isinstance(reason, NothingToReadError):
+                self.bad.add(node_id)
 
     def _fold(self, client: int, update: CodedUpdate, metrics: MetricRecord, *, trusted: bool) -> bool:
         copies = self.fold.add(client, update, lasting=trusted)

@@ -1,0 +1,1 @@
+"""Digits with clients that fail at random, to see whether the residual error is as predicted."""
