@@ -3,8 +3,10 @@
 :class:`TimeObservation` is what one round shows of one client, :class:`CompletionTimes` what all of them show. Inside:
 :mod:`~fedgc.completion_times.history` keeps the observations, :mod:`~fedgc.completion_times.fixed_part` takes off what
 does not depend on the load, :mod:`~fedgc.completion_times.fleet` learns what clients have in common, and one file per
-family fits each client. ``FAMILIES`` lists the families. :class:`Overheads` says how long before the deadline a client
-should stop working, to be heard.
+family fits each client. ``FAMILIES`` lists the families. :mod:`~fedgc.completion_times.presence` says who comes,
+:mod:`~fedgc.completion_times.own_frequency` what each client's past says without a model,
+:mod:`~fedgc.completion_times.mixing` how far that is believed, and :mod:`~fedgc.completion_times.tabulated` answers
+plans, which ask often. :class:`Overheads` says how long before the deadline a client should stop working, to be heard.
 """
 
 from fedgc.completion_times.base import FleetPrior, TimeFamily
