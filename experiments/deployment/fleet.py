@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from bad_network import Link
 from certificates import Certificates
 from deployment_error import DeploymentError
 from node_keys import NodeKey
@@ -44,6 +45,8 @@ class LoopbackFleet:
         The SuperNodes, by partition.
     certificates : Certificates or None
         Those of the SuperLink, None without TLS.
+    link : Link or None
+        The bad network between the SuperLink and some of the nodes, if there is one.
     """
 
     logs: Path
@@ -52,6 +55,7 @@ class LoopbackFleet:
     superlink: Unit
     nodes: tuple[Unit, ...]
     certificates: Certificates | None = None
+    link: Link | None = None
 
     def run(
         self,
@@ -87,7 +91,7 @@ class LoopbackFleet:
             killer.daemon = True
             killer.start()
             lines = []
-            with (self.logs / "app.log").open("w") as log:
+            with (self.logs / "app.log").open("a") as log:
                 for line in process.stdout:
                     print(line, end="", flush=True)
                     log.write(line)
@@ -107,10 +111,12 @@ class LoopbackFleet:
         if started is None:
             return f"did not start (flwr run ends with code {code})"
         try:
-            told = json.loads(self.flwr("list", CONNECTION, "--run-id", started[1], "--format", "json"))
+            runs = json.loads(self.flwr("list", CONNECTION, "--run-id", started[1], "--format", "json")).get("runs", [])
         except DeploymentError:
+            runs = []
+        if not runs:  # in this format flwr list ends with code 0 also if nobody answers
             return f"{started[1]} has an unknown end, since the SuperLink does not answer"
-        (run,) = told["runs"]
+        (run,) = runs
         if run["status"] == "finished:completed":
             return None if code == 0 else f"{started[1]} completed, but flwr run ends with code {code}"
         _, finished, end = run["status"].rpartition("finished:")

@@ -15,12 +15,14 @@ import argparse
 import os
 import signal
 import sys
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
+from bad_network import BadNetwork, bad_network
 from certificates import Certificates, make_certificates
+from commands import superlink_command, supernode_command
 from deployment_error import DeploymentError, exit_code
 from fleet import CONNECTION, HOST, MARK, START, LoopbackFleet
 from node_keys import NodeKey, make_node_key
@@ -43,6 +45,8 @@ def loopback_fleet(
     port: int | None = None,
     database: bool = False,
     restart_seconds: float = RESTART_SECONDS,
+    network: BadNetwork | None = None,
+    behind: Collection[int] = (),
 ) -> Iterator[LoopbackFleet]:
     """Bring up a SuperLink and SuperNodes with partitions 0, 1, ..., and end all of them in the end.
 
@@ -63,6 +67,10 @@ def loopback_fleet(
         Whether the SuperLink keeps what it knows in a file in `logs`, and so survives that it is killed.
     restart_seconds : float
         Seconds before a service that has ended by itself is started again.
+    network : BadNetwork, optional
+        What is between the SuperLink and the SuperNodes of some partitions; the fleet's ``link`` cuts it.
+    behind : collection of int
+        These partitions.
 
     Raises
     ------
@@ -74,7 +82,7 @@ def loopback_fleet(
     home.mkdir(parents=True, exist_ok=True)
     for old in logs.glob("*.log"):
         old.unlink()
-    free, *node_ports = free_ports(1 + n_nodes)
+    free, proxy, *node_ports = free_ports(2 + n_nodes)
     port = free if port is None else port
     check_port_free(HOST, port)
     files = _certificates(logs, certificates) if secure else None
@@ -95,12 +103,12 @@ def loopback_fleet(
         log = logs / f"{name}.log"
         return Unit(f"{mark}-{name}", command, log=log, environment=environment, restart_seconds=restart_seconds)
 
-    superlink = unit("superlink", _superlink_command(port, files, logs / "superlink.db" if database else None))
+    superlink = unit("superlink", superlink_command(port, files, logs / "superlink.db" if database else None))
     nodes = tuple(
         unit(
             f"supernode-{node}",
             supernode_command(
-                port,
+                proxy if node in behind else port,
                 node_ports[node],
                 f"partition-id={node} num-partitions={n_nodes}",
                 files=files,
@@ -109,8 +117,10 @@ def loopback_fleet(
         )
         for node in range(n_nodes)
     )
-    fleet = LoopbackFleet(logs, port, environment, superlink, nodes, files)
+    stack = ExitStack()
     try:
+        link = None if network is None else stack.enter_context(bad_network(proxy, port, network))
+        fleet = LoopbackFleet(logs, port, environment, superlink, nodes, files, link)
         fleet.restart_superlink()
         if pairs:
             fleet.register(pairs)
@@ -122,26 +132,7 @@ def loopback_fleet(
         with ThreadPoolExecutor(1 + n_nodes) as pool:
             list(pool.map(Unit.stop, (superlink, *nodes)))
         end_all(f"{MARK}={mark}")
-
-
-def supernode_command(
-    port: int, own_port: int, config: str, *, files: Certificates | None, key: NodeKey | None
-) -> list[str]:
-    """Return the command of a SuperNode; without certificates it talks plain text, without a key it has no name."""
-    command = ["flower-supernode", "--superlink", f"{HOST}:{port}", "--host", HOST, "--port", str(own_port)]
-    command += ["--node-config", config]
-    command += ["--insecure"] if files is None else ["--root-certificates", str(files.authority)]
-    return command + ([] if key is None else ["--auth-supernode-private-key", str(key.private)])
-
-
-def _superlink_command(port: int, files: Certificates | None, database: Path | None) -> list[str]:
-    command = ["flower-superlink", "--host", HOST, "--port", str(port), "--disable-runtime-dependency-installation"]
-    if files is None:
-        command += ["--insecure"]
-    else:
-        command += ["--ssl-ca-certfile", str(files.authority), "--ssl-certfile", str(files.certificate)]
-        command += ["--ssl-keyfile", str(files.key), "--enable-supernode-auth"]
-    return command + ([] if database is None else ["--database", str(database)])
+        stack.close()
 
 
 def _certificates(logs: Path, folder: Path | None) -> Certificates:

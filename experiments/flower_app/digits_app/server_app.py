@@ -16,8 +16,9 @@ def main(grid: Grid, context: Context) -> None:
     config = context.run_config
     task = task_of(config)
     n_clients = int(config["num-clients"])
+    at_least = int(config["min-available-nodes"]) or n_clients
     strategy = GradientCoding(
-        FedAvg(fraction_evaluate=0.0, min_train_nodes=n_clients, min_available_nodes=n_clients),
+        FedAvg(fraction_evaluate=0.0, min_train_nodes=at_least, min_available_nodes=at_least),
         num_shards=int(config["num-shards"]),
         load=int(config["load"]),
         schedule=str(config["schedule"]),

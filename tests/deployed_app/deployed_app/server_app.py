@@ -1,4 +1,4 @@
-"""The server: an undisturbed part that is summed exactly, then a part in which clients may be killed."""
+"""The server: an undisturbed part that is summed exactly, then a part in which anything may be killed."""
 
 import json
 import logging
@@ -50,14 +50,16 @@ def main(grid: Grid, context: Context) -> None:
     )
     np.savez(out / "undisturbed.npz", **{name: array.numpy() for name, array in undisturbed.arrays.items()})
 
-    longest = max(report.seconds or 0.0 for report in exact.history)
+    longest = max((report.seconds or 0.0 for report in exact.history), default=0.0)
     coded = GradientCoding(
         inner(),
         num_shards=N_SHARDS,
-        deadline=LONGER * longest + SECONDS_MORE,
+        deadline=float(config["deadline"]) or LONGER * longest + SECONDS_MORE,
         early_end=False,
         shard_examples=shard_examples(),
         start_timeout=0.0,
+        checkpoints=str(config["checkpoints"]) or None,
+        resume=True,
     )
     logging.getLogger("flwr").info(BEGIN)
     disturbed = coded.start(
@@ -86,4 +88,4 @@ def _told(report: object) -> dict[str, object]:
 
 
 def _last(metrics: dict[int, MetricRecord]) -> float:
-    return float(metrics[max(metrics)]["accuracy"])
+    return float(metrics[max(metrics)]["accuracy"]) if metrics else 0.0
