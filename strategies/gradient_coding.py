@@ -112,7 +112,9 @@ class GradientCoding(StartedStrategy):
     coherence : CoherenceEstimate, optional
         How far updates point the same way, to start from; :class:`fedgc.coherence.KnownCoherence` is not learnt.
     constraints : AssignmentConstraints, optional
-        What clients can and may hold, in the same order; for work lists.
+        What clients can and may hold, in the same order, on either schedule. Limits that cannot be met end the run
+        before the first round with :class:`fedgc.assignment.InfeasibleAssignmentError`, which names them, unless nodes
+        that could meet them are away; a client that no block has room for has no part in the rounds.
     shards : PushedShards, optional
         The shards' data, if clients have it from the server: each is sent what it lacks of its part and keeps it. The
         train function then needs a ``store``; see :func:`fedgc.clients.gradient_coded`.

@@ -218,7 +218,8 @@ def test_too_few_nodes_for_too_long_end_training_with_a_clear_message(caplog: py
     assert caplog.text.count("waiting for up to") == 2  # at once, and after a minute
 
 
-def test_limits_stay_with_partitions(caplog: pytest.LogCaptureFixture) -> None:
+@pytest.mark.parametrize("schedule", ["work-list", "full"])
+def test_limits_stay_with_partitions(schedule: str, caplog: pytest.LogCaptureFixture) -> None:
     """Shards 0 and 1 may live on partitions 2 and 3 only, whatever id these have, and a stranger gets nothing."""
     limits = AssignmentConstraints(residency={0: [2, 3], 1: [2, 3]})
     stayed = [100, 101, 103, 104, 105]
@@ -235,7 +236,7 @@ def test_limits_stay_with_partitions(caplog: pytest.LogCaptureFixture) -> None:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(GradientCoding, "configure_train", noting)
         present = after(5, [*stayed, 102], [*stayed, 106, 107])
-        strategy, _ = train(SIX | {106: 2, 107: 9}, present, constraints=limits)
+        strategy, _ = train(SIX | {106: 2, 107: 9}, present, constraints=limits, schedule=schedule)
     assert asked[106] >= {0} or asked[103] >= {0}
     for node, shards in asked.items():
         assert node in {102, 103, 106} or not shards & {0, 1}
@@ -245,20 +246,21 @@ def test_limits_stay_with_partitions(caplog: pytest.LogCaptureFixture) -> None:
     assert strategy.history[-1].shards_recovered == N_SHARDS
 
 
-def test_shards_whose_only_holders_are_away_are_waited_for(caplog: pytest.LogCaptureFixture) -> None:
+@pytest.mark.parametrize("schedule", ["work-list", "full"])
+def test_shards_whose_only_holders_are_away_are_waited_for(schedule: str, caplog: pytest.LogCaptureFixture) -> None:
     limits = AssignmentConstraints(residency={0: [2], 1: [2]})
     others = [100, 101, 103, 104, 105]
 
     def present(done: int, now: float) -> list[int]:
         return list(SIX) if done < 4 else others if now < 200.0 else [*others, 106]
 
-    strategy, model = train(SIX | {106: 2}, present, constraints=limits, load=1)
+    strategy, model = train(SIX | {106: 2}, present, constraints=limits, load=1, schedule=schedule)
     assert "round 5: cannot be planned with the nodes that are there: residency must allow" in caplog.text
     assert "node 106 is node 102 come back" in caplog.text
     assert strategy.history[-1].node_ids == (*others, 106)
     assert model == pytest.approx(GOAL, abs=0.1)
     with pytest.raises(TooFewNodesError, match="0 of at least 1 others that can hold its shards are there after 50 s"):
-        train(SIX, after(4, list(SIX), others), constraints=limits, load=1, nodes_timeout=50.0)
+        train(SIX, after(4, list(SIX), others), constraints=limits, load=1, nodes_timeout=50.0, schedule=schedule)
 
 
 def test_a_reply_that_comes_twice_counts_once() -> None:

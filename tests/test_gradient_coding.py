@@ -23,6 +23,7 @@ from flwr.serverapp.strategy import (
     Strategy,
 )
 
+from fedgc.assignment import AssignmentConstraints
 from fedgc.coherence import KnownCoherence
 from fedgc.deadline import AutomaticDeadline, QuantileDeadline
 from fedgc.decoders import DECODERS, FixedDecoder
@@ -255,6 +256,63 @@ def test_same_seed_same_run() -> None:
 def test_impossible_options_are_refused(options: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         GradientCoding(**{"num_shards": N_SHARDS, "deadline": 10.0, "shard_examples": EXAMPLES, **options})
+
+
+@pytest.mark.parametrize("schedule", ["full", "work-list"])
+@pytest.mark.parametrize(
+    ("limits", "load"),
+    [
+        (AssignmentConstraints(storage=[1, 2, 6, 6, 6, 6]), 2),
+        (AssignmentConstraints(residency={0: [1, 4], 1: [1, 4], 5: [2, 3, 4]}), 2),
+        (AssignmentConstraints(domain=["a", "a", "a", "b", "b", "c"]), 2),
+        (AssignmentConstraints(computation=[6, 1, 6, 2, 6, 6]), 2),
+        (AssignmentConstraints(storage=[3, 3, 3, 3, 3, 3], domain=["a", "b", "c", "a", "b", "c"]), 3),
+    ],
+)
+def test_limits_hold_in_every_round(schedule: str, limits: AssignmentConstraints, load: int) -> None:
+    """While clients straggle, blocks are formed anew and what is learnt of the clients changes."""
+    held: list[dict[int, set[int]]] = []
+    original = GradientCoding.configure_train
+
+    def noting(self: GradientCoding, *arguments: Any) -> Any:
+        messages = list(original(self, *arguments))
+        records = {m.metadata.dst_node_id: m.content.config_records["fedgc"]["shard-ids"] for m in messages}
+        held.append({node - 100: set(shards) for node, shards in records.items()})  # type: ignore[arg-type]
+        return messages
+
+    rule = AutomaticDeadline(initial=10.0)
+    strategy = coding(load=load, schedule=schedule, constraints=limits, deadline=rule, reassignment_gain=0.0)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(GradientCoding, "configure_train", noting)
+        train(strategy, build_fleet({"preset": "phones", "clients": 6}, seed=4), rounds=12)
+    assert len(held) == 12
+    for shards_of in held:
+        assert set().union(*shards_of.values()) == set(range(N_SHARDS))
+        for shard in range(N_SHARDS):
+            holders = [client for client, shards in shards_of.items() if shard in shards]
+            assert len(holders) >= (load if schedule == "full" else 1)
+            if limits.residency is not None:
+                assert set(holders) <= set(limits.residency.get(shard, range(6)))  # type: ignore[union-attr]
+            if limits.domain is not None:
+                assert len({limits.domain[client] for client in holders}) == len(holders)
+        for name in ("storage", "computation"):
+            if (most := getattr(limits, name)) is not None:
+                assert all(len(shards) <= most[client] for client, shards in shards_of.items())
+
+
+@pytest.mark.parametrize(
+    ("limits", "message"),
+    [
+        ({"storage": [1] * 6}, "storage must hold at least 12 shards in all; got 6"),
+        ({"residency": {3: [2]}}, "residency must allow at least 2 clients for every shard; got 1 for shard 3"),
+        ({"domain": ["a"] * 6}, "domain must name at least 2 different domains, one for each holder; got 1"),
+        ({"storage": [6] * 5}, "storage must have one entry per client, 6; got 5"),
+    ],
+)
+def test_limits_that_cannot_be_met_are_refused_by_name(limits: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message) as caught:
+        train(coding(constraints=AssignmentConstraints(**limits)), steady(), rounds=1)
+    assert "\n" not in str(caught.value)
 
 
 def test_summary_and_defaults(caplog: pytest.LogCaptureFixture) -> None:
