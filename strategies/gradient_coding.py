@@ -105,7 +105,8 @@ class GradientCoding(StartedStrategy):
         and 0 in the embedded runtime, where nothing has to start.
     nodes_timeout : float
         Seconds for which a round waits until as many nodes are there as the inner strategy asks for; then training ends
-        with :class:`fedgc.errors.TooFewNodesError`. An hour by default.
+        with :class:`fedgc.errors.TooFewNodesError`. An evaluation waits as long, and is then left out, which the log
+        says, and training goes on. An hour by default.
     timing : Timing, optional
         What is known of the clients' completion times, in place of what is learnt: a fleet, in simulations. Clients are
         in the order of their partitions if these were told at the start, else of their node ids.
