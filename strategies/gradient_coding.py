@@ -46,7 +46,10 @@ class GradientCoding(StartedStrategy):
     Parameters
     ----------
     strategy : Strategy, optional
-        The inner strategy; FedAvg by default.
+        The inner strategy; FedAvg by default. Its `weighted_by_key` must be "num-examples", which shards are weighed by
+        (a ShardUpdate may count tokens, say, there). Its `train_metrics_aggr_fn` gets a record for each client that
+        counts, with the metrics that all of these have as plain numbers, each a mean over the client's shards: neither
+        arrays nor other records. What it raises ends the run, as in Flower.
     num_shards : int
         Number of data shards. Every client must be able to load any of them.
     deadline : float or DeadlineRule
@@ -124,7 +127,8 @@ class GradientCoding(StartedStrategy):
     secure_sum : bool or SecureSum
         Whether the server uses only the sum of what arrives and who sent it, see
         :class:`fedgc.strategies.SecureSum`. Needs a decoder with settled weights ("fixed", say) and
-        `shard_examples`. Neither coherence is learnt then nor copies compared, and clients' metrics are not sent.
+        `shard_examples`. Neither coherence is learnt then nor copies compared, and clients' metrics are not sent: a
+        `train_metrics_aggr_fn` of the inner strategy sees their "num-examples" only.
     checkpoints : str, Path or CheckpointFolder, optional
         A folder in which everything that the next round depends on is written after every round, for :meth:`start`: the
         model, the inner strategy's state, all that has been learnt, results so far.

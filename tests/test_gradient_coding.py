@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from fedgc.clients import ShardUpdate, gradient_coded
 from fedgc.strategies import GradientCoding
-from flwr.app import Array, ArrayRecord, ConfigRecord, Context, Message
+from flwr.app import Array, ArrayRecord, ConfigRecord, Context, Message, MetricRecord, RecordDict
 from flwr.clientapp import ClientApp
 from flwr.serverapp import Grid, ServerApp
 from flwr.serverapp.strategy import (
@@ -31,7 +31,7 @@ from fedgc.fleets import build_fleet
 from fedgc.fleets.base import WorkDraw
 from fedgc.reliability import ReliabilityPosterior
 from fedgc.simulation import run_virtual
-from tests.apps import EXAMPLES, N_SHARDS, arrays_of, full_aggregate, initial_arrays, steady, train
+from tests.apps import EXAMPLES, N_SHARDS, arrays_of, full_aggregate, initial_arrays, shard_app, steady, train
 
 
 def coding(strategy: Strategy | None = None, **options: Any) -> GradientCoding:
@@ -91,6 +91,32 @@ def test_any_inner_strategy_takes_the_step_it_would_take_on_the_exact_aggregate(
     assert min(moved) > 0.02
     for name, value in arrays_of(plain.arrays).items():
         np.testing.assert_allclose(arrays_of(coded.arrays)[name], value, atol=1e-6)
+
+
+@pytest.mark.parametrize("inner", [FedAvg, FedAdam, FedAvgM])
+def test_metrics_are_aggregated_over_the_clients_that_count(inner: type[FedAvg]) -> None:
+    """Shards report their numbers, so that a client has the mean of its block's two; one client's cannot be used."""
+    told: list[list[dict[str, Any]]] = []
+
+    def aggregate(records: list[RecordDict], weighted_by: str) -> MetricRecord:
+        assert weighted_by == "num-examples"
+        assert all(list(record) == ["metrics"] for record in records)
+        told.append([dict(record.metric_records["metrics"]) for record in records])
+        return MetricRecord({"worst": max(one["loss"] for one in told[-1]), "of": len(records)})
+
+    def spoil(reply: Message, partition: int) -> None:
+        if partition == 5:
+            reply.content.metric_records["metrics"]["loss"] = float("nan")
+
+    inside = inner(fraction_evaluate=0.0, train_metrics_aggr_fn=aggregate)
+    result, _ = train(coding(inside, early_end=False), steady(), rounds=2, app=shard_app(spoil))
+    mean_of = {3 + 1: 1 / 4, 4 + 1: (2 * 4 + 3 * 1) / 5, 5 + 9: (4 * 5 + 5 * 9) / 14}
+    for records in told:
+        assert len(records) == 5
+        assert all(one["loss"] == pytest.approx(mean_of[one["num-examples"]]) for one in records)
+    for metrics in result.train_metrics_clientapp.values():
+        assert metrics["worst"] == pytest.approx(65 / 14) and metrics["of"] == 5
+    assert inside.train_metrics_aggr_fn is aggregate
 
 
 @pytest.mark.parametrize("decoder", DECODERS)
@@ -247,6 +273,10 @@ def test_same_seed_same_run() -> None:
         ({"reliability": 3}, r"reliability must be a ReliabilityPosterior; got 3"),
         ({"shard_examples": [1.5] * 6}, r"shard_examples must be integers, not all 0; got \[1.5"),
         ({"strategy": 3}, r"strategy must be a Flower Strategy; got 3"),
+        (
+            {"strategy": FedAdam(weighted_by_key="tokens")},
+            "weighted_by_key of the strategy must be 'num-examples': .* as num_examples of their .*; got 'tokens'",
+        ),
         ({"decoder": 3}, r"decoder must be a name or a Decoder; got 3"),
         ({"shard_examples": [0] * 6}, r"shard_examples must be integers, not all 0; got \[0, 0"),
         ({"reassignment_gain": 2.0}, r"reassignment_gain must lie in \[0, 1\]; got 2.0"),
