@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from fedgc.clients.shards import ShardUpdate
 from fedgc.clients.torch_batches import BatchMean, BatchMeans, batches, call, seeded_training
+from fedgc.clients.torch_proximal import proximal_step
 from fedgc.clients.torch_state import load_arrays, moved, wide_dtype
 from flwr.app import ArrayRecord, ConfigRecord
 from torch import Tensor, nn
@@ -74,6 +75,11 @@ def torch_epochs(
     devices of one kind, and for layers whose other kernels are deterministic (most; torch lists the rest at
     ``torch.use_deterministic_algorithms``).
 
+    Under Flower's FedProx, which sends ``config["proximal-mu"]``, what is minimised is the loss plus
+    ``mu / 2 ||w - w_global||^2`` over the parameters w that require a gradient (T. Li et al., "Federated optimization
+    in heterogeneous networks", MLSys 2020): ``mu (w - w_global)`` is added to the gradient of every batch.
+    "train_loss" is the loss alone.
+
     Examples
     --------
     >>> from functools import partial
@@ -91,6 +97,7 @@ def torch_epochs(
         raise ValueError(f"loader must be iterable once per epoch; got a {type(loader).__name__} for {epochs} epochs")
     place, before = _prepare(model, arrays, loss, device)
     steps = _fresh_optimizer(optimizer, model)
+    add_proximal = proximal_step(model, config)
     means = BatchMeans({"train_loss": loss, **(metrics or {})})
     examples = 0
     with seeded_training(config, place, loader):
@@ -100,6 +107,7 @@ def torch_epochs(
                 output = call(model, inputs)
                 value = loss(output, targets)
                 value.backward()  # type: ignore[no-untyped-call]
+                add_proximal()
                 steps.step()
                 means.add(count, value, output, targets)
                 examples += count if epoch == 0 else 0
@@ -143,7 +151,8 @@ def torch_gradient(
     ``-learning_rate x sum_b (n_b / N) grad f_b(x)``: a last batch that is smaller counts for less, and the order of the
     batches for nothing. A buffer, such as the running statistics of batch normalisation, begins every batch as it is in
     the global arrays, and its update is the mean of its changes with the same weights: one gradient is one step for it
-    too. Parameters that require no gradient stay as they are.
+    too. Parameters that require no gradient stay as they are. FedProx's proximal term, which :func:`torch_epochs` adds,
+    has no gradient at the global arrays, and so no part in this one.
 
     Examples
     --------

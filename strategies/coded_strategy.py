@@ -164,9 +164,11 @@ class CodedStrategy(MeetingStrategy):
     def configure_evaluate(
         self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
     ) -> Iterable[Message]:
-        """Leave evaluation to the inner strategy."""
+        """Leave evaluation to the inner strategy, if as many nodes are there as it asks for."""
         server_round += self._journal.rounds_before
         self._evaluates = False
+        if not self._enough_to_evaluate(server_round):
+            return []
         messages = list(self.strategy.configure_evaluate(server_round, arrays, config, grid))
         self._evaluates = bool(messages)
         return messages

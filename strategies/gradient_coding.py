@@ -46,7 +46,10 @@ class GradientCoding(StartedStrategy):
     Parameters
     ----------
     strategy : Strategy, optional
-        The inner strategy; FedAvg by default.
+        The inner strategy; FedAvg by default. Its `weighted_by_key` must be "num-examples", which shards are weighed by
+        (a ShardUpdate may count tokens, say, there). Its `train_metrics_aggr_fn` gets a record for each client that
+        counts, with the metrics that all of these have as plain numbers, each a mean over the client's shards: neither
+        arrays nor other records. What it raises ends the run, as in Flower.
     num_shards : int
         Number of data shards. Every client must be able to load any of them.
     deadline : float or DeadlineRule
@@ -105,14 +108,17 @@ class GradientCoding(StartedStrategy):
         and 0 in the embedded runtime, where nothing has to start.
     nodes_timeout : float
         Seconds for which a round waits until as many nodes are there as the inner strategy asks for; then training ends
-        with :class:`fedgc.errors.TooFewNodesError`. An hour by default.
+        with :class:`fedgc.errors.TooFewNodesError`. An evaluation waits as long, and is then left out, which the log
+        says, and training goes on. An hour by default.
     timing : Timing, optional
         What is known of the clients' completion times, in place of what is learnt: a fleet, in simulations. Clients are
         in the order of their partitions if these were told at the start, else of their node ids.
     coherence : CoherenceEstimate, optional
         How far updates point the same way, to start from; :class:`fedgc.coherence.KnownCoherence` is not learnt.
     constraints : AssignmentConstraints, optional
-        What clients can and may hold, in the same order; for work lists.
+        What clients can and may hold, in the same order, on either schedule. Limits that cannot be met end the run
+        before the first round with :class:`fedgc.assignment.InfeasibleAssignmentError`, which names them, unless nodes
+        that could meet them are away; a client that no block has room for has no part in the rounds.
     shards : PushedShards, optional
         The shards' data, if clients have it from the server: each is sent what it lacks of its part and keeps it. The
         train function then needs a ``store``; see :func:`fedgc.clients.gradient_coded`.
@@ -121,7 +127,8 @@ class GradientCoding(StartedStrategy):
     secure_sum : bool or SecureSum
         Whether the server uses only the sum of what arrives and who sent it, see
         :class:`fedgc.strategies.SecureSum`. Needs a decoder with settled weights ("fixed", say) and
-        `shard_examples`. Neither coherence is learnt then nor copies compared, and clients' metrics are not sent.
+        `shard_examples`. Neither coherence is learnt then nor copies compared, and clients' metrics are not sent: a
+        `train_metrics_aggr_fn` of the inner strategy sees their "num-examples" only.
     checkpoints : str, Path or CheckpointFolder, optional
         A folder in which everything that the next round depends on is written after every round, for :meth:`start`: the
         model, the inner strategy's state, all that has been learnt, results so far.

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from os import PathLike
 
 import numpy as np
+from fedgc.strategies.rounds.inner_step import innermost
 from fedgc.strategies.shard_push import PushedShards
 from flwr.serverapp.strategy import Strategy
 from numpy.typing import NDArray
@@ -15,15 +16,35 @@ from fedgc.coherence import CoherenceEstimate
 from fedgc.deadline import DeadlineRule, FixedDeadline
 from fedgc.decoders import DECODERS, CappedDecoder, Decoder
 from fedgc.memory import MemoryStore, UpdateMemory
+from fedgc.protocol import NUM_EXAMPLES
 from fedgc.reliability import ReliabilityPosterior
 from fedgc.round import RoundState
 from fedgc.validation import check_positive, check_vector, one_of
 
 
 def as_strategy(given: object) -> Strategy:
-    """Return the inner strategy, or raise ValueError."""
+    """Return the inner strategy.
+
+    Raises
+    ------
+    ValueError
+        If it is none, or weighs replies by something else than numbers of examples.
+
+    Examples
+    --------
+    >>> from flwr.serverapp.strategy import FedAvg
+    >>> as_strategy(FedAvg()).weighted_by_key
+    'num-examples'
+    """
     if not isinstance(given, Strategy):
         raise ValueError(f"strategy must be a Flower Strategy; got {given!r}")
+    weighted_by = getattr(innermost(given), "weighted_by_key", NUM_EXAMPLES)
+    if weighted_by != NUM_EXAMPLES:
+        # Weights go into the sums that clients send, and holders of a shard are held against each other by them.
+        raise ValueError(
+            f"weighted_by_key of the strategy must be {NUM_EXAMPLES!r}: to weigh shards by something else, return that "
+            f"as num_examples of their ShardUpdate; got {weighted_by!r}"
+        )
     return given
 
 

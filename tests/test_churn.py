@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from fedgc.clients import ShardUpdate, gradient_coded
 from fedgc.strategies import GradientCoding
-from flwr.app import Array, ArrayRecord, ConfigRecord, Context, RecordDict
+from flwr.app import Array, ArrayRecord, ConfigRecord, Context, Message, MetricRecord, RecordDict
 from flwr.clientapp import ClientApp
 from flwr.serverapp.strategy import FedAvg
 
@@ -57,7 +57,14 @@ class ChurningGrid(VirtualGrid):
 
 
 def train(
-    partitions: dict[int, int], present: Present, *, rounds: int = 10, least: int = 3, **options: Any
+    partitions: dict[int, int],
+    present: Present,
+    *,
+    rounds: int = 10,
+    least: int = 3,
+    inner: FedAvg | None = None,
+    evaluated: list[int] | None = None,
+    **options: Any,
 ) -> tuple[GradientCoding, np.ndarray[Any, Any]]:
     """Train for some rounds of 6 seconds and return the strategy and the model: the mean of what shards are about."""
     app = ClientApp()
@@ -67,7 +74,13 @@ def train(
     def _(shard_id: int, arrays: ArrayRecord, config: ConfigRecord) -> ShardUpdate:
         return ShardUpdate(1, delta={"w": 0.5 * (shard_id - arrays["w"].numpy())})
 
-    inner = FedAvg(fraction_evaluate=0.0, min_train_nodes=least, min_available_nodes=least)
+    @app.evaluate()
+    def _(message: Message, context: Context) -> Message:
+        assert evaluated is not None
+        evaluated.append(int(str(message.content.config_records["config"]["server-round"])))
+        return Message(RecordDict({"metrics": MetricRecord({"num-examples": 1, "loss": 0.5})}), reply_to=message)
+
+    inner = inner or FedAvg(fraction_evaluate=0.0, min_train_nodes=least, min_available_nodes=least)
     settings = {"schedule": "work-list", "early_end": False, "start_timeout": 5.0, **options}
     strategy = GradientCoding(inner, num_shards=N_SHARDS, deadline=6.0, **settings)
     with _task_identity():
@@ -218,7 +231,44 @@ def test_too_few_nodes_for_too_long_end_training_with_a_clear_message(caplog: py
     assert caplog.text.count("waiting for up to") == 2  # at once, and after a minute
 
 
-def test_limits_stay_with_partitions(caplog: pytest.LogCaptureFixture) -> None:
+@pytest.mark.parametrize(
+    ("nodes", "line"), [({"min_evaluate_nodes": 9}, "6 of at least 9"), ({"fraction_evaluate": 0.5}, None)]
+)
+def test_an_evaluation_with_too_few_nodes_is_left_out(
+    nodes: dict[str, Any], line: str | None, caplog: pytest.LogCaptureFixture
+) -> None:
+    evaluated: list[int] = []
+    present, inner = after(0, [], list(SIX)), FedAvg(**nodes)
+    strategy, model = train(SIX, present, inner=inner, evaluated=evaluated, nodes_timeout=100.0)
+    assert len(strategy.history) == 10
+    assert model == pytest.approx(GOAL, abs=0.1)
+    left_out = f"{line} nodes are there after 100 s: bring more up, ask for fewer (min_available_nodes, min_evaluate"
+    assert caplog.text.count(left_out) == (0 if line is None else 10)
+    assert caplog.text.count("this evaluation is left out") == (0 if line is None else 10)
+    assert sorted(evaluated) == ([] if line else sorted([*range(1, 11)] * 3))
+
+
+def test_an_evaluation_waits_for_nodes_that_come_back(caplog: pytest.LogCaptureFixture) -> None:
+    """Two nodes go in round 3, for 40 s: its evaluation waits for them."""
+    left: list[float] = []
+
+    def present(done: int, now: float) -> list[int]:
+        if done == 3 and not left:
+            left.append(now)
+        away = bool(left) and now < left[0] + 40.0
+        return list(SIX)[:4] if away else list(SIX)
+
+    evaluated: list[int] = []
+    strategy, _ = train(
+        SIX, present, rounds=5, inner=FedAvg(min_available_nodes=6), evaluated=evaluated, nodes_timeout=100.0
+    )
+    assert "round 3: 4 of at least 6 nodes are there for evaluation; waiting for up to 100 s more" in caplog.text
+    assert sorted(evaluated) == sorted([*range(1, 6)] * 6)
+    assert len(strategy.history) == 5
+
+
+@pytest.mark.parametrize("schedule", ["work-list", "full"])
+def test_limits_stay_with_partitions(schedule: str, caplog: pytest.LogCaptureFixture) -> None:
     """Shards 0 and 1 may live on partitions 2 and 3 only, whatever id these have, and a stranger gets nothing."""
     limits = AssignmentConstraints(residency={0: [2, 3], 1: [2, 3]})
     stayed = [100, 101, 103, 104, 105]
@@ -235,7 +285,7 @@ def test_limits_stay_with_partitions(caplog: pytest.LogCaptureFixture) -> None:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(GradientCoding, "configure_train", noting)
         present = after(5, [*stayed, 102], [*stayed, 106, 107])
-        strategy, _ = train(SIX | {106: 2, 107: 9}, present, constraints=limits)
+        strategy, _ = train(SIX | {106: 2, 107: 9}, present, constraints=limits, schedule=schedule)
     assert asked[106] >= {0} or asked[103] >= {0}
     for node, shards in asked.items():
         assert node in {102, 103, 106} or not shards & {0, 1}
@@ -245,20 +295,21 @@ def test_limits_stay_with_partitions(caplog: pytest.LogCaptureFixture) -> None:
     assert strategy.history[-1].shards_recovered == N_SHARDS
 
 
-def test_shards_whose_only_holders_are_away_are_waited_for(caplog: pytest.LogCaptureFixture) -> None:
+@pytest.mark.parametrize("schedule", ["work-list", "full"])
+def test_shards_whose_only_holders_are_away_are_waited_for(schedule: str, caplog: pytest.LogCaptureFixture) -> None:
     limits = AssignmentConstraints(residency={0: [2], 1: [2]})
     others = [100, 101, 103, 104, 105]
 
     def present(done: int, now: float) -> list[int]:
         return list(SIX) if done < 4 else others if now < 200.0 else [*others, 106]
 
-    strategy, model = train(SIX | {106: 2}, present, constraints=limits, load=1)
+    strategy, model = train(SIX | {106: 2}, present, constraints=limits, load=1, schedule=schedule)
     assert "round 5: cannot be planned with the nodes that are there: residency must allow" in caplog.text
     assert "node 106 is node 102 come back" in caplog.text
     assert strategy.history[-1].node_ids == (*others, 106)
     assert model == pytest.approx(GOAL, abs=0.1)
     with pytest.raises(TooFewNodesError, match="0 of at least 1 others that can hold its shards are there after 50 s"):
-        train(SIX, after(4, list(SIX), others), constraints=limits, load=1, nodes_timeout=50.0)
+        train(SIX, after(4, list(SIX), others), constraints=limits, load=1, nodes_timeout=50.0, schedule=schedule)
 
 
 def test_a_reply_that_comes_twice_counts_once() -> None:

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from fedgc.clients import ShardUpdate, gradient_coded
 from fedgc.strategies import GradientCoding
-from flwr.app import Array, ArrayRecord, ConfigRecord, Context, Message
+from flwr.app import Array, ArrayRecord, ConfigRecord, Context, Message, MetricRecord, RecordDict
 from flwr.clientapp import ClientApp
 from flwr.serverapp import Grid, ServerApp
 from flwr.serverapp.strategy import (
@@ -23,6 +23,7 @@ from flwr.serverapp.strategy import (
     Strategy,
 )
 
+from fedgc.assignment import AssignmentConstraints
 from fedgc.coherence import KnownCoherence
 from fedgc.deadline import AutomaticDeadline, QuantileDeadline
 from fedgc.decoders import DECODERS, FixedDecoder
@@ -30,7 +31,7 @@ from fedgc.fleets import build_fleet
 from fedgc.fleets.base import WorkDraw
 from fedgc.reliability import ReliabilityPosterior
 from fedgc.simulation import run_virtual
-from tests.apps import EXAMPLES, N_SHARDS, arrays_of, full_aggregate, initial_arrays, steady, train
+from tests.apps import EXAMPLES, N_SHARDS, arrays_of, full_aggregate, initial_arrays, shard_app, steady, train
 
 
 def coding(strategy: Strategy | None = None, **options: Any) -> GradientCoding:
@@ -90,6 +91,32 @@ def test_any_inner_strategy_takes_the_step_it_would_take_on_the_exact_aggregate(
     assert min(moved) > 0.02
     for name, value in arrays_of(plain.arrays).items():
         np.testing.assert_allclose(arrays_of(coded.arrays)[name], value, atol=1e-6)
+
+
+@pytest.mark.parametrize("inner", [FedAvg, FedAdam, FedAvgM])
+def test_metrics_are_aggregated_over_the_clients_that_count(inner: type[FedAvg]) -> None:
+    """Shards report their numbers, so that a client has the mean of its block's two; one client's cannot be used."""
+    told: list[list[dict[str, Any]]] = []
+
+    def aggregate(records: list[RecordDict], weighted_by: str) -> MetricRecord:
+        assert weighted_by == "num-examples"
+        assert all(list(record) == ["metrics"] for record in records)
+        told.append([dict(record.metric_records["metrics"]) for record in records])
+        return MetricRecord({"worst": max(one["loss"] for one in told[-1]), "of": len(records)})
+
+    def spoil(reply: Message, partition: int) -> None:
+        if partition == 5:
+            reply.content.metric_records["metrics"]["loss"] = float("nan")
+
+    inside = inner(fraction_evaluate=0.0, train_metrics_aggr_fn=aggregate)
+    result, _ = train(coding(inside, early_end=False), steady(), rounds=2, app=shard_app(spoil))
+    mean_of = {3 + 1: 1 / 4, 4 + 1: (2 * 4 + 3 * 1) / 5, 5 + 9: (4 * 5 + 5 * 9) / 14}
+    for records in told:
+        assert len(records) == 5
+        assert all(one["loss"] == pytest.approx(mean_of[one["num-examples"]]) for one in records)
+    for metrics in result.train_metrics_clientapp.values():
+        assert metrics["worst"] == pytest.approx(65 / 14) and metrics["of"] == 5
+    assert inside.train_metrics_aggr_fn is aggregate
 
 
 @pytest.mark.parametrize("decoder", DECODERS)
@@ -246,6 +273,10 @@ def test_same_seed_same_run() -> None:
         ({"reliability": 3}, r"reliability must be a ReliabilityPosterior; got 3"),
         ({"shard_examples": [1.5] * 6}, r"shard_examples must be integers, not all 0; got \[1.5"),
         ({"strategy": 3}, r"strategy must be a Flower Strategy; got 3"),
+        (
+            {"strategy": FedAdam(weighted_by_key="tokens")},
+            "weighted_by_key of the strategy must be 'num-examples': .* as num_examples of their .*; got 'tokens'",
+        ),
         ({"decoder": 3}, r"decoder must be a name or a Decoder; got 3"),
         ({"shard_examples": [0] * 6}, r"shard_examples must be integers, not all 0; got \[0, 0"),
         ({"reassignment_gain": 2.0}, r"reassignment_gain must lie in \[0, 1\]; got 2.0"),
@@ -255,6 +286,63 @@ def test_same_seed_same_run() -> None:
 def test_impossible_options_are_refused(options: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         GradientCoding(**{"num_shards": N_SHARDS, "deadline": 10.0, "shard_examples": EXAMPLES, **options})
+
+
+@pytest.mark.parametrize("schedule", ["full", "work-list"])
+@pytest.mark.parametrize(
+    ("limits", "load"),
+    [
+        (AssignmentConstraints(storage=[1, 2, 6, 6, 6, 6]), 2),
+        (AssignmentConstraints(residency={0: [1, 4], 1: [1, 4], 5: [2, 3, 4]}), 2),
+        (AssignmentConstraints(domain=["a", "a", "a", "b", "b", "c"]), 2),
+        (AssignmentConstraints(computation=[6, 1, 6, 2, 6, 6]), 2),
+        (AssignmentConstraints(storage=[3, 3, 3, 3, 3, 3], domain=["a", "b", "c", "a", "b", "c"]), 3),
+    ],
+)
+def test_limits_hold_in_every_round(schedule: str, limits: AssignmentConstraints, load: int) -> None:
+    """While clients straggle, blocks are formed anew and what is learnt of the clients changes."""
+    held: list[dict[int, set[int]]] = []
+    original = GradientCoding.configure_train
+
+    def noting(self: GradientCoding, *arguments: Any) -> Any:
+        messages = list(original(self, *arguments))
+        records = {m.metadata.dst_node_id: m.content.config_records["fedgc"]["shard-ids"] for m in messages}
+        held.append({node - 100: set(shards) for node, shards in records.items()})  # type: ignore[arg-type]
+        return messages
+
+    rule = AutomaticDeadline(initial=10.0)
+    strategy = coding(load=load, schedule=schedule, constraints=limits, deadline=rule, reassignment_gain=0.0)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(GradientCoding, "configure_train", noting)
+        train(strategy, build_fleet({"preset": "phones", "clients": 6}, seed=4), rounds=12)
+    assert len(held) == 12
+    for shards_of in held:
+        assert set().union(*shards_of.values()) == set(range(N_SHARDS))
+        for shard in range(N_SHARDS):
+            holders = [client for client, shards in shards_of.items() if shard in shards]
+            assert len(holders) >= (load if schedule == "full" else 1)
+            if limits.residency is not None:
+                assert set(holders) <= set(limits.residency.get(shard, range(6)))  # type: ignore[union-attr]
+            if limits.domain is not None:
+                assert len({limits.domain[client] for client in holders}) == len(holders)
+        for name in ("storage", "computation"):
+            if (most := getattr(limits, name)) is not None:
+                assert all(len(shards) <= most[client] for client, shards in shards_of.items())
+
+
+@pytest.mark.parametrize(
+    ("limits", "message"),
+    [
+        ({"storage": [1] * 6}, "storage must hold at least 12 shards in all; got 6"),
+        ({"residency": {3: [2]}}, "residency must allow at least 2 clients for every shard; got 1 for shard 3"),
+        ({"domain": ["a"] * 6}, "domain must name at least 2 different domains, one for each holder; got 1"),
+        ({"storage": [6] * 5}, "storage must have one entry per client, 6; got 5"),
+    ],
+)
+def test_limits_that_cannot_be_met_are_refused_by_name(limits: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message) as caught:
+        train(coding(constraints=AssignmentConstraints(**limits)), steady(), rounds=1)
+    assert "\n" not in str(caught.value)
 
 
 def test_summary_and_defaults(caplog: pytest.LogCaptureFixture) -> None:

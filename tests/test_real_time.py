@@ -136,3 +136,22 @@ def test_a_lost_evaluation_does_not_keep_a_node_from_training(grid_of: GridOf) -
     assert lost
     assert [report.n_arrived for report in strategy.history][-1] == 2
     assert grid.most_at_once == 1
+
+
+def test_an_evaluation_does_not_wait_for_ever_for_a_node_that_has_gone(
+    grid_of: GridOf, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Three nodes are asked for, and one goes after each round of training until the evaluation is over."""
+    strategy = GradientCoding(FedAvg(min_available_nodes=3), num_shards=N_SHARDS, deadline=3.0, nodes_timeout=1.5)
+    grid = grid_of(0.0, [0.05] * 3)
+    there = list(grid.get_node_ids())
+    monkeypatch.setattr(
+        grid, "get_node_ids", lambda: there[:2] if len(strategy.history) > caplog.text.count("is left out") else there
+    )
+    began = time.monotonic()
+    result = strategy.start(grid, initial_arrays(), num_rounds=2, timeout=5.0)
+    assert time.monotonic() - began < 15.0
+    assert len(strategy.history) == 2
+    assert not result.evaluate_metrics_clientapp
+    assert caplog.text.count("2 of at least 3 nodes are there after 2 s") == 2
+    assert caplog.text.count("this evaluation is left out") == 2

@@ -46,7 +46,8 @@ class Planning:
         While the same nodes take part, blocks stay as they are, since new ones mean that clients must fetch other
         shards, unless new ones cut the predicted residual error by more than this fraction; 1 keeps them for ever.
     constraints : AssignmentConstraints, optional
-        Limits of the clients, in ascending order of their node ids; for work lists.
+        Limits of the clients, in ascending order of their node ids. They hold on both schedules; the blocks of the full
+        one are then chosen by :func:`fedgc.assignment.assign` too, and clients that no block has room for have no part.
     fetch_seconds : float, optional
         Seconds in which a client fetches one shard; all fetch at once. For work lists: shards then move only if that
         pays for itself over the rounds that are left, in place of `reassignment_gain`. When nodes come and go and it is
@@ -146,7 +147,11 @@ def planning_for(planning: Planning, nodes: tuple[int, ...]) -> Planning:
 
 
 def assign_those_here(
-    reach: NDArray[np.float64], n_shards: int, copies: int, planning: Planning, nodes: tuple[int, ...]
+    reach: NDArray[np.float64],
+    n_shards: int,
+    copies: int | tuple[int, int],
+    planning: Planning,
+    nodes: tuple[int, ...],
 ) -> Assignment:
     """Return a new assignment to the nodes that are there.
 
@@ -156,9 +161,9 @@ def assign_those_here(
         See :func:`fedgc.assignment.assign`.
     n_shards : int
         Number of shards.
-    copies : int
-        Holders of each shard. Where limits do not allow as many while some of the nodes that they were stated for are
-        away, there may be fewer.
+    copies : int or (int, int)
+        Holders of each shard, or the fewest and the most. Where limits do not allow as many while some of the nodes
+        that they were stated for are away, there may be fewer.
     planning : Planning
         How the round is planned.
     nodes : tuple of int
@@ -177,9 +182,10 @@ def assign_those_here(
     try:
         return with_holders(copies)
     except InfeasibleAssignmentError:
-        if copies == 1 or planning.nodes is None or len(nodes) >= len(planning.nodes):
+        least, most = copies if isinstance(copies, tuple) else (copies, copies)
+        if least == 1 or planning.nodes is None or len(nodes) >= len(planning.nodes):
             raise
-        return with_holders((1, copies))
+        return with_holders((1, most))
 
 
 def time_to_reconsider(rounds: int) -> bool:

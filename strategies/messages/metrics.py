@@ -1,4 +1,4 @@
-"""The clients' training metrics, as the one that stands for all of them."""
+"""The clients' training metrics: those that all of them have, and the one record that stands for them."""
 
 from __future__ import annotations
 
@@ -11,20 +11,28 @@ from flwr.serverapp.strategy.strategy_utils import aggregate_metricrecords
 from fedgc.protocol import NUM_EXAMPLES
 
 
-def mean_metrics(records: Sequence[MetricRecord], weighted_by: str) -> MetricRecord:
-    """Return the metrics averaged by number of examples; only those that every reply has, as a plain number.
+def comparable_metrics(records: Sequence[MetricRecord]) -> list[RecordDict]:
+    """Return the metrics of each client that counts, as far as every one of these has them as a plain number.
 
     Parameters
     ----------
     records : sequence of MetricRecord
         The replies' metrics; those of replies without examples are passed over, and at least one must have some.
-    weighted_by : str
-        The metric by which the inner strategy weighs its replies; it gets the number of all examples.
+
+    Examples
+    --------
+    >>> told = [{"num-examples": 2, "loss": 0.5, "lr": 0.1}, {"num-examples": 1, "loss": 0.2}, {"num-examples": 0}]
+    >>> [dict(one["metrics"]) for one in comparable_metrics([MetricRecord(said) for said in told])]
+    [{'num-examples': 2, 'loss': 0.5}, {'num-examples': 1, 'loss': 0.2}]
     """
     records = [record for record in records if cast(int, record[NUM_EXAMPLES]) > 0]
     common = set.intersection(*(set(record) for record in records))
     scalars = [k for k in records[0] if k in common and not any(isinstance(record[k], list) for record in records)]
-    pruned = [RecordDict({"metrics": MetricRecord({key: record[key] for key in scalars})}) for record in records]
-    mean = aggregate_metricrecords(pruned, NUM_EXAMPLES)
-    mean[weighted_by] = sum(cast(int, record[NUM_EXAMPLES]) for record in records)
+    return [RecordDict({"metrics": MetricRecord({key: record[key] for key in scalars})}) for record in records]
+
+
+def mean_metrics(clients: Sequence[RecordDict]) -> MetricRecord:
+    """Return what :func:`comparable_metrics` returned, averaged by number of examples, with the number of them all."""
+    mean = aggregate_metricrecords(list(clients), NUM_EXAMPLES)
+    mean[NUM_EXAMPLES] = sum(cast(int, client["metrics"][NUM_EXAMPLES]) for client in clients)
     return mean

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from typing import Literal
 
 from fedgc.strategies.nodes.warm_up import NodeFacts
 from fedgc.strategies.reporting.report import RoundReport
@@ -17,17 +18,35 @@ logger = logging.getLogger("flwr.fedgc")
 #: Seconds between two lines in the log that tell that nodes are still waited for.
 _TOLD_EVERY = 60.0
 
+#: What nodes are needed for.
+Work = Literal["train", "evaluate"]
 
-def least_nodes(strategy: Strategy) -> int:
-    """Return how many nodes a strategy needs for a round of training, 1 if it does not say.
+
+def least_nodes(strategy: Strategy, work: Work = "train") -> int:
+    """Return how many nodes a strategy needs for a round of training or evaluation, 1 if it does not say.
+
+    Parameters
+    ----------
+    strategy : Strategy
+        The strategy.
+    work : str
+        "train" or "evaluate".
+
+    Returns
+    -------
+    int
+        0 if it is not to evaluate at all.
 
     Examples
     --------
     >>> from flwr.serverapp.strategy import FedAvg
-    >>> least_nodes(FedAvg(min_available_nodes=3, min_train_nodes=5))
-    5
+    >>> strategy = FedAvg(min_available_nodes=3, min_train_nodes=5, fraction_evaluate=0.1)
+    >>> least_nodes(strategy), least_nodes(strategy, "evaluate")
+    (5, 3)
     """
-    return max(1, *(int(getattr(strategy, name, 1)) for name in ("min_available_nodes", "min_train_nodes")))
+    if getattr(strategy, f"fraction_{work}", 1.0) == 0.0:
+        return 0
+    return max(1, *(int(getattr(strategy, name, 1)) for name in ("min_available_nodes", f"min_{work}_nodes")))
 
 
 def wait_for_nodes(
@@ -38,6 +57,7 @@ def wait_for_nodes(
     clock: Clock,
     server_round: int,
     which: str = "nodes",
+    work: Work = "train",
 ) -> None:
     """Wait until enough nodes are there, and say so every minute.
 
@@ -55,6 +75,8 @@ def wait_for_nodes(
         The round, for the log.
     which : str
         What they are called there.
+    work : str
+        What they are needed for, "train" or "evaluate".
 
     Raises
     ------
@@ -68,13 +90,13 @@ def wait_for_nodes(
         if waited >= limit:
             raise TooFewNodesError(
                 f"round {server_round}: {there} of at least {least} {which} are there after {waited:.0f} s: "
-                "bring more up, ask for fewer (min_available_nodes, min_train_nodes), or wait longer (nodes_timeout)"
+                f"bring more up, ask for fewer (min_available_nodes, min_{work}_nodes), or wait longer (nodes_timeout)"
             )
         if again == began or clock.now() >= told + _TOLD_EVERY:
             told = clock.now()
             logger.warning(
-                "round %d: %d of at least %d %s are there; waiting for up to %.0f s more",
-                server_round, there, least, which, limit - waited,
+                "round %d: %d of at least %d %s are there%s; waiting for up to %.0f s more",
+                server_round, there, least, which, " for evaluation" if work == "evaluate" else "", limit - waited,
             )  # fmt: skip
         again = min(began + limit, clock.now() + 1.0)
         while clock.now() < again:

@@ -15,6 +15,7 @@ from flwr.serverapp.strategy import Strategy
 
 from fedgc.assignment import InfeasibleAssignmentError
 from fedgc.deadline import DeadlineRule
+from fedgc.errors import TooFewNodesError
 from fedgc.round import Planning, RoundState, rejoined
 
 logger = logging.getLogger("flwr.fedgc")
@@ -41,6 +42,21 @@ class MeetingStrategy(Strategy):
             grid = self._run.grid
             least, limit = least_nodes(self.strategy), self.nodes_timeout
             wait_for_nodes(grid.get_node_ids, least, limit=limit, clock=grid.clock, server_round=server_round)
+
+    def _enough_to_evaluate(self, server_round: int) -> bool:
+        """Wait until enough nodes are there for an evaluation, and return whether they are; if not, the log says so."""
+        least = least_nodes(self.strategy, "evaluate")
+        if self._run.grid is None or least == 0:
+            return True
+        grid, limit = self._run.grid, self.nodes_timeout
+        try:
+            wait_for_nodes(
+                grid.get_node_ids, least, limit=limit, clock=grid.clock, server_round=server_round, work="evaluate"
+            )
+        except TooFewNodesError as reason:
+            logger.warning("%s; this evaluation is left out", reason)
+            return False
+        return True
 
     def _wait_for_others(self, here: Collection[int], server_round: int, reason: InfeasibleAssignmentError) -> None:
         """Wait until a node is there that was not, if some are away whose limits are known, or raise the reason."""

@@ -6,14 +6,13 @@ import logging
 from collections.abc import Collection
 
 from fedgc.strategies.messages.arrays import in_the_types_of, moved_record
-from fedgc.strategies.messages.metrics import mean_metrics
+from fedgc.strategies.messages.metrics import comparable_metrics, mean_metrics
 from fedgc.strategies.reporting.report import RoundReport
 from fedgc.strategies.rounds.inner_step import inner_step
 from fedgc.strategies.rounds.open_round import OpenRound
 from flwr.app import ArrayRecord, Message, MetricRecord, RecordDict
 from flwr.serverapp.strategy import Strategy
 
-from fedgc.protocol import NUM_EXAMPLES
 from fedgc.round import LateReplies, RoundOutcome, RoundState, finish_round
 from fedgc.round.sizes import known_or_mean
 from fedgc.updates import average_statistics
@@ -115,8 +114,7 @@ def next_arrays(
     if moved is None:
         logger.warning("round %d: the aggregate is not finite, the model stays as it is", server_round)
         return None, None
-    # The metric by which the inner strategy weighs its replies, of which it gets one.
-    weighted_by = str(getattr(strategy, "weighted_by_key", NUM_EXAMPLES))
-    content = RecordDict({arrayrecord_key: moved, "metrics": mean_metrics(list(current.metrics.values()), weighted_by)})
-    new, metrics = inner_step(strategy, server_round, Message(content, reply_to=current.messages[0]))
+    clients = comparable_metrics(list(current.metrics.values()))
+    content = RecordDict({arrayrecord_key: moved, "metrics": mean_metrics(clients)})
+    new, metrics = inner_step(strategy, server_round, Message(content, reply_to=current.messages[0]), clients)
     return None if new is None else in_the_types_of(current.values, new), metrics

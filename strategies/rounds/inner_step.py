@@ -2,14 +2,28 @@
 
 from __future__ import annotations
 
-from flwr.app import ArrayRecord, Message, MetricRecord
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+
+from flwr.app import ArrayRecord, Message, MetricRecord, RecordDict
 from flwr.serverapp.strategy import FedAvg, Strategy
 
 
 def inner_step(
-    strategy: Strategy, server_round: int, decoded: Message
+    strategy: Strategy, server_round: int, decoded: Message, clients: Sequence[RecordDict]
 ) -> tuple[ArrayRecord | None, MetricRecord | None]:
     """Return what the inner strategy makes of the decoded aggregate, which it gets as its only reply.
+
+    Parameters
+    ----------
+    strategy : Strategy
+        The inner strategy.
+    server_round : int
+        The round's number.
+    decoded : Message
+        The aggregate, with metrics that stand for those of all clients.
+    clients : sequence of RecordDict
+        The metrics of each client that counts: these its ``train_metrics_aggr_fn`` gets, as from Flower.
 
     Notes
     -----
@@ -18,6 +32,29 @@ def inner_step(
     """
     averages = getattr(strategy.aggregate_train, "__func__", None) is FedAvg.aggregate_train
     if not isinstance(strategy, FedAvg) or not averages:
-        return strategy.aggregate_train(server_round, [decoded])
+        with _metrics_of(clients, innermost(strategy)):
+            return strategy.aggregate_train(server_round, [decoded])
     (arrays,) = decoded.content.array_records.values()
-    return arrays, strategy.train_metrics_aggr_fn([decoded.content], strategy.weighted_by_key)
+    return arrays, strategy.train_metrics_aggr_fn(list(clients), strategy.weighted_by_key)
+
+
+def innermost(strategy: Strategy) -> Strategy:
+    """Return the strategy that others are around, as Flower's differential-privacy strategies are around one."""
+    while isinstance(within := getattr(strategy, "strategy", None), Strategy):
+        strategy = within
+    return strategy
+
+
+@contextmanager
+def _metrics_of(clients: Sequence[RecordDict], strategy: Strategy) -> Iterator[None]:
+    """Let a strategy aggregate the metrics of the clients, while it takes one reply for all of them."""
+    name = "train_metrics_aggr_fn"
+    aggregate = vars(strategy).get(name)
+    if not callable(aggregate):
+        yield
+        return
+    setattr(strategy, name, lambda replies, weighted_by: aggregate(list(clients), weighted_by))
+    try:
+        yield
+    finally:
+        setattr(strategy, name, aggregate)
