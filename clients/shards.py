@@ -54,7 +54,8 @@ class ShardUpdate:
     delta : ArrayRecord or mapping of str to array, optional
         The change of the arrays, or minus a gradient.
     metrics : mapping of str to float
-        Training metrics, averaged over the shards by number of examples; ``num-examples`` is not among them.
+        Training metrics, one number each, averaged over the shards by number of examples: those of a shard without
+        examples do not count. ``num-examples`` is not among them.
     """
 
     num_examples: int
@@ -170,9 +171,12 @@ def gradient_coded(
                 examples.append(count)
                 budget.shard_done()
                 for name, value in update.metrics.items():
-                    # Averaged over the shards that report it.
+                    # Averaged over the shards that report it. One without examples has no weight in the mean, and what
+                    # it reports is a mean over nothing: NaN, often.
+                    number = _number(value, name, shard_id)
                     so_far, examples_so_far = metric_sums.get(name, (0.0, 0))
-                    metric_sums[name] = so_far + count * float(value), examples_so_far + count
+                    more = count * number if count else 0.0
+                    metric_sums[name] = so_far + more, examples_so_far + count
 
             secure = FRACTIONAL_BITS in assignment
             # Metrics go in the clear, and would say of a single client what only the sum of all is to say.
@@ -220,6 +224,13 @@ def _check_update(update: object, shard_id: int) -> int:
             f"shard {shard_id}: metrics must not hold {NUM_EXAMPLES!r}, which is the argument num_examples"
         )
     return check_integer(f"shard {shard_id}: num_examples", update.num_examples, low=0)
+
+
+def _number(metric: object, name: str, shard_id: int) -> float:
+    try:
+        return float(metric)  # type: ignore[arg-type]  (tensors and numpy's numbers are welcome)
+    except (TypeError, ValueError):
+        raise TypeError(f"shard {shard_id}: metric {name!r} must be a number; got {metric!r:.80}") from None
 
 
 def _delta(update: ShardUpdate, arrays: dict[str, NDArray[Any]], shard_id: int) -> Update:
