@@ -170,13 +170,7 @@ def gradient_coded(
                 sums.add(coefficient, count, _delta(update, arrays, shard_id))
                 examples.append(count)
                 budget.shard_done()
-                for name, value in update.metrics.items():
-                    # Averaged over the shards that report it. One without examples has no weight in the mean, and what
-                    # it reports is a mean over nothing: NaN, often.
-                    number = _number(value, name, shard_id)
-                    so_far, examples_so_far = metric_sums.get(name, (0.0, 0))
-                    more = count * number if count else 0.0
-                    metric_sums[name] = so_far + more, examples_so_far + count
+                _add_metrics(metric_sums, update, count, shard_id)
 
             secure = FRACTIONAL_BITS in assignment
             # Metrics go in the clear, and would say of a single client what only the sum of all is to say.
@@ -226,11 +220,16 @@ def _check_update(update: object, shard_id: int) -> int:
     return check_integer(f"shard {shard_id}: num_examples", update.num_examples, low=0)
 
 
-def _number(metric: object, name: str, shard_id: int) -> float:
-    try:
-        return float(metric)  # type: ignore[arg-type]  (tensors and numpy's numbers are welcome)
-    except (TypeError, ValueError):
-        raise TypeError(f"shard {shard_id}: metric {name!r} must be a number; got {metric!r:.80}") from None
+def _add_metrics(sums: dict[str, tuple[float, int]], update: ShardUpdate, count: int, shard_id: int) -> None:
+    """Add a shard's metrics, times its examples, and these: they are averaged over the shards that report them."""
+    for name, value in update.metrics.items():
+        try:
+            number = float(value)
+        except (TypeError, ValueError):
+            raise TypeError(f"shard {shard_id}: metric {name!r} must be a number; got {value!r:.80}") from None
+        total, examples = sums.get(name, (0.0, 0))
+        # One without examples has no weight in the mean, and what it reports is a mean over nothing: NaN, often.
+        sums[name] = total + (count * number if count else 0.0), examples + count
 
 
 def _delta(update: ShardUpdate, arrays: dict[str, NDArray[Any]], shard_id: int) -> Update:
