@@ -81,7 +81,8 @@ class SegmentSums:
         if self._done in self._ends:
             self._totals.append(zero_update(self._arrays))
             self._examples.append(0)
-        add_scaled(self._totals[-1], coefficient * examples, delta)
+        if examples:  # without, the update is a mean over nothing, NaN perhaps
+            add_scaled(self._totals[-1], coefficient * examples, delta)
         self._examples[-1] += examples
         self._done += 1
 

@@ -54,7 +54,8 @@ class ShardUpdate:
     delta : ArrayRecord or mapping of str to array, optional
         The change of the arrays, or minus a gradient.
     metrics : mapping of str to float
-        Training metrics, averaged over the shards by number of examples; ``num-examples`` is not among them.
+        Training metrics, one number each, averaged over the shards by number of examples: those of a shard without
+        examples do not count. ``num-examples`` is not among them.
     """
 
     num_examples: int
@@ -169,10 +170,7 @@ def gradient_coded(
                 sums.add(coefficient, count, _delta(update, arrays, shard_id))
                 examples.append(count)
                 budget.shard_done()
-                for name, value in update.metrics.items():
-                    # Averaged over the shards that report it.
-                    so_far, examples_so_far = metric_sums.get(name, (0.0, 0))
-                    metric_sums[name] = so_far + count * float(value), examples_so_far + count
+                _add_metrics(metric_sums, update, count, shard_id)
 
             secure = FRACTIONAL_BITS in assignment
             # Metrics go in the clear, and would say of a single client what only the sum of all is to say.
@@ -220,6 +218,18 @@ def _check_update(update: object, shard_id: int) -> int:
             f"shard {shard_id}: metrics must not hold {NUM_EXAMPLES!r}, which is the argument num_examples"
         )
     return check_integer(f"shard {shard_id}: num_examples", update.num_examples, low=0)
+
+
+def _add_metrics(sums: dict[str, tuple[float, int]], update: ShardUpdate, count: int, shard_id: int) -> None:
+    """Add a shard's metrics, times its examples, and these: they are averaged over the shards that report them."""
+    for name, value in update.metrics.items():
+        try:
+            number = float(value)
+        except (TypeError, ValueError):
+            raise TypeError(f"shard {shard_id}: metric {name!r} must be a number; got {value!r:.80}") from None
+        total, examples = sums.get(name, (0.0, 0))
+        # One without examples has no weight in the mean, and what it reports is a mean over nothing: NaN, often.
+        sums[name] = total + (count * number if count else 0.0), examples + count
 
 
 def _delta(update: ShardUpdate, arrays: dict[str, NDArray[Any]], shard_id: int) -> Update:

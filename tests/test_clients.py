@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 from fedgc.clients import ShardUpdate, gradient_coded
+from fedgc.strategies import GradientCoding
 from flwr.app import ArrayRecord, ConfigRecord, Context, Message, RecordDict
 from flwr.clientapp import ClientApp
 from flwr.serverapp import Grid, ServerApp
@@ -157,3 +158,46 @@ def test_a_wrong_return_value_says_what_is_wrong(update: Any, reason: str) -> No
 def test_num_shards_is_checked_when_decorating() -> None:
     with pytest.raises(ValueError, match="num_shards must be an integer of at least 1; got 0"):
         gradient_coded(num_shards=0)
+
+
+@pytest.mark.parametrize("assigned", [True, False], ids=["assigned", "plain FedAvg"])
+def test_what_an_empty_shard_reports_does_not_count(assigned: bool) -> None:
+    """The mean over nothing is NaN, of the loss as of the gradients."""
+
+    def trainer(shard_id: int, arrays: ArrayRecord, config: ConfigRecord) -> ShardUpdate:
+        empty = shard_id == 0
+        delta = {name: np.full(array.shape, np.nan if empty else 1.0) for name, array in arrays.items()}
+        return ShardUpdate(0 if empty else 10, delta=delta, metrics={"loss": float("nan") if empty else 0.5})
+
+    assignment = {"shard-ids": [0, 1], "coefficients": [1.0, 1.0], "run-seed": 9}
+    reply = ask(trainer, assignment if assigned else None, num_shards=2).content
+    assert dict(reply["metrics"]) == {"num-examples": 10, "loss": 0.5}
+    assert reply["fedgc"]["shard-examples"] == [0, 10]
+    for name, value in arrays_of(initial_arrays()).items():
+        np.testing.assert_allclose(reply["arrays"][name].numpy(), value + 1.0)
+
+
+def test_a_run_with_an_empty_shard_loses_no_reply() -> None:
+    sizes = [10, 0, 5, 7, 10, 10]
+
+    def trainer(shard_id: int, arrays: ArrayRecord, config: ConfigRecord) -> ShardUpdate:
+        loss = 1.0 if sizes[shard_id] else float("nan")
+        delta = {name: np.ones(array.shape) for name, array in arrays.items()}
+        return ShardUpdate(sizes[shard_id], delta=delta, metrics={"loss": loss})
+
+    app = ClientApp()
+    app.train()(gradient_coded(num_shards=N_SHARDS)(trainer))
+    strategy = GradientCoding(FedAvg(fraction_evaluate=0.0), num_shards=N_SHARDS, deadline=100.0, early_end=False)
+    result, _ = train(strategy, steady(4), app=app, rounds=3)
+    assert [report.rejected for report in strategy.history] == [{}] * 3
+    assert result.train_metrics_clientapp[3]["loss"] == pytest.approx(1.0)
+
+
+@pytest.mark.parametrize("value", [[1.0, 2.0], "low", None], ids=str)
+def test_a_metric_that_is_no_number_is_named(value: Any) -> None:
+    def trainer(shard_id: int, arrays: ArrayRecord, config: ConfigRecord) -> ShardUpdate:
+        delta = {name: 0.0 * array.numpy() for name, array in arrays.items()}
+        return ShardUpdate(3, delta=delta, metrics={"parts": value})
+
+    reply = ask(trainer, {"shard-ids": [4], "coefficients": [1.0], "run-seed": 9})
+    assert "shard 4: metric 'parts' must be a number; got " in reply.error.reason
