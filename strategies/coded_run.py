@@ -14,6 +14,7 @@ from fedgc.strategies.reporting.tally import RunTally
 from fedgc.strategies.rounds.deadline_grid import DeadlineGrid
 from fedgc.strategies.rounds.open_round import OpenRound
 from fedgc.strategies.rounds.past_round import PastRound
+from fedgc.strategies.rounds.size_claims import SizeDisagreement
 from flwr.app import Message
 from flwr.serverapp import Grid
 
@@ -94,6 +95,7 @@ class CodedRun:
         self.first_report = self.rounds_before = 0
         self.began: float | None = None
         self.tally = RunTally()
+        self._told: set[tuple[int, tuple[int, int]]] = set()
         self.grid: DeadlineGrid | None = None
         if grid is not None:
             self.grid = DeadlineGrid(
@@ -183,6 +185,12 @@ class CodedRun:
         self.dissent.note(server_round, good=confirmed - dissenting, bad=dissenting)
         return dissenting
 
+    def untold(self, current: OpenRound) -> list[SizeDisagreement]:
+        """Return who has said different sizes of a shard, but pairs of nodes that have before in this run."""
+        new = [one for one in current.sizes.disagreements if (one.shard, one.nodes) not in self._told]
+        self._told.update((one.shard, one.nodes) for one in new)
+        return new
+
     def late_replies(self) -> list[Message]:
         """Return what has come for the round before."""
         return [] if self.grid is None else [reply for reply, _ in self.grid.late]
@@ -195,6 +203,7 @@ class CodedRun:
         late = None
         if past is not None:
             late = past.heard(self.grid.clock.now())
+            current.sizes.hear_late(past.round.sizes)
             for node_id, reason in past.rejected.items():
                 logger.debug("round %d: node %d has nothing late from before: %s", server_round, node_id, reason)
         self.past = PastRound.of(current, self.grid.collected)

@@ -152,6 +152,7 @@ class CodedStrategy(MeetingStrategy):
             late=late,
             pending=pending,
             dissenting=dissenting,
+            size_disagreements=self._run.untold(current),
         )
         self.history.append(report)
         self.reporting.write(report)

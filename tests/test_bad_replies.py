@@ -213,20 +213,45 @@ def say(shard_examples: list[int]) -> Callable[[Message], None]:
     return change
 
 
-@pytest.mark.parametrize("lie", [0, 2**50, 5000])
-def test_sizes_that_nobody_else_has_seen_are_not_believed(lie: int) -> None:
-    """Client 1 has shards 1 and 7 of a learnt size; what it says of them from the second round on is absurd."""
+@pytest.mark.parametrize(("lie", "left_out"), [(0, True), (2**50, True), (5000, False)])
+def test_a_size_that_others_know_better_is_not_believed(lie: int, left_out: bool) -> None:
+    """Client 1 says something else of its shards from the second round on."""
 
     def spoil(reply: Message, partition: int) -> Message | None:
         later = int(reply.metadata.group_id) > 1
         return say([lie] * len(reply.content["fedgc"]["shard-ids"]))(reply) if partition == 1 and later else None
 
-    spoiled = coding(load=1, shard_examples=None)
+    spoiled, honest = (coding(load=2, shard_examples=None, early_end=False) for _ in range(2))
     result, _ = train(spoiled, steady(), app=shard_app(spoil), rounds=3)
-    assert [list(report.rejected) for report in spoiled.history] == [[], [101], [101]]
-    assert "examples of shard 1 must be from 1 to 1000, as others have said" in spoiled.history[1].rejected[101]
+    expected, _ = train(honest, steady(), rounds=3)
+    assert [list(report.rejected) for report in spoiled.history] == [[], *[[101] if left_out else []] * 2]
+    if lie == 0:
+        assert "must have examples" in spoiled.history[1].rejected[101]
     assert spoiled.state.shard_examples.tolist() == EXAMPLES
-    assert all(np.isfinite(value).all() for value in arrays_of(result.arrays).values())
+    for name, value in arrays_of(expected.arrays).items():
+        np.testing.assert_allclose(arrays_of(result.arrays)[name], value, rtol=0.2 if left_out else 1e-6)
+
+
+def test_what_the_only_holder_says_of_a_shard_can_be_unlearnt() -> None:
+    """A size of zero, too: it is what was there to learn from in that round."""
+    said = {1: 1, 2: 0, 3: 0, 4: 5000, 5: 1}
+
+    def spoil(reply: Message, partition: int) -> Message | None:
+        sizes = [said[int(reply.metadata.group_id)]] * len(reply.content["fedgc"]["shard-ids"])
+        return say(sizes)(reply) if partition == 1 else None
+
+    strategy, learnt = coding(load=1, shard_examples=None, early_end=False), []
+    inner = strategy.aggregate_train
+
+    def noting(*args: Any) -> Any:
+        outcome = inner(*args)
+        learnt.append(strategy.state.shard_examples[1])
+        return outcome
+
+    strategy.aggregate_train = noting  # type: ignore[method-assign]
+    train(strategy, steady(), app=shard_app(spoil), rounds=5)
+    assert learnt == [1.0, 0.0, 0.0, 5000.0, 1.0]
+    assert [list(report.rejected) for report in strategy.history] == [[], [101], [], [], []]
 
 
 @pytest.mark.parametrize("value", [1e18, -1e25, 9e28])

@@ -7,7 +7,8 @@ from fedgc.assignment import SCHEDULES, SUMS
 from fedgc.round.choices import Planning, check_sum_only
 from fedgc.round.copies import Copies
 from fedgc.round.finish import finish_round
-from fedgc.round.fold import RoundFold
+from fedgc.round.fold import RoundFold, row_of
+from fedgc.round.learn_sizes import learn_sizes
 from fedgc.round.plan import plan_round
 from fedgc.round.rejoin import rejoined
 from fedgc.round.state import CodedUpdate, LateReplies, RoundOutcome, RoundPlan, RoundState
@@ -27,6 +28,8 @@ __all__ = [
     "RoundState",
     "check_sum_only",
     "finish_round",
+    "learn_sizes",
     "plan_round",
     "rejoined",
+    "row_of",
 ]

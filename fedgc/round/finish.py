@@ -106,10 +106,13 @@ def finish_round(
         new_times=new_times,
         rounds=state.rounds + 1,
         memory=None if memory is None else _remember(memory, plan, fold.kept, sizes, late),
+        claims=state.claims,
     )
     model_error = plan.gram.residual_error(decoding.coverage)
     n_arrived = sum(bool(rows) for rows in fold.rows.values())
-    return new_state, RoundOutcome(update, decoding, plan.decoder.residual_error, model_error, n_arrived)
+    return new_state, RoundOutcome(
+        update, decoding, plan.decoder.residual_error, model_error, n_arrived, shard_examples
+    )
 
 
 def _remember(

@@ -37,6 +37,7 @@ def state_to_tree(state: RoundState) -> Tree:
         raise CheckpointError(f"coherence must be a CoherenceEstimate to be saved; got {state.coherence!r:.80}")
     return {
         "shard_examples": state.shard_examples,
+        "claims": {shard: dict(said) for shard, said in state.claims.items()},
         "reliability": state.reliability.to_data(),
         "coherence": {"kind": kinds[0], **asdict(state.coherence)},
         "plan": None if state.plan is None else _plan_to_tree(state.plan),
@@ -69,6 +70,7 @@ def state_from_tree(tree: Mapping[str, Any], planning: Planning, store: MemorySt
         coherence = dict(tree["coherence"])
         return RoundState(
             shard_examples=np.array(tree["shard_examples"]),
+            claims=tree["claims"],
             reliability=ReliabilityPosterior.from_data(tree["reliability"]),
             coherence=_COHERENCE[coherence.pop("kind")](**coherence),
             plan=None

@@ -28,6 +28,8 @@ class RoundState:
     ----------
     shard_examples : ndarray, shape (n_shards,)
         Number of examples of each shard; NaN where not known yet.
+    claims : mapping of int to (mapping of int to float)
+        What the last holders of each shard have said of its number of examples, by shard and node id, the newest last.
     reliability : ReliabilityPosterior
         Who arrived in the past.
     coherence : CoherenceEstimate
@@ -55,6 +57,7 @@ class RoundState:
     new_times: tuple[TimeObservation, ...] = ()
     rounds: int = 0
     memory: UpdateMemory | None = None
+    claims: Mapping[int, Mapping[int, float]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, eq=False)
@@ -166,6 +169,8 @@ class RoundOutcome:
         ``(v - 1)' G (v - 1) / 1' G 1`` for the coverage v that came about, under the plan's Gram model.
     n_arrived : int
         Number of clients that brought something.
+    shard_examples : ndarray, shape (n_shards,)
+        Number of examples of each shard by which the update is weighted; NaN where not known.
     """
 
     update: Update | None
@@ -173,3 +178,4 @@ class RoundOutcome:
     predicted_residual_error: float | None
     model_residual_error: float
     n_arrived: int
+    shard_examples: NDArray[np.float64]

@@ -5,11 +5,11 @@ from __future__ import annotations
 from dataclasses import replace
 
 import numpy as np
-from fedgc.strategies.rounds.claims import SizeClaims
 from fedgc.strategies.rounds.open_round import OpenRound
 from fedgc.strategies.rounds.past_round import PastRound
 from fedgc.strategies.rounds.secure_sum import SecureSum
 from fedgc.strategies.rounds.send_round import tasks_of
+from fedgc.strategies.rounds.size_claims import SizeClaims
 
 from fedgc.checkpoint import Tree
 from fedgc.deadline import Collected
@@ -54,7 +54,7 @@ def past_from_tree(tree: Tree, state: RoundState, secure_sum: SecureSum | None) 
         tree["deadline"],
         known_sizes,
         replace(state, memory=None),
-        SizeClaims(state.shard_examples),
+        SizeClaims(state, state.plan.decoder.code, given=bool(np.isfinite(known_sizes).all())),
     )
     store = None if state.memory is None else state.memory.store
     collected = tree["collected"]

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 
 from fedgc.strategies.messages.arrays import in_the_types_of, moved_record
 from fedgc.strategies.messages.metrics import comparable_metrics, mean_metrics
 from fedgc.strategies.reporting.report import RoundReport
 from fedgc.strategies.rounds.inner_step import inner_step
 from fedgc.strategies.rounds.open_round import OpenRound
+from fedgc.strategies.rounds.size_claims import SizeDisagreement, size_lines
 from flwr.app import ArrayRecord, Message, MetricRecord, RecordDict
 from flwr.serverapp.strategy import Strategy
 
@@ -29,6 +30,7 @@ def close_round(
     late: LateReplies | None,
     pending: Collection[int],
     dissenting: Collection[int] = (),
+    size_disagreements: Sequence[SizeDisagreement] = (),
 ) -> tuple[RoundState, RoundOutcome, RoundReport]:
     """Return what is known after a round, what it decodes to, and what is reported of it.
 
@@ -48,6 +50,8 @@ def close_round(
         Silent clients that are listened to from now on.
     dissenting : collection of int
         Nodes found to have sent another sum than most who hold the same shards.
+    size_disagreements : sequence of SizeDisagreement
+        Who has said different sizes of a shard, and has not been told of before.
     """
     new_state, outcome = finish_round(
         state,
@@ -61,6 +65,7 @@ def close_round(
         failed=current.failed - current.fold.replies.keys(),
         late=late,
     )
+    new_state = current.sizes.learnt(new_state)
     report = RoundReport.of(server_round, current, waited, outcome, late, dissenting=dissenting)
     for node_id, reason in report.rejected.items():
         logger.warning("round %d: node %d is left out: %s", server_round, node_id, reason)
@@ -69,6 +74,11 @@ def close_round(
             "round %d: nodes %d and %d should have sent the same sum and are %.3g of it apart: "
             'does the randomness of the train function come from config["shard-seed"]?',
             server_round, one, other, apart,
+        )  # fmt: skip
+    for line in size_lines(size_disagreements):
+        logger.warning(
+            "round %d: %s (one size counts for all; does every holder have the same data, split by the same seed?)",
+            server_round, line,
         )  # fmt: skip
     for node_id in report.dissenting:
         logger.warning(
@@ -108,7 +118,7 @@ def next_arrays(
         logger.warning("round %d: %s, the model stays as it is", server_round, current.why_no_update)
         return None, None
     if state.memory is None:
-        sizes = known_or_mean(state.shard_examples)
+        sizes = known_or_mean(outcome.shard_examples)
         update = average_statistics(update, float(outcome.decoding.coverage @ sizes) / float(sizes.sum()))
     moved = moved_record(current.values, update)
     if moved is None:

@@ -9,20 +9,20 @@ from typing import NamedTuple
 
 import numpy as np
 from fedgc.strategies.messages.reply_limits import drop_all, drop_arrays, one_line, scalars
-from fedgc.strategies.rounds.claims import typical_of_others
 from fedgc.strategies.rounds.sent_round import SentRound
 from flwr.app import Message, MetricRecord
 
 from fedgc.errors import NothingToReadError, ReplyRejectedError, ReplyTooLargeError
+from fedgc.protocol import NUM_EXAMPLES
 from fedgc.round import CodedUpdate, RoundFold
 from fedgc.updates import is_shorter
 
 #: Sums of replies are looked into if an array of them, per example, is as long as this.
 _UNSUSPICIOUS = 1e10
 #: Where no shard's size is known, so many replies are waited for before any is taken in: sizes can only be held against
-#: each other, and a reply that has been added to the others' sum could not be taken out of it. More would be in memory
-#: together.
-_FIRST_REPLIES = 2
+#: each other, and a reply that has been added to the others' sum could not be taken out of it. Of three the median is
+#: right if two are. More would be in memory together.
+_FIRST_REPLIES = 3
 
 
 class _Waiting(NamedTuple):
@@ -142,7 +142,7 @@ class OpenRound(SentRound):
                 self._waiting.append(_Waiting(reply, client, update, metrics))
                 enough = len(self._waiting) >= min(_FIRST_REPLIES, len(self.messages))
                 return self._fold_waiting(trusted=trusted, drop=drop) if enough else True
-            self.sizes.check(update)
+            update = self.sizes.agree(self.plan.node_ids[client], update)
         except ReplyRejectedError as reason:
             self._leave_out(reply, client, reason)
             if isinstance(reason, ReplyTooLargeError) and not trusted:
@@ -155,13 +155,15 @@ class OpenRound(SentRound):
         waiting = list(self._waiting)
         self._waiting.clear()
         sound = True
-        for one, typical in zip(waiting, typical_of_others([one.update for one in waiting]), strict=True):
+        for one in waiting:
+            self.sizes.typical.set(self.plan.node_ids[one.client], one.update.shard_examples)
+        for one in waiting:
             try:
-                self.sizes.check(one.update, typical)
+                update = self.sizes.agree(self.plan.node_ids[one.client], one.update)
             except ReplyRejectedError as reason:
                 self._leave_out(one.reply, one.client, reason)
                 continue
-            sound = self._fold(one.client, one.update, one.metrics, trusted=trusted) and sound
+            sound = self._fold(one.client, update, one.metrics, trusted=trusted) and sound
             if drop:
                 drop_arrays(one.reply)
         return sound
@@ -178,8 +180,18 @@ class OpenRound(SentRound):
     def _fold(self, client: int, update: CodedUpdate, metrics: MetricRecord, *, trusted: bool) -> bool:
         copies = self.fold.add(client, update, lasting=trusted)
         self.metrics[client] = scalars(metrics)
+        # Metrics are averaged by it, and a client must not have more say there than its shards are taken to have.
+        self.metrics[client][NUM_EXAMPLES] = int(update.shard_examples.sum())
         return not trusted or all(is_shorter(update.sums[row], _UNSUSPICIOUS) for row in copies)
 
     def settled(self) -> bool:
         """Return whether what has been taken in settles the round."""
-        return self.plan.decoder.ends_early and self.plan.decoder.settled(self.fold.arrived)
+        if not self.plan.decoder.ends_early:
+            return False
+        arrived = self.fold.arrived.copy()
+        for waiting in self._waiting:
+            arrived[list(waiting.update.sums)] = True
+        if not self.plan.decoder.settled(arrived):
+            return False
+        # Nobody else is waited for any more.
+        return not self._waiting or (self._fold_waiting(drop=True) and self.plan.decoder.settled(self.fold.arrived))

@@ -66,7 +66,7 @@ class PastRound:
         self.answered[client] = seconds = instant - self.collected.sent[reply.metadata.reply_to_message_id]
         try:
             update, _ = self.round.read(reply, client, seconds)
-            self.round.sizes.check(update)
+            update = self.round.sizes.agree(self.round.plan.node_ids[client], update)
         except ReplyRejectedError as reason:
             self.rejected[self.round.plan.node_ids[client]] = one_line(reason)
             if isinstance(reason, ReplyTooLargeError):

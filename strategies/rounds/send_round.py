@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 import numpy as np
-from fedgc.strategies.rounds.claims import SizeClaims
 from fedgc.strategies.rounds.open_round import OpenRound
 from fedgc.strategies.rounds.secure_round import SecureRound
 from fedgc.strategies.rounds.secure_sum import SecureSum
+from fedgc.strategies.rounds.size_claims import SizeClaims
 from fedgc.strategies.rounds.tasks import ClientTask
 from fedgc.strategies.shard_push import PushedShards
 from flwr.app import ArrayRecord, Message
@@ -74,7 +74,7 @@ def send_round(
     ]
     if shards is not None:
         shards.attach(messages)
-    sizes = SizeClaims(state.shard_examples)
+    sizes = SizeClaims(state, plan.decoder.code, given=bool(np.isfinite(known_sizes).all()))
     sent = OpenRound(server_round, plan, tasks, arrays, messages, deadline, known_sizes, state, sizes, secret)
     if secure_sum is None:
         return sent

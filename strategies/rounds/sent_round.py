@@ -10,7 +10,8 @@ from typing import cast
 import numpy as np
 from fedgc.strategies.messages.arrays import bound, views
 from fedgc.strategies.messages.replies import read_reply
-from fedgc.strategies.rounds.claims import SizeClaims, with_a_clock_that_can_be
+from fedgc.strategies.rounds.claims import with_a_clock_that_can_be
+from fedgc.strategies.rounds.size_claims import SizeClaims
 from fedgc.strategies.rounds.tasks import ClientTask
 from flwr.app import ArrayRecord, Message, MetricRecord
 from numpy.typing import NDArray
