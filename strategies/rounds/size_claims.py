@@ -80,7 +80,7 @@ class SizeClaims:
     def __init__(self, state: RoundState, code: Code, *, given: bool = False) -> None:
         self._state, self._code, self._given = state.shard_examples, code, given
         self._claims = state.claims
-        self._sizes = state.shard_examples.copy()
+        self._sizes = _to_go_by(state.shard_examples)
         self._said: dict[int, tuple[NDArray[np.intp], NDArray[np.float64]]] = {}
         self._late: list[tuple[int, NDArray[np.intp], NDArray[np.float64]]] = []
         self._first: dict[int, tuple[int, float]] = {}
@@ -91,7 +91,7 @@ class SizeClaims:
     def copy(self) -> SizeClaims:
         """Return the same as before any reply, to go on from."""
         fresh = copy(self)
-        fresh._sizes, fresh._said, fresh._first = self._state.copy(), {}, {}
+        fresh._sizes, fresh._said, fresh._first = _to_go_by(self._state), {}, {}
         fresh._late, fresh._typical, fresh.disagreements = list(self._late), None, []
         return fresh
 
@@ -153,7 +153,7 @@ class SizeClaims:
             return state
         said = [*self._late, *((node, *said) for node, said in self._said.items())]
         state = learn_sizes(state, said, self.typical.of_all() if said else None)
-        self._state, self._claims, self._sizes = state.shard_examples, state.claims, state.shard_examples.copy()
+        self._state, self._claims, self._sizes = state.shard_examples, state.claims, _to_go_by(state.shard_examples)
         self._late, self._typical, self.disagreements = [], None, []
         self._said.clear()
         return state
@@ -215,3 +215,8 @@ class SizeClaims:
         if isinstance(total, ScaledDifference):
             return replace(total, scale=total.scale * factor)
         return Combination([factor], [total])
+
+
+def _to_go_by(sizes: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return a copy of known sizes; if no shard had any examples, all are as good as unknown."""
+    return sizes.copy() if (sizes > 0.0).any() else np.full(sizes.size, np.nan)
