@@ -14,7 +14,7 @@ from fedgc.strategies.reporting.tally import RunTally
 from fedgc.strategies.rounds.deadline_grid import DeadlineGrid
 from fedgc.strategies.rounds.open_round import OpenRound
 from fedgc.strategies.rounds.past_round import PastRound
-from fedgc.strategies.rounds.size_claims import SizeDisagreement
+from fedgc.strategies.rounds.size_disagreements import SizeDisagreement
 from flwr.app import Message
 from flwr.serverapp import Grid
 

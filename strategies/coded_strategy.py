@@ -6,6 +6,7 @@ import logging
 from collections.abc import Iterable
 
 import numpy as np
+from fedgc.strategies.messages.arrays import check_finite
 from fedgc.strategies.messages.evaluation import usable_evaluations
 from fedgc.strategies.nodes.meeting import MeetingStrategy
 from fedgc.strategies.reporting import Reporting
@@ -69,6 +70,8 @@ class CodedStrategy(MeetingStrategy):
         return self._configure(server_round + self._journal.rounds_before, arrays, config, grid)
 
     def _configure(self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid) -> Iterable[Message]:
+        if server_round == 1:
+            check_finite(arrays)
         self._wait_for_nodes(server_round)
         inner = {
             message.metadata.dst_node_id: message

@@ -7,6 +7,7 @@ from dataclasses import replace
 
 from fedgc.strategies.coded_run import CodedRun
 from fedgc.strategies.coded_strategy import CodedStrategy
+from fedgc.strategies.messages.arrays import check_finite
 from fedgc.strategies.resuming import Journal
 from fedgc.strategies.rounds.deadline_grid import DeadlineGrid
 from flwr.app import ArrayRecord, ConfigRecord, MetricRecord
@@ -32,7 +33,14 @@ class StartedStrategy(CodedStrategy):
         evaluate_config: ConfigRecord | None = None,
         evaluate_fn: Callable[[int, ArrayRecord], MetricRecord | None] | None = None,
     ) -> Result:
-        """Run Flower's training loop with this strategy's deadline for training; `timeout` limits evaluation only."""
+        """Run Flower's training loop with this strategy's deadline for training; `timeout` limits evaluation only.
+
+        Raises
+        ------
+        ValueError
+            If an initial array is not finite: no reply could be.
+        """
+        check_finite(initial_arrays)
         self._run = self._begin(grid)
         assert self._run.grid is not None
         self._journal = journal = Journal(self.checkpoints, resume=self.resume)
@@ -83,6 +91,8 @@ class StartedStrategy(CodedStrategy):
         ...     with coding.deadline_grid(grid, arrays) as timed:
         ...         private.start(timed, arrays, num_rounds=3)
         """
+        if initial_arrays is not None:
+            check_finite(initial_arrays)
         self._run = self._begin(grid, only_work=True)
         assert self._run.grid is not None
         self._write_status()

@@ -8,6 +8,7 @@ import re
 import sys
 from collections.abc import Callable
 from copy import copy
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -284,3 +285,54 @@ def test_a_second_run_gives_everyone_a_new_chance() -> None:
     assert strategy.history[-1].n_clients == 5
     train(strategy, steady(), rounds=1)
     assert strategy.history[-1].n_clients == strategy.history[-1].n_arrived == 6
+
+
+@pytest.mark.parametrize(
+    ("spoil", "why"),
+    [
+        (
+            lambda reply, partition: say([0] * len(reply.content["fedgc"]["shard-ids"]))(reply),
+            "no shard of the 6 replies",
+        ),
+        (lambda reply, partition: raising(reply), "none of the 6 replies that came can be used"),
+    ],
+    ids=["no examples", "all bad"],
+)
+@pytest.mark.parametrize("schedule", ["full", "work-list"])
+def test_a_round_without_an_update_says_what_came(
+    schedule: str, spoil: Callable[[Message, int], Message | None], why: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    strategy = coding(shard_examples=None, load=1, early_end=False, schedule=schedule)
+    result, _ = train(strategy, steady(), app=shard_app(spoil), rounds=2)
+    assert not result.arrays
+    for server_round in (1, 2):
+        assert f"round {server_round}: {why}" in caplog.text
+    assert "nothing arrived" not in caplog.text
+
+
+def test_shards_that_are_filled_later_are_learnt_from() -> None:
+    """All are empty in the first two rounds."""
+
+    def spoil(reply: Message, partition: int) -> Message | None:
+        ids = reply.content["fedgc"]["shard-ids"]
+        return say([0] * len(ids))(reply) if int(reply.metadata.group_id) < 3 else None
+
+    strategy = coding(shard_examples=None, early_end=False)
+    result, _ = train(strategy, steady(), app=shard_app(spoil), rounds=3)
+    assert strategy.state.shard_examples.tolist() == EXAMPLES
+    assert result.arrays
+
+
+@pytest.mark.parametrize("own_loop", [True, False])
+def test_initial_arrays_that_are_not_finite_are_refused(own_loop: bool) -> None:
+    app, server, strategy = ClientApp(), ServerApp(), coding()
+    app.train()(gradient_coded()(lambda shard_id, arrays, config: ShardUpdate(EXAMPLES[shard_id], delta=LARGE)))
+
+    @server.main()
+    def main(grid: Grid, context: Context) -> None:
+        start = strategy.start if own_loop else partial(Strategy.start, strategy)
+        with pytest.raises(ValueError, match=r"initial_arrays must be finite; got NaN or infinity in array 'w'"):
+            start(grid, ArrayRecord({"w": Array(np.full(1, np.nan, dtype=np.float16))}), num_rounds=1)
+
+    run_virtual(server, app, steady())
+    assert strategy.history == []

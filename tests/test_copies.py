@@ -161,6 +161,16 @@ def test_of_two_that_differ_none_is_set_aside(caplog: pytest.LogCaptureFixture) 
     assert 101 in (one, other) and f"nodes {one} and {other} should have sent the same sum" in caplog.text
 
 
+@pytest.mark.parametrize("schedule", ["full", "work-list"])
+def test_a_pair_that_differs_in_all_its_sums_counts_once(schedule: str, caplog: pytest.LogCaptureFixture) -> None:
+    strategy = coding(load=2, schedule=schedule, early_end=False)
+    with caplog.at_level(logging.WARNING, logger="flwr"):
+        result, _ = train(strategy, steady(2), rounds=3, app=shard_app(turned_round(1)))
+    assert [len(report.disagreements) for report in strategy.history] == [1] * 3
+    assert all(metrics["fedgc-disagreements"] == 1 for metrics in result.train_metrics_clientapp.values())
+    assert caplog.text.count("nodes 100 and 101 should have sent the same sum") == 3
+
+
 def test_honest_holders_that_all_differ_are_not_judged() -> None:
     """A train function that draws from another seed than the shard's: nobody agrees with anybody."""
 

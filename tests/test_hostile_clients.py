@@ -199,7 +199,7 @@ def test_an_evaluation_that_cannot_be_averaged_does_not_end_the_run(
     assert len(caplog.text) < 10_000
 
 
-def test_a_run_goes_on_if_nothing_can_be_averaged() -> None:
+def test_a_run_goes_on_if_nothing_can_be_averaged(caplog: pytest.LogCaptureFixture) -> None:
     app = ClientApp()
     app.train()(gradient_coded()(train_shard))
 
@@ -209,9 +209,13 @@ def test_a_run_goes_on_if_nothing_can_be_averaged() -> None:
             raise RuntimeError("battery empty\n" * 1000)
         return Message(RecordDict({"metrics": MetricRecord({"num-examples": 0, "loss": 1.0})}), reply_to=message)
 
-    result, _ = train(coding(FedAvg(**ONE)), steady(N_CLIENTS), rounds=2, app=app)
+    with caplog.at_level(logging.WARNING, logger="flwr"):
+        result, _ = train(coding(FedAvg(**ONE)), steady(N_CLIENTS), rounds=2, app=app)
     assert set(result.train_metrics_clientapp) == {1, 2}
     assert not result.evaluate_metrics_clientapp
+    for server_round in (1, 2):
+        line = f"round {server_round}: the evaluation has no result: num-examples is 0 in all 1 replies"
+        assert caplog.text.count(line) == 1
 
 
 def test_a_strategy_that_averages_in_its_own_way_gets_all_evaluations() -> None:

@@ -104,6 +104,24 @@ def bound(array: NDArray[Any]) -> float:
     return float(np.abs(array.astype(np.float64)).max(initial=0.0))
 
 
+def check_finite(initial_arrays: ArrayRecord) -> None:
+    """Raise ValueError if an array that training is to begin with is not finite.
+
+    Every reply would hold the same, and be left out as if its client were to blame.
+
+    Examples
+    --------
+    >>> check_finite(ArrayRecord({"w": Array(np.array([1.0, np.nan]))}))
+    Traceback (most recent call last):
+    ...
+    ValueError: initial_arrays must be finite; got NaN or infinity in array 'w'
+    """
+    for name, array in initial_arrays.items():
+        value = view(array)
+        if value.dtype.kind == "f" and not np.isfinite(bound(value)):
+            raise ValueError(f"initial_arrays must be finite; got NaN or infinity in array {name!r}")
+
+
 def moved_record(arrays: Arrays, update: Update) -> ArrayRecord | None:
     """Return ``arrays + update`` as a record, None if it is not finite. `update` is used up.
 

@@ -59,8 +59,11 @@ def usable_evaluations(server_round: int, replies: Iterable[Message], strategy: 
     for reply, form, _ in sound:
         if form != usual[0][0]:
             _leave_out(server_round, reply, "it has other records or metrics than most")
-    if not sum(weight for _, weight in kept) > 0.0:
-        kept = []  # there is no mean
+    if kept and not sum(weight for _, weight in kept) > 0.0:
+        logger.warning(
+            "round %d: the evaluation has no result: %s is 0 in all %d replies", server_round, weighted_by, len(kept)
+        )
+        kept = []
     return [*(reply for reply, _ in kept), *failed]
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -53,7 +53,8 @@ class RoundReport:
     load : float
         Shard copies per shard that clients were asked for.
     disagreements : tuple of (int, int, float)
-        Nodes that sent different sums over the same shards, and how far apart these are, relative to their length.
+        Pairs of nodes that sent different sums over the same shards, and how far apart these are, relative to their
+        length: those that are furthest, on work lists, where a pair may share many sums.
     dissenting : tuple of int
         Nodes found to have sent another sum than most who hold the same shards, in this round or the one before.
     late : tuple of int
@@ -115,10 +116,7 @@ class RoundReport:
             model_residual_error=outcome.model_residual_error,
             rejected=current.rejected,
             load=sum(task.shards.size for task in current.tasks) / plan.code.n_shards,
-            disagreements=tuple(
-                (plan.node_ids[one], plan.node_ids[other], apart)
-                for one, other, apart in current.fold.copies.disagreements
-            ),
+            disagreements=_by_pair(plan.node_ids, current.fold.copies.disagreements),
             late=() if late is None else tuple(reply.shards.size for reply in late.replies.values()),
             dissenting=tuple(sorted(dissenting)),
             sum_only=current.sum_only,
@@ -206,3 +204,14 @@ class RoundReport:
         ==================  =======================================================================================
         """
         return {name: value for name, value in self.numbers.items() if value is not None}
+
+
+def _by_pair(
+    node_ids: tuple[int, ...], disagreements: Sequence[tuple[int, int, float]]
+) -> tuple[tuple[int, int, float], ...]:
+    of_pair: dict[frozenset[int], tuple[int, int, float]] = {}
+    for one, other, apart in disagreements:
+        pair = frozenset((one, other))
+        if pair not in of_pair or of_pair[pair][2] < apart:
+            of_pair[pair] = node_ids[one], node_ids[other], apart
+    return tuple(of_pair.values())

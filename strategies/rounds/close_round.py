@@ -10,7 +10,7 @@ from fedgc.strategies.messages.metrics import comparable_metrics, mean_metrics
 from fedgc.strategies.reporting.report import RoundReport
 from fedgc.strategies.rounds.inner_step import inner_step
 from fedgc.strategies.rounds.open_round import OpenRound
-from fedgc.strategies.rounds.size_claims import SizeDisagreement, size_lines
+from fedgc.strategies.rounds.size_disagreements import SizeDisagreement, size_lines
 from flwr.app import ArrayRecord, Message, MetricRecord, RecordDict
 from flwr.serverapp.strategy import Strategy
 

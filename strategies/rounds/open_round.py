@@ -70,6 +70,14 @@ class OpenRound(SentRound):
     @property
     def why_no_update(self) -> str:
         """Why the round has none, if it has none."""
+        replies = self.fold.replies.values()
+        if any(reply.shards.size for reply in replies):
+            done = sum(bool(reply.shards.size) for reply in replies)
+            return f"no shard of the {done} replies that can be used has any examples"
+        if replies:
+            return f"no shard was done by the deadline, as {len(replies)} replies say"
+        if self.rejected:
+            return f"none of the {len(self.rejected)} replies that came can be used"
         return "nothing arrived by the deadline"
 
     def take(self, reply: Message, seconds: float | None = None) -> bool:

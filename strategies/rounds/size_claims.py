@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from copy import copy
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import numpy as np
+from fedgc.strategies.rounds.size_disagreements import SizeDisagreement
 from fedgc.strategies.rounds.typical_sizes import TypicalSizes
 from numpy.typing import NDArray
 
@@ -25,17 +25,6 @@ _MOST_EXAMPLES = 1e9
 _UNCONFIRMED = 10.0
 #: A sum weighs next to nothing if its terms' weights add up to this fraction of what they are, or less.
 _CANCELLED = 0.1
-#: Shards that a line in the log names.
-_NAMED = 5
-
-
-@dataclass(frozen=True, order=True)
-class SizeDisagreement:
-    """Two nodes that said different numbers of examples of a shard in the same round."""
-
-    shard: int
-    nodes: tuple[int, int]
-    sizes: tuple[float, float]
 
 
 class SizeClaims:
@@ -66,9 +55,10 @@ class SizeClaims:
     over more as far as their updates are alike.
 
     What is said in a round holds from the next one on, see :func:`fedgc.round.learn_sizes`. To vote within the round
-    would need the replies kept until it is over. Nobody is left out for saying another number than the others, since
-    nobody knows who is right: only one that is absurd is refused, and a sum over no examples of shards that have some,
-    which no factor can give its weight.
+    would need the replies kept until it is over; and the decoding weights, too, were made for the sizes that were
+    known: a shard of none then may count ten million times, as nothing would come of it. Nobody is left out for saying
+    another number than the others, since nobody knows who is right: only one that is absurd is refused, and a sum over
+    no examples of shards that have some, which no factor can give its weight.
 
     Examples
     --------
@@ -90,7 +80,7 @@ class SizeClaims:
     def __init__(self, state: RoundState, code: Code, *, given: bool = False) -> None:
         self._state, self._code, self._given = state.shard_examples, code, given
         self._claims = state.claims
-        self._sizes = _if_any(state.shard_examples)
+        self._sizes = _to_go_by(state.shard_examples)
         self._said: dict[int, tuple[NDArray[np.intp], NDArray[np.float64]]] = {}
         self._late: list[tuple[int, NDArray[np.intp], NDArray[np.float64]]] = []
         self._first: dict[int, tuple[int, float]] = {}
@@ -101,19 +91,14 @@ class SizeClaims:
     def copy(self) -> SizeClaims:
         """Return the same as before any reply, to go on from."""
         fresh = copy(self)
-        fresh._sizes, fresh._said, fresh._first = _if_any(self._state), {}, {}
+        fresh._sizes, fresh._said, fresh._first = _to_go_by(self._state), {}, {}
         fresh._late, fresh._typical, fresh.disagreements = list(self._late), None, []
         return fresh
 
     @property
-    def in_round(self) -> NDArray[np.float64]:
-        """The sizes that hold in this round, (n_shards,); NaN where nobody has told."""
-        return np.where(np.isnan(self._sizes), self._state, self._sizes)
-
-    @property
     def nothing_known(self) -> bool:
         """Whether no shard's size is known, so that a first claim has nothing to be held against."""
-        return not np.isfinite(self.in_round).any()
+        return not np.isfinite(self._sizes).any()
 
     @property
     def typical(self) -> TypicalSizes:
@@ -168,7 +153,7 @@ class SizeClaims:
             return state
         said = [*self._late, *((node, *said) for node, said in self._said.items())]
         state = learn_sizes(state, said, self.typical.of_all() if said else None)
-        self._state, self._claims, self._sizes = state.shard_examples, state.claims, _if_any(state.shard_examples)
+        self._state, self._claims, self._sizes = state.shard_examples, state.claims, _to_go_by(state.shard_examples)
         self._late, self._typical, self.disagreements = [], None, []
         self._said.clear()
         return state
@@ -232,25 +217,6 @@ class SizeClaims:
         return Combination([factor], [total])
 
 
-def _if_any(sizes: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Return sizes without those of 0: that there was nothing to learn from says nothing of what will be."""
-    return np.where(sizes > 0.0, sizes, np.nan)
-
-
-def size_lines(disagreements: Sequence[SizeDisagreement]) -> list[str]:
-    """Return one line for each pair of nodes that disagree, with the shards that they disagree on.
-
-    Examples
-    --------
-    >>> size_lines([SizeDisagreement(shard, (7, 9), (50.0, 150.0)) for shard in (1, 4)])
-    ['nodes 7 and 9 say different numbers of examples: 50 and 150 of shard 1, 50 and 150 of shard 4']
-    """
-    of_pair: dict[tuple[int, int], list[SizeDisagreement]] = {}
-    for one in sorted(disagreements):
-        of_pair.setdefault(one.nodes, []).append(one)
-    lines = []
-    for nodes, shards in of_pair.items():
-        told = [f"{first.sizes[0]:g} and {first.sizes[1]:g} of shard {first.shard}" for first in shards[:_NAMED]]
-        more = [f"and so on, of {len(shards)} shards"] if len(shards) > _NAMED else []
-        lines.append(f"nodes {nodes[0]} and {nodes[1]} say different numbers of examples: {', '.join(told + more)}")
-    return lines
+def _to_go_by(sizes: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return a copy of known sizes; if no shard had any examples, all are as good as unknown."""
+    return sizes.copy() if (sizes > 0.0).any() else np.full(sizes.size, np.nan)
