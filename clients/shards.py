@@ -22,6 +22,7 @@ from fedgc.protocol import (
     INTRODUCE,
     LABEL,
     NUM_EXAMPLES,
+    NUM_SHARDS,
     PARTITION,
     RECORD,
     RUN_SEED,
@@ -92,7 +93,8 @@ def gradient_coded(
     num_shards : int, optional
         Number of shards, for servers that assign none (plain FedAvg, say): the client then works through its own part,
         shards ``partition_id * num_shards / num_partitions`` and following. If not given, ``num-shards`` of the run
-        config is used, and failing that one shard per partition.
+        config is used, and failing that one shard per partition. A server that does assign shards warns of clients
+        that were told another number than it was.
     source : ShardSource, or callable that makes one from the context, optional
         Where the client has its shards from; see :mod:`fedgc.clients.shard_sources`.
     store : ShardStore, or callable that makes one from the context, optional
@@ -177,7 +179,7 @@ def gradient_coded(
             means = {} if secure else {name: value / max(n, 1) for name, (value, n) in metric_sums.items()}
             done = ConfigRecord({SHARD_IDS: list(shard_ids[: len(examples)]), SHARD_EXAMPLES: examples})
             done[WORK_SECONDS], done[BUSY_SECONDS] = budget.spent(len(examples))
-            done.update(at_hand.report())
+            done.update({**at_hand.report(), **_own_number(context, num_shards)})
             if INTRODUCE in assignment:
                 done.update(_introduction(context, labels))
             reply = RecordDict({"metrics": MetricRecord({NUM_EXAMPLES: sum(examples), **means}), RECORD: done})
@@ -198,11 +200,17 @@ def _introduction(context: Context, labels: Sequence[str]) -> dict[str, int | st
     return partition | {f"{LABEL}{name}": str(config[name]) for name in labels if name in config}
 
 
+def _own_number(context: Context, num_shards: int | None) -> dict[str, int]:
+    """Return the number of shards that the client was told, if it was: the server warns if its own is another."""
+    told = num_shards or context.run_config.get(NUM_SHARDS)
+    return {} if told is None else {NUM_SHARDS: int(cast(int, told))}
+
+
 def _own_part(context: Context, num_shards: int | None) -> ConfigRecord:
     """Return the assignment of a client that was given none: its equal part of all shards."""
     partition = int(cast(int, context.node_config["partition-id"]))
     n_partitions = int(cast(int, context.node_config["num-partitions"]))
-    total = int(cast(int, num_shards or context.run_config.get("num-shards", n_partitions)))
+    total = _own_number(context, num_shards).get(NUM_SHARDS, n_partitions)
     shard_ids = list(own_part(partition, n_partitions, total))
     seed = int(cast(int, context.run_config.get("seed", 0)))
     return ConfigRecord({SHARD_IDS: shard_ids, COEFFICIENTS: [1.0] * len(shard_ids), RUN_SEED: seed})

@@ -37,6 +37,8 @@ LARGEST_ENTRY = "largest-entry"
 WORK_SECONDS, BUSY_SECONDS = "work-seconds", "busy-seconds"
 #: int, set by the embedded runtime, in which no time passes while a client runs: shards that are done by the deadline.
 SIMULATED_PROGRESS = "simulated-progress"
+#: int, in a reply: the number of shards that the client's train function was made for, if it was told one.
+NUM_SHARDS = "num-shards"
 #: bool: the message is without work, and the client is to say what follows about itself.
 INTRODUCE = "introduce"
 #: int, in a reply to such a message: the node's partition id, if it has one.

@@ -9,10 +9,12 @@ import numpy as np
 from fedgc.strategies.messages.arrays import check_finite
 from fedgc.strategies.messages.evaluation import usable_evaluations
 from fedgc.strategies.nodes.meeting import MeetingStrategy
+from fedgc.strategies.nodes.shard_counts import ShardCounts
 from fedgc.strategies.reporting import Reporting
 from fedgc.strategies.reporting.run_status import run_status
 from fedgc.strategies.resuming import Journal
 from fedgc.strategies.rounds.close_round import close_round, next_arrays
+from fedgc.strategies.rounds.first_round import first_round_warnings
 from fedgc.strategies.rounds.secure_sum import SecureSum
 from fedgc.strategies.rounds.send_round import send_round
 from fedgc.strategies.shard_push import PushedShards
@@ -22,6 +24,7 @@ from flwr.serverapp import Grid
 from numpy.typing import NDArray
 
 from fedgc.assignment import InfeasibleAssignmentError
+from fedgc.checkpoint import CheckpointFolder
 from fedgc.decoders import Decoder
 from fedgc.round import plan_round
 
@@ -40,6 +43,8 @@ class CodedStrategy(MeetingStrategy):
     reporting: Reporting
     early_end: bool
     seed: int
+    checkpoints: CheckpointFolder | None
+    _shard_counts: ShardCounts
     _journal: Journal
     _evaluates: bool
 
@@ -125,6 +130,11 @@ class CodedStrategy(MeetingStrategy):
         if self._run.grid is not None:
             self._run.grid.expect(arrays, *self._run.open.most_in_a_reply())
         if self._run.begin_rounds():
+            unused = self.checkpoints is not None and not self._journal.writes
+            for line in first_round_warnings(
+                plan, self.planning, nothing_learnt=self.state.rounds == 0, checkpoints_unused=unused
+            ):
+                logger.warning("round %d: %s", server_round, line)
             self._write_status()
         return [*self._run.open.messages, *introductions]
 
@@ -141,6 +151,7 @@ class CodedStrategy(MeetingStrategy):
 
     def _close(self, server_round: int, replies: Iterable[Message]) -> tuple[ArrayRecord | None, MetricRecord]:
         current, replies = self._run.end_round(replies)
+        self._shard_counts.hear(server_round, replies)
         if self.shards is not None:
             self.shards.hear([*self._run.late_replies(), *replies])
         good = {current.plan.node_ids[client] for client in current.fold.replies}

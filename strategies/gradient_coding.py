@@ -6,14 +6,19 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from fedgc.strategies.coded_run import CodedRun
+from fedgc.strategies.nodes.shard_counts import ShardCounts
 from fedgc.strategies.options import (
     as_checkpoints,
+    as_constraints,
     as_deadline,
     as_decoder,
+    as_resume,
     as_seconds,
     as_shards,
     as_sizes,
     as_strategy,
+    as_timing,
+    check_flag,
     first_state,
 )
 from fedgc.strategies.reporting import Reporting, RoundReporter
@@ -31,7 +36,7 @@ from fedgc.deadline import DeadlineRule, Timing
 from fedgc.decoders import Decoder
 from fedgc.memory import MemoryStore
 from fedgc.reliability import ReliabilityPosterior
-from fedgc.round import Planning
+from fedgc.round import Planning, check_list_options
 from fedgc.validation import check_integer, check_positive
 
 
@@ -56,14 +61,15 @@ class GradientCoding(StartedStrategy):
         Seconds from sending a round's messages to decoding what has come, or a rule from :mod:`fedgc.deadline` that
         chooses them anew as clients become known.
     load : int
-        Copies of each shard: how many clients hold it.
+        Copies of each shard: how many clients hold it. With fewer nodes all of them do, which the log says.
     schedule : str
         "full": every holder computes all its shards and then replies, so that the load is also how many times the
         computation of training without stragglers is paid. "work-list": every client works down an ordered list until
         the deadline, its own share first and then what others hold too, so that backup work fills idle time.
-    sums : str
-        What a client sends of its work list: one sum per "shard", per "share", or for the "whole": from the least
-        residual error to the fewest bytes.
+    sums : str, optional
+        What a client sends of its work list: one sum per "shard" (the default), per "share", or for the "whole": from
+        the least residual error to the fewest bytes. For work lists only, as are `redraw` and `fetch_seconds`: given
+        for the full schedule they are refused.
     redraw : bool, optional
         Whether the shards of a block change places in its work lists every round, so that none is always last and
         seldom done: see :func:`fedgc.codes.redraw_places`. If not given, they do unless fixed places are predicted to
@@ -72,7 +78,8 @@ class GradientCoding(StartedStrategy):
         Whether a round ends before its deadline once nothing more could be gained.
     decoder : str or Decoder
         "optimal-unbiased" (least residual error among the unbiased rules) or "fixed" (weights settled before the
-        round), or a decoder object.
+        round), or a decoder object. Of settled weights the first, from the prior alone, are too large for a fleet that
+        never straggles: see :class:`fedgc.strategies.SecureSum`.
     max_weight : float, optional
         Largest weight of a coded update; larger ones are cut off, see :class:`fedgc.decoders.CappedDecoder`. By default
         none are. Meant for rarely seen shards without a backup, and together with `memory`: in
@@ -131,10 +138,12 @@ class GradientCoding(StartedStrategy):
         `train_metrics_aggr_fn` of the inner strategy sees their "num-examples" only.
     checkpoints : str, Path or CheckpointFolder, optional
         A folder in which everything that the next round depends on is written after every round, for :meth:`start`: the
-        model, the inner strategy's state, all that has been learnt, results so far.
+        model, the inner strategy's state, all that has been learnt, results so far. Under a strategy around this one,
+        whose state it does not know, nothing is written, which the log says.
     resume : bool
         Whether to go on from the newest checkpoint in the folder, if it holds one: with the same options and apps, and
         as many rounds in all. Without it a folder that holds checkpoints is refused, so that none is written over.
+        Refused without `checkpoints`.
     seed : int
         Seed that clients derive the randomness of a shard's update from, so that all holders compute the same, and of
         the places that shards change to.
@@ -170,7 +179,7 @@ class GradientCoding(StartedStrategy):
         deadline: float | DeadlineRule,
         load: int = 2,
         schedule: str = "full",
-        sums: str = "shard",
+        sums: str | None = None,
         redraw: bool | None = None,
         early_end: bool = True,
         decoder: str | Decoder = "optimal-unbiased",
@@ -206,23 +215,24 @@ class GradientCoding(StartedStrategy):
             load=load,
             decoder=as_decoder(decoder, max_weight),
             schedule=schedule,
-            sums=sums,
+            sums="shard" if sums is None else sums,
             deadline=self.deadline,
             reassignment_gain=reassignment_gain,
             fetch_seconds=fetch_seconds,
             redraw=redraw,
             seed=check_integer("seed", seed, low=0),
-            timing=timing,
-            constraints=constraints,
+            timing=as_timing(timing),
+            constraints=as_constraints(constraints),
         )
+        check_list_options(schedule, sums=sums, redraw=redraw, fetch_seconds=fetch_seconds)
         self.given_sizes = as_sizes(shard_examples, self.num_shards)
         self.state = first_state(self.given_sizes, reliability, coherence, memory)
         self.secure_sum = as_secure_sum(secure_sum, self.planning, memory=bool(memory), sizes=self.given_sizes)
         self.shards = as_shards(shards, self.num_shards)
         self.reporting = Reporting(reporters)
         self.checkpoints = as_checkpoints(checkpoints)
-        self.resume = bool(resume)
-        self.early_end = bool(early_end)
+        self.resume = as_resume(resume, self.checkpoints)
+        self.early_end = check_flag("early_end", early_end)
         self.seed = seed
         self.arrayrecord_key = arrayrecord_key
         self.configrecord_key = configrecord_key
@@ -230,4 +240,5 @@ class GradientCoding(StartedStrategy):
         self.history: list[RoundReport] = []
         self._run = CodedRun()
         self._journal = Journal()
+        self._shard_counts = ShardCounts(self.num_shards)
         self._evaluates = False

@@ -11,9 +11,10 @@ from fedgc.strategies.shard_push import PushedShards
 from flwr.serverapp.strategy import Strategy
 from numpy.typing import NDArray
 
+from fedgc.assignment import AssignmentConstraints
 from fedgc.checkpoint import CheckpointFolder
 from fedgc.coherence import CoherenceEstimate
-from fedgc.deadline import DeadlineRule, FixedDeadline
+from fedgc.deadline import DeadlineRule, FixedDeadline, Timing
 from fedgc.decoders import DECODERS, CappedDecoder, Decoder
 from fedgc.memory import MemoryStore, UpdateMemory
 from fedgc.protocol import NUM_EXAMPLES
@@ -120,6 +121,43 @@ def as_checkpoints(given: str | PathLike[str] | CheckpointFolder | None) -> Chec
     return CheckpointFolder(given)
 
 
+def as_resume(given: bool, checkpoints: CheckpointFolder | None) -> bool:
+    """Return whether to go on from a checkpoint, or raise ValueError if there is no folder that might hold one."""
+    if check_flag("resume", given) and checkpoints is None:
+        raise ValueError("resume needs checkpoints, the folder to go on from; got True and no folder")
+    return given
+
+
+def check_flag(name: str, given: bool) -> bool:
+    """Return True or False if that is what was given, or raise ValueError.
+
+    Examples
+    --------
+    >>> check_flag("early_end", "no")
+    Traceback (most recent call last):
+    ...
+    ValueError: early_end must be True or False; got 'no'
+    """
+    if not isinstance(given, bool):
+        raise ValueError(f"{name} must be True or False; got {given!r:.80}")
+    return given
+
+
+def as_timing(given: Timing | None) -> Timing | None:
+    """Return what is known of the clients' completion times, or raise ValueError if it cannot be asked for them."""
+    asked = ("reach", "partial_reach", "straggle_prob")
+    if given is not None and not all(callable(getattr(given, name, None)) for name in asked):
+        raise ValueError(f"timing must be a Timing, a fleet say; got {given!r:.80}")
+    return given
+
+
+def as_constraints(given: AssignmentConstraints | None) -> AssignmentConstraints | None:
+    """Return the limits of the clients, or raise ValueError if they are none."""
+    if not isinstance(given, AssignmentConstraints | None):
+        raise ValueError(f"constraints must be AssignmentConstraints; got {given!r:.80}")
+    return given
+
+
 def as_seconds(name: str, given: float | None) -> float | None:
     """Return a finite number of seconds of at least 0, None if none is given, or raise ValueError."""
     return None if given is None else float(check_vector(name, [given], length=1, low=0.0)[0])
@@ -140,6 +178,8 @@ def first_state(
     """
     if not isinstance(reliability, ReliabilityPosterior | None):
         raise ValueError(f"reliability must be a ReliabilityPosterior; got {reliability!r}")
+    if not isinstance(coherence, CoherenceEstimate | None):
+        raise ValueError(f"coherence must be a CoherenceEstimate; got {coherence!r:.80}")
     if not isinstance(memory, bool | MemoryStore):
         raise ValueError(f"memory must be True, False or a MemoryStore; got {memory!r:.80}")
     store = memory if isinstance(memory, MemoryStore) else MemoryStore()

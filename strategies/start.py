@@ -14,13 +14,10 @@ from flwr.app import ArrayRecord, ConfigRecord, MetricRecord
 from flwr.serverapp import Grid
 from flwr.serverapp.strategy import Result
 
-from fedgc.checkpoint import CheckpointFolder
-
 
 class StartedStrategy(CodedStrategy):
     """A strategy that runs: it keeps its deadlines, in its own training loop or in another's."""
 
-    checkpoints: CheckpointFolder | None
     resume: bool
 
     def start(  # noqa: PLR0917  (Flower's signature)

@@ -168,6 +168,20 @@ def test_bad_values_name_key_value_and_what_is_allowed(override: str, message: s
     assert str(caught.value) == message
 
 
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ('sums="whole"', "sums must be left out for schedule 'full', where a client sends one sum of all its shards;"),
+        ("redraw=true", "redraw must be left out for schedule 'full', where the order of a client's shards does not"),
+    ],
+)
+def test_what_only_work_lists_heed_is_refused_on_the_full_schedule(change: str, message: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        load_config(SMALLEST, [f"strategies.1.{change}"])
+    assert str(caught.value).startswith(f"strategies.1.{message}")
+    load_config(SMALLEST, [f"strategies.1.{change}", 'strategies.1.schedule="work-list"'])
+
+
 @pytest.mark.parametrize("override", ["strategies.1.deadline=0", "fleet.model=gamma", "colour=1"])
 def test_bad_values_end_with_one_line_exit_code_2_and_no_file(override: str, tmp_path: Path) -> None:
     done = fedgc("run", SMALLEST, "--set", override, "--out", tmp_path / "out")

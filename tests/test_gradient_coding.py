@@ -31,7 +31,17 @@ from fedgc.fleets import build_fleet
 from fedgc.fleets.base import WorkDraw
 from fedgc.reliability import ReliabilityPosterior
 from fedgc.simulation import run_virtual
-from tests.apps import EXAMPLES, N_SHARDS, arrays_of, full_aggregate, initial_arrays, shard_app, steady, train
+from tests.apps import (
+    EXAMPLES,
+    N_SHARDS,
+    arrays_of,
+    full_aggregate,
+    initial_arrays,
+    shard_app,
+    steady,
+    train,
+    train_shard,
+)
 
 
 def coding(strategy: Strategy | None = None, **options: Any) -> GradientCoding:
@@ -280,12 +290,56 @@ def test_same_seed_same_run() -> None:
         ({"decoder": 3}, r"decoder must be a name or a Decoder; got 3"),
         ({"shard_examples": [0] * 6}, r"shard_examples must be integers, not all 0; got \[0, 0"),
         ({"reassignment_gain": 2.0}, r"reassignment_gain must lie in \[0, 1\]; got 2.0"),
+        ({"resume": True}, "resume needs checkpoints, the folder to go on from; got True and no folder"),
+        ({"resume": "yes"}, "resume must be True or False; got 'yes'"),
+        ({"early_end": "no"}, "early_end must be True or False; got 'no'"),
+        ({"sums": "shard"}, "sums must be left out for schedule 'full', .*; got 'shard'"),
+        ({"redraw": True}, "redraw must be left out for schedule 'full', .*; got True"),
+        ({"fetch_seconds": 0.0}, "fetch_seconds must be left out for schedule 'full', .*; got 0.0"),
+        ({"schedule": "work-list", "sums": "all"}, "sums must be one of shard, share, whole; got 'all'"),
+        ({"schedule": "work-list", "redraw": 1}, "redraw must be True, False or None; got 1"),
+        ({"timing": "x"}, "timing must be a Timing, a fleet say; got 'x'"),
+        ({"coherence": 0.5}, "coherence must be a CoherenceEstimate; got 0.5"),
+        ({"constraints": {"storage": [1]}}, "constraints must be AssignmentConstraints; got {'storage': "),
         ({"seed": -1}, r"seed must be an integer of at least 0; got -1"),
     ],
 )
 def test_impossible_options_are_refused(options: dict[str, Any], message: str) -> None:
-    with pytest.raises(ValueError, match=message):
+    with pytest.raises(ValueError, match=message) as caught:
         GradientCoding(**{"num_shards": N_SHARDS, "deadline": 10.0, "shard_examples": EXAMPLES, **options})
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("schedule", ["full", "work-list"])
+def test_more_copies_than_nodes_are_said_once(schedule: str, caplog: pytest.LogCaptureFixture) -> None:
+    strategy = coding(load=7, schedule=schedule, reliability=certain())
+    train(strategy, steady(), rounds=2)
+    assert caplog.text.count("round 1: load is 7, but only 6 nodes are there: every shard has as many holders") == 1
+    assert caplog.text.count("load is 7") == 1
+    assert strategy.history[0].shards_recovered == N_SHARDS
+    caplog.clear()
+    train(coding(load=6, schedule=schedule), steady(), rounds=2)
+    assert "load is" not in caplog.text
+
+
+@pytest.mark.parametrize(("told", "run_config"), [(40, {}), (None, {"num-shards": 40}), (N_SHARDS, {"num-shards": 40})])
+def test_clients_for_another_number_of_shards_are_named_once(
+    told: int | None, run_config: dict[str, int], caplog: pytest.LogCaptureFixture
+) -> None:
+    app, server = ClientApp(), ServerApp()
+    app.train()(gradient_coded(num_shards=told)(train_shard))
+
+    @server.main()
+    def main(grid: Grid, context: Context) -> None:
+        coding().start(grid, initial_arrays(), num_rounds=3)
+
+    run_virtual(server, app, steady(), run_config=run_config)
+    line = (
+        "round 1: num_shards is 40 in gradient_coded (or the run config) of nodes 100, 101, 102, 103, 104 and 1 more, "
+        "and 6 in GradientCoding"
+    )
+    assert caplog.text.count(line) == (told != N_SHARDS)
+    assert caplog.text.count("num_shards is") == (told != N_SHARDS)
 
 
 @pytest.mark.parametrize("schedule", ["full", "work-list"])

@@ -28,6 +28,7 @@ from fedgc.coherence import KnownCoherence
 from fedgc.deadline import QuantileDeadline
 from fedgc.fixed_point import add_modulo, from_fixed_point, largest_entry, to_fixed_point, zero_sum
 from fedgc.fleets import Fleet, build_fleet
+from fedgc.reliability import ReliabilityPosterior
 from fedgc.simulation import VirtualRun, run_virtual
 from fedgc.simulation.grid import FIRST_NODE_ID
 from tests.apps import EXAMPLES, N_SHARDS, arrays_of, shard_app, steady, train, train_shard
@@ -326,6 +327,45 @@ def test_what_is_learnt_of_the_clients_is_what_is_learnt_otherwise() -> None:
     assert left is not None
     assert right is not None
     np.testing.assert_array_equal(left.seconds, right.seconds)
+
+
+@pytest.mark.parametrize(
+    ("options", "first", "warned"),
+    [
+        ({}, 2.0, True),
+        ({"load": 1}, 2.0, True),
+        ({"schedule": "work-list"}, 3.2, True),
+        ({"reliability": ReliabilityPosterior(prior_arrivals=9, prior_misses=1)}, 1.11, False),
+        ({"timing": steady(20)}, 1.0, False),
+        ({"timing": steady(20), "schedule": "work-list"}, 1.0, False),
+    ],
+)
+def test_the_first_aggregate_of_a_fleet_that_never_straggles(
+    options: dict[str, Any], first: float, warned: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    """It is as long as the prior says, and the log, once, by how much; the README has these numbers."""
+    app, server = ClientApp(), ServerApp()
+
+    @app.train()
+    @gradient_coded(num_shards=40)
+    def _(shard_id: int, arrays: ArrayRecord, config: ConfigRecord) -> ShardUpdate:
+        return ShardUpdate(10, delta={"w": np.ones(1)})
+
+    models: list[float] = []
+    given = {"num_shards": 40, "shard_examples": [10] * 40, "deadline": 30.0, "secure_sum": True, "coherence": None}
+
+    @server.main()
+    def main(grid: Grid, context: Context) -> None:
+        start = ArrayRecord({"w": Array(np.zeros(1))})
+        coding(**{**given, **options}).start(
+            grid, start, num_rounds=2, evaluate_fn=lambda _, arrays: models.append(float(arrays["w"].numpy()[0]))
+        )
+
+    run_virtual(server, app, steady(20))
+    assert models[1] == pytest.approx(first, abs=0.01)
+    assert models[2] - models[1] == pytest.approx(1.06 if warned else first, abs=0.02)
+    said = "round 1: weights are settled while nothing is known of the clients: if all come, the aggregate is "
+    assert caplog.text.count(f"{said}{first:.1f} ") == caplog.text.count("weights are settled while") == warned
 
 
 def test_a_round_ends_once_everyone_has_come() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from functools import cache
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -336,3 +337,34 @@ def test_without_a_block_a_run_ends_when_the_next_begins(caplog: pytest.LogCaptu
         run_virtual(server, app, steady(**STRAGGLERS))
     assert caplog.text.count("Gradient coding, 2 rounds, means over rounds:") == 1
     assert caplog.text.count("Gradient coding, 1 round:") == 1
+
+
+@pytest.mark.parametrize("around", [True, False])
+def test_that_nothing_is_checkpointed_is_said(around: bool, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """Under a strategy around, and under Flower's own loop, where this strategy's start is not called."""
+    strategy, server = coding(checkpoints=tmp_path), ServerApp()
+    app = ClientApp()
+    app.train()(gradient_coded()(train_shard))
+
+    @server.main()
+    def main(grid: Grid, context: Context) -> None:
+        if around:
+            with strategy.deadline_grid(grid) as timed:
+                Plain(strategy).start(timed, initial_arrays(), num_rounds=2)
+        else:
+            Strategy.start(strategy, grid, initial_arrays(), num_rounds=2)
+
+    run_virtual(server, app, steady())
+    assert not list(tmp_path.iterdir())
+    line = "no checkpoints are written: only the start() of GradientCoding itself writes them"
+    assert caplog.text.count(line) == 1
+    caplog.clear()
+
+    def again(grid: Grid, context: Context) -> None:
+        strategy.start(grid, initial_arrays(), num_rounds=1)
+
+    writing = ServerApp()
+    writing.main()(again)
+    run_virtual(writing, app, steady())
+    assert list(tmp_path.iterdir())
+    assert line not in caplog.text

@@ -14,7 +14,7 @@ from fedgc.assignment import Schedule, Sums, number_of_blocks
 from fedgc.decoders import DECODERS
 from fedgc.errors import ConfigError
 from fedgc.fleets import build_fleet
-from fedgc.round import check_sum_only
+from fedgc.round import check_list_options, check_sum_only
 
 Count = Annotated[int, Field(ge=1, le=1_000_000, strict=True)]
 Name = Annotated[str, Field(min_length=1, max_length=200, strict=True)]
@@ -60,7 +60,7 @@ class GradientCodingConfig(_Section):
     deadline_share: Annotated[float, Field(gt=0, lt=1, allow_inf_nan=False, strict=True)] = 0.8
     load: Count = 2
     schedule: Schedule = "full"
-    sums: Sums = "shard"
+    sums: Sums | None = None
     redraw: Annotated[bool | None, Field(strict=True)] = None
     early_end: Annotated[bool, Field(strict=True)] = True
     decoder: str = "optimal-unbiased"
@@ -152,13 +152,14 @@ def check_config(raw: Mapping[str, Any]) -> ExperimentConfig:
             continue
         if strategy.decoder not in DECODERS:
             raise ConfigError(f"{where}.decoder must be one of {', '.join(DECODERS)}; got {strategy.decoder!r}")
-        if strategy.secure_sum:
-            try:
-                check_sum_only(
-                    DECODERS[strategy.decoder], schedule=strategy.schedule, sums=strategy.sums, memory=strategy.memory
-                )
-            except ValueError as error:
-                raise ConfigError(f"{where}.{error}") from None
+        schedule, sums = strategy.schedule, strategy.sums
+        try:
+            check_list_options(schedule, sums=sums, redraw=strategy.redraw)
+            if strategy.secure_sum:
+                decoder = DECODERS[strategy.decoder]
+                check_sum_only(decoder, schedule=schedule, sums=sums or "shard", memory=strategy.memory)
+        except ValueError as error:
+            raise ConfigError(f"{where}.{error}") from None
         try:
             n_blocks = number_of_blocks(config.n_clients, strategy.load)
         except ValueError as error:

@@ -102,11 +102,42 @@ class Planning:
             check_vector("fetch_seconds", [self.fetch_seconds], length=1, low=0.0)
         check_integer("rounds", self.rounds, low=0)
         check_integer("seed", self.seed, low=0)
-        if self.redraw not in {True, False, None}:
+        if not isinstance(self.redraw, bool | None):
             raise ValueError(f"redraw must be True, False or None; got {self.redraw!r}")
         gain = self.reassignment_gain
         if not isinstance(gain, (int, float)) or not 0.0 <= float(gain) <= 1.0:
             raise ValueError(f"reassignment_gain must lie in [0, 1]; got {gain!r}")
+
+
+def check_list_options(
+    schedule: str, *, sums: str | None = None, redraw: bool | None = None, fetch_seconds: float | None = None
+) -> None:
+    """Raise ValueError if options are given that only work lists heed, and the schedule is another.
+
+    Parameters
+    ----------
+    schedule : str
+        "full" or "work-list".
+    sums, redraw, fetch_seconds
+        As in :class:`Planning`; None where not given.
+
+    Examples
+    --------
+    >>> check_list_options("full", sums="whole")
+    Traceback (most recent call last):
+    ...
+    ValueError: sums must be left out for schedule 'full', where a client sends one sum of all its shards; got 'whole'
+    """
+    if schedule == "work-list":
+        return
+    given = (
+        ("sums", sums, "where a client sends one sum of all its shards"),
+        ("redraw", redraw or None, "where the order of a client's shards does not matter"),
+        ("fetch_seconds", fetch_seconds, "whose blocks go by reassignment_gain"),
+    )
+    for name, value, why in given:
+        if value is not None:
+            raise ValueError(f"{name} must be left out for schedule {schedule!r}, {why}; got {value!r:.80}")
 
 
 def check_sum_only(decoder: Decoder | type[Decoder], *, schedule: str, sums: str, memory: bool) -> None:

@@ -94,6 +94,11 @@ class Journal:
         return self._arrays
 
     @property
+    def writes(self) -> bool:
+        """Whether checkpoints are written."""
+        return self._folder is not None
+
+    @property
     def clients_must_evaluate(self) -> bool:
         """Whether the run was interrupted before the clients had evaluated its last round."""
         return not self._evaluated["clients"]

@@ -52,6 +52,10 @@ class SecureSum:
 
     On work lists the weight of a shard depends on its place in the list, and the client adds up what it gets done.
 
+    In the first round, while nothing is known of the clients, weights go by a chance of one half to come (and on work
+    lists by a guess of their pace): if all come, the aggregate is twice as long as it should be, once, and the log says
+    so. What an earlier run has learnt, given as `reliability` or `timing`, or a prior nearer the truth prevents that.
+
     The server checks in each reply the shards, their numbers of examples, and names, shapes and types of the arrays.
     It does not look into them. What it checks of the sum is its range: 8 bits at the top are never reached, unless
     masks have not cancelled, which is then found with a probability of ``1 - 2^-8`` in every entry.

@@ -28,7 +28,7 @@ def main(grid: Grid, context: Context) -> None:
         early_end=False,
         shard_examples=task.shard_examples,
         checkpoints=str(config["checkpoints"]) or None,
-        resume=True,
+        resume=bool(config["checkpoints"]),
         seed=int(config["seed"]),
     )
 
