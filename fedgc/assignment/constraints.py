@@ -151,9 +151,14 @@ def residency_classes(
         for client in clients:
             check_integer("residency's clients", client, low=0, high=n_clients - 1)
         allowed = frozenset(int(client) for client in clients)
+        # By what was allowed before: a rule over many shards and many clients is cut with each such set only once.
+        both: dict[frozenset[int], frozenset[int]] = {everyone: allowed}
         for shard in shards:
             check_integer("residency's shards", shard, low=0, high=n_shards - 1)
-            rules[int(shard)] = rules.get(int(shard), everyone) & allowed
+            before = rules.get(int(shard), everyone)
+            if before not in both:
+                both[before] = before & allowed
+            rules[int(shard)] = both[before]
     class_of_shard = np.zeros(n_shards, dtype=np.intp)
     number: dict[frozenset[int], int] = {everyone: 0}
     for shard in sorted(rules):
