@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
+from functools import cache
 
 import numpy as np
 from numpy.typing import NDArray
@@ -47,7 +48,7 @@ def agreed_size(said: Sequence[float], typical: float | None = None) -> float:
 def learn_sizes(
     state: RoundState,
     said: Iterable[tuple[int, NDArray[np.intp], NDArray[np.float64]]],
-    typical: float | None = None,
+    typical: Callable[[], float | None] = lambda: None,
 ) -> RoundState:
     """Return a state that knows what holders have said of their shards.
 
@@ -57,8 +58,8 @@ def learn_sizes(
         The state. Its sizes are those that the memory's updates have been weighted with.
     said : iterable of (int, ndarray, ndarray)
         Node ids with shards and numbers of examples, both (n_done,); the newest last.
-    typical : float, optional
-        What shards have.
+    typical : callable
+        Tells what shards have, see :func:`agreed_size`; called if any holders differ.
 
     Notes
     -----
@@ -81,10 +82,11 @@ def learn_sizes(
                 of_shard = heard[shard] = dict(claims.get(shard, {}))
             of_shard.pop(node, None)
             of_shard[node] = count
-    sizes = state.shard_examples.copy()
+    sizes, usual = state.shard_examples.copy(), cache(typical)
     for shard, of_shard in heard.items():
         claims[shard] = last = dict(list(of_shard.items())[-_HOLDERS:])
-        sizes[shard] = agreed_size([*last.values()], typical)
+        counts = [*last.values()]
+        sizes[shard] = counts[0] if len({*counts}) == 1 else agreed_size(counts, usual())
     memory = None if state.memory is None else _weighted_anew(state.memory, state.shard_examples, sizes)
     return replace(state, shard_examples=sizes, claims=claims, memory=memory)
 

@@ -152,11 +152,14 @@ class SizeClaims:
         if self._given:
             return state
         said = [*self._late, *((node, *said) for node, said in self._said.items())]
-        state = learn_sizes(state, said, self.typical.of_all() if said else None)
+        state = learn_sizes(state, said, self._usual)
         self._state, self._claims, self._sizes = state.shard_examples, state.claims, _to_go_by(state.shard_examples)
         self._late, self._typical, self.disagreements = [], None, []
         self._said.clear()
         return state
+
+    def _usual(self) -> float | None:  # all nodes' medians, which most rounds can do without
+        return self.typical.of_all()
 
     def _check(self, node: int, shards: NDArray[np.intp], said: NDArray[np.float64]) -> None:
         usual = np.maximum(np.nan_to_num(self._state[shards]), _PLAUSIBLE)
