@@ -21,6 +21,7 @@ from flwr.clientapp import ClientApp
 from flwr.serverapp import Grid, ServerApp
 from flwr.serverapp.strategy import FedAdam, FedAvg, FedAvgM, Result, Strategy
 
+from fedgc.assignment import AssignmentConstraints
 from fedgc.checkpoint import CheckpointFolder, pack_tree, read_checkpoint
 from fedgc.checkpoint.file import write_checkpoint
 from fedgc.deadline import AutomaticDeadline
@@ -72,6 +73,10 @@ STRATEGIES: dict[str, Callable[[], tuple[Strategy, dict[str, Any]]]] = {
     ),
     "full schedule, automatic deadline": lambda: (
         FedAvg(fraction_evaluate=0.0, **OPTIONS), {"deadline": AutomaticDeadline(initial=6.0)},
+    ),
+    "limits, full schedule": lambda: (
+        FedAvg(fraction_evaluate=0.0, **OPTIONS),
+        {"constraints": AssignmentConstraints(storage=[3, 4, N_SHARDS, N_SHARDS, N_SHARDS, N_SHARDS])},
     ),
     "memory": lambda: (FedAvg(fraction_evaluate=0.0, **OPTIONS), {"memory": True}),
     "memory in half precision": lambda: (
