@@ -242,6 +242,36 @@ def test_numbers_of_holders_that_are_not_possible_are_told(
     assert json.loads(capsys.readouterr().out)["infeasible"] == [{"redundancy": 3, "reason": reason}]
 
 
+def test_codes_that_are_left_out_are_told(
+    fleet_file: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    asked = ("--shards", 12, "--deadline", 5, "--redundancy", 1)
+    remark = "codes of the literature need a multiple of the 5 clients as shards: with 12 they are left out"
+    assert plan(monkeypatch, fleet_file, *asked) == 0
+    assert remark in capsys.readouterr().out.splitlines()
+    assert plan(monkeypatch, fleet_file, *asked, "--json") == 0
+    assert json.loads(capsys.readouterr().out)["remarks"] == [remark]
+
+
+def test_what_is_asked_for_twice_is_told_once(
+    fleet_file: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert plan(monkeypatch, fleet_file, *SMALL, *SMALL, "--json") == 0
+    twice = json.loads(capsys.readouterr().out)
+    assert plan(monkeypatch, fleet_file, *SMALL, "--json") == 0
+    assert twice == json.loads(capsys.readouterr().out)
+
+
+def test_without_one_holder_times_are_relative_to_the_best(
+    fleet_file: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert plan(monkeypatch, fleet_file, "--shards", 10, "--redundancy", 2, "--deadline", 5) == 0
+    out = capsys.readouterr().out
+    assert out.splitlines()[-1].startswith("one holder per shard was not tried")
+    assert "1 for the best" in out
+    assert "without redundancy" not in out
+
+
 def test_a_fleet_that_never_does_anything_is_refused_whatever_the_deadline(
     fleet_file: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -191,11 +191,52 @@ def test_nothing_is_moved_where_all_are_alike_and_have_one_holder(reliable: Flee
     assert min(full) >= 12
 
 
-def test_codes_of_the_literature_count_the_holders_that_they_have(unreliable: FleetPlan, reliable: FleetPlan) -> None:
-    """Between clients that are all alike, coefficients of scheme I and II vanish: the code has one holder per shard."""
-    assert {c.redundancy for c in reliable.choices if c.code == "scheme-II"} == {1}
+def test_codes_of_the_literature_have_the_holders_that_were_asked_for(
+    unreliable: FleetPlan, reliable: FleetPlan
+) -> None:
+    """Between clients that are all alike, coefficients of scheme I and II vanish: one holder is left, and no code."""
+    assert {c.redundancy for c in reliable.choices if c.code == "scheme-II"} == set()
     assert {c.redundancy for c in unreliable.choices if c.code == "scheme-II"} == {2}
     assert {c.redundancy for c in unreliable.choices if c.code == "sgc"} == {2}
+
+
+def test_one_holder_is_compared_with_only_where_it_was_tried() -> None:
+    """Scheme I and II have one holder here, though two were asked for: no choice, nor a measure of the others."""
+    fleet = fleet_of(20, sigma=0.3)
+    plan = plan_of(fleet, n_shards=40, redundancies=(2,), deadlines=[4.0])
+    assert {c.redundancy for c in plan.choices} == {2}
+    assert plan.choices[0].relative_time_to_target == 1.0
+    assert plan.verdict.startswith("one holder per shard was not tried")
+    both = plan_of(fleet, n_shards=40, redundancies=(1, 2), deadlines=[4.0])
+    assert min(c.relative_time_to_target for c in both.choices if c.redundancy == 1) == 1.0
+    assert "one holder" not in both.verdict
+
+
+@pytest.mark.parametrize("n_shards", [3, 8])
+def test_shards_that_are_no_multiple_of_the_clients_are_planned_whole(n_shards: int) -> None:
+    """Codes with a column per client would have parts of shards; six clients on three shards leave three idle."""
+    fleet = fleet_of(6, dropout=0.2)
+    plan = plan_fleet(fleet, n_shards=n_shards, redundancies=(1, 2))
+    assert {c.code for c in plan.choices} <= set(BLOCK_CODES)
+    assert plan.remarks == (
+        f"codes of the literature need a multiple of the 6 clients as shards: with {n_shards} they are left out",
+    )
+    for c in plan.choices:
+        assignment = recommended_assignment(fleet, c, n_shards)
+        assert assignment is not None
+        held = np.concatenate(list(assignment.lists))
+        assert set(held.tolist()) == set(range(n_shards))
+    if n_shards == 8:
+        # Somebody has two whole shards to do: whoever has one takes a second in the median.
+        assert plan.verdict.startswith("redundancy pays")
+        assert min(c.round_time for c in plan.choices if c.redundancy == 1 and c.schedule == "full") > 1.7
+    even = plan_fleet(fleet, n_shards=12, redundancies=(1,), deadlines=[4.0])
+    assert even.remarks == () and "uncoded" in {c.code for c in even.choices}
+
+
+def test_what_is_asked_for_twice_is_tried_once() -> None:
+    once = plan_of(RELIABLE, redundancies=(1, 2), deadlines=[3.0, 5.0])
+    assert plan_of(RELIABLE, redundancies=(1, 2, 1), deadlines=[5.0, 3.0, 5.0]).choices == once.choices
 
 
 def test_every_code_is_tried_with_every_unbiased_decoder_that_can_decode_it(unreliable: FleetPlan) -> None:

@@ -93,7 +93,7 @@ def play(prepared: PreparedChoice, draws: RoundDraws, rounds: int) -> dict[str, 
 
 def by_shard(prepared: PreparedChoice, played: PlayedRounds) -> Vector:
     """Return coverages by shard: a column of a code of the literature stands for several."""
-    return played.coverage.repeat(round(prepared.candidate.unit), axis=1)
+    return played.coverage.repeat(prepared.candidate.unit, axis=1)
 
 
 def replay(rows: Sequence[dict[str, Any]], task: Digits, target: float) -> None:

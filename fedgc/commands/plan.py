@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from fedgc.commands.too_large import too_large
 from fedgc.errors import ConfigError
+
+if TYPE_CHECKING:
+    from fedgc.planning import FleetPlan
 
 
 def plan(
@@ -39,7 +42,6 @@ def plan(
 ) -> None:
     """Choose redundancy, schedule, code, decoder and deadline for a fleet, and say whether redundancy pays."""
     import json  # noqa: PLC0415
-    from dataclasses import asdict  # noqa: PLC0415
 
     from rich.console import Console  # noqa: PLC0415
     from rich.progress import Progress  # noqa: PLC0415
@@ -88,18 +90,30 @@ def plan(
         assignment = recommended_assignment(known, found.recommended, n_shards, constraints_of(known), server_round)
         draw_plan(plot, found, assignment, title)
     if as_json:
-        choices = [asdict(choice) for choice in found.choices]
-        verdict: dict[str, object] = {"recommended": asdict(found.recommended), "verdict": found.verdict}
-        verdict["choices"] = choices
-        if found.infeasible:
-            verdict["infeasible"] = [{"redundancy": holders, "reason": reason} for holders, reason in found.infeasible]
-        typer.echo(json.dumps(verdict, indent=2, allow_nan=False))
+        typer.echo(json.dumps(_as_data(found), indent=2, allow_nan=False))
         return
     Console().print(plan_table(found, title))
-    if found.recommended.remark:
-        typer.echo(found.recommended.remark)
-    for holders, reason in found.infeasible:
-        typer.echo(f"{holders} holders per shard are not possible: {reason}")
-    typer.echo(found.verdict)
+    for line in _sentences(found):
+        typer.echo(line)
     if plot is not None:
         typer.echo(f"wrote {plot}")
+
+
+def _as_data(found: FleetPlan) -> dict[str, object]:
+    """Return what ``--json`` prints."""
+    from dataclasses import asdict  # noqa: PLC0415
+
+    data: dict[str, object] = {"recommended": asdict(found.recommended), "verdict": found.verdict}
+    data["choices"] = [asdict(choice) for choice in found.choices]
+    if found.infeasible:
+        data["infeasible"] = [{"redundancy": holders, "reason": reason} for holders, reason in found.infeasible]
+    if found.remarks:
+        data["remarks"] = list(found.remarks)
+    return data
+
+
+def _sentences(found: FleetPlan) -> list[str]:
+    """Return what stands below the table: remarks, and the verdict last."""
+    impossible = [f"{holders} holders per shard are not possible: {reason}" for holders, reason in found.infeasible]
+    own = [found.recommended.remark] if found.recommended.remark else []
+    return [*own, *found.remarks, *impossible, found.verdict]

@@ -35,7 +35,7 @@ class Candidate:
     Attributes
     ----------
     redundancy : int
-        Clients that hold each shard; for codes that vary it, the nearest integer.
+        Clients that are asked to hold each shard; codes that vary it hold as many in the mean, to the nearest integer.
     schedule, name, decoder_name : str
         "full" or "work-list", and the names of code and decoder.
     code : Code
@@ -44,7 +44,7 @@ class Candidate:
         The decoder.
     clients : ndarray of int, shape (code.n_clients,)
         The fleet's clients that take part.
-    unit : float
+    unit : int
         Shards that one column of the code stands for.
     held : set of (int, int)
         Client and column of every copy.
@@ -59,7 +59,7 @@ class Candidate:
     code: Code
     decoder: Decoder
     clients: NDArray[np.intp]
-    unit: float
+    unit: int
     held: frozenset[tuple[int, int]]
     n_clients: int
 
@@ -68,7 +68,7 @@ class Candidate:
         """Copies that are not where an equal part of the shards, in order, would have them."""
         parts = [own_part(client, self.n_clients, self.code.n_shards) for client in range(self.n_clients)]
         own = {(client, shard) for client, part in enumerate(parts) for shard in part}
-        return round(self.unit * len(self.held - own))
+        return self.unit * len(self.held - own)
 
 
 def candidates(
@@ -99,7 +99,8 @@ def candidates(
         Limits of the clients.
     schemes : bool
         Whether to include the codes of the literature, which give every client as many shards as any other. They know
-        no constraints and are left out where there are some.
+        no constraints and are left out where there are some, and where :func:`fits_schemes` says that the shards
+        cannot be dealt out evenly.
     coherence : float
         rho in ``G = rho 11' + (1 - rho) I``: where it is 0, decoders that only differ elsewhere are yielded once.
     server_round : int
@@ -133,9 +134,17 @@ def candidates(
             for name in _BLOCK_DECODERS[schedule]:
                 optimal = name == OptimalUnbiasedDecoder.name
                 decoder = OptimalUnbiasedDecoder(most_states=_MOST_STATES) if optimal else DECODERS[name]()
-                yield Candidate(holders, schedule, label, name, code, decoder, active, 1.0, held, fleet.n_clients)
-        if schemes and constraints is None:
+                yield Candidate(holders, schedule, label, name, code, decoder, active, 1, held, fleet.n_clients)
+        if schemes and constraints is None and fits_schemes(fleet, n_shards):
             yield from _schemes(fleet, deadline, n_shards, holders, coherence=coherence, server_round=server_round)
+
+
+def fits_schemes(fleet: Fleet, n_shards: int) -> bool:
+    """Return whether the literature's codes, which have a column per client, can be run: columns of whole shards.
+
+    Columns that differ by a shard would need weights that know it, which the codes do not define.
+    """
+    return n_shards % fleet.n_clients == 0
 
 
 def constraints_of(fleet: Fleet) -> AssignmentConstraints | None:
@@ -193,7 +202,7 @@ def _schemes(
     fleet: Fleet, deadline: float, n_shards: int, holders: int, *, coherence: float, server_round: int
 ) -> Iterator[Candidate]:
     """Yield the literature's codes with unbiased decoders, whose shards are as many as the clients."""
-    unit, every = n_shards / fleet.n_clients, np.arange(fleet.n_clients)
+    unit, every = n_shards // fleet.n_clients, np.arange(fleet.n_clients)
     prob = fleet.straggle_prob(deadline, holders * unit, server_round=server_round)
     if (prob >= 1.0).any():
         return
@@ -211,9 +220,13 @@ def _schemes(
             continue
         built.add(scheme.name)
         held = frozenset((c, int(s)) for c in range(code.n_clients) for s in code.shards_of(c))
-        # Where all clients are alike, coefficients of schemes I and II are zero, and shards have one holder.
-        mean = round(len(held) / code.n_shards)
+        # Where all clients are alike, coefficients of schemes I and II are zero, and shards have one holder: that is no
+        # code of this redundancy, nor one that a plan may compare with where one holder was not asked for.
+        if round(len(held) / code.n_shards) != holders:
+            continue
         own = (scheme.decoder,) if DECODERS[scheme.decoder].unbiased else ()
         free = _FREE_DECODERS if coherence > 0.0 else _FREE_DECODERS[:1]
         for name in own if holders == 1 else (*own, *free):
-            yield Candidate(mean, "full", scheme.name, name, code, DECODERS[name](), every, unit, held, fleet.n_clients)
+            yield Candidate(
+                holders, "full", scheme.name, name, code, DECODERS[name](), every, unit, held, fleet.n_clients
+            )

@@ -19,7 +19,8 @@ class Choice:
     Attributes
     ----------
     redundancy : int
-        Clients that are asked to hold each shard; those left over are backups on work lists, see `copies`.
+        Clients that are asked to hold each shard; those left over are backups on work lists, see `copies`. Codes that
+        vary it hold as many in the mean, to the nearest integer.
     schedule : str
         "full": a client computes all that it holds; "work-list": it works down an ordered list until the deadline.
     code, decoder : str
@@ -79,11 +80,14 @@ class FleetPlan:
         All choices that can be decoded.
     infeasible : tuple of (int, str)
         Numbers of holders that the constraints do not allow, and why.
+    remarks : tuple of str
+        What the figures leave out, a sentence each.
     """
 
     recommended: Choice
     choices: tuple[Choice, ...]
     infeasible: tuple[tuple[int, str], ...] = ()
+    remarks: tuple[str, ...] = ()
 
     @property
     def verdict(self) -> str:

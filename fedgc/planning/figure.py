@@ -63,7 +63,8 @@ def draw_plan(path: Path, plan: FleetPlan, assignment: Assignment | None, title:
     best = plan.recommended
     left.plot(best.deadline, best.relative_time_to_target, "*", color="black", markersize=13, label="recommended")
     left.set_xlabel("deadline (seconds)")
-    left.set_ylabel("time to target (1: best with one holder)")
+    alone = any(choice.redundancy == 1 for choice in plan.choices)
+    left.set_ylabel(f"time to target (1: best {'with one holder' if alone else 'of all'})")
     left.set_xscale("log")
     low = plan.choices[0].relative_time_to_target
     left.set_ylim(0.9 * low, min(4.0, 1.1 * max(choice.relative_time_to_target for choice in plan.choices)))

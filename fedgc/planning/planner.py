@@ -13,7 +13,7 @@ from fedgc.errors import ConfigError
 from fedgc.fleets import Fleet
 from fedgc.forecast import forecast_round
 from fedgc.gram import GramModel
-from fedgc.planning.candidates import Candidate, candidates
+from fedgc.planning.candidates import Candidate, candidates, fits_schemes
 from fedgc.planning.choice import BLOCK_CODES, Choice, FleetPlan, recommend
 from fedgc.planning.timing import AtRound, InUnits
 
@@ -65,7 +65,8 @@ def plan_fleet(
     noise_sensitivity : float
         See :func:`fedgc.deadline.time_to_target`.
     schemes : bool
-        Whether to include the codes of the literature.
+        Whether to include the codes of the literature. They need a multiple of the clients as shards, and are left out
+        with a remark otherwise.
     server_round : int
         Round, for fleets that change.
     on_step : callable
@@ -89,13 +90,15 @@ def plan_fleet(
     _check(fleet, redundancies, n_shards=n_shards, coherence=coherence, server_round=server_round)
     if not 0.0 <= noise_sensitivity < np.inf:
         raise ConfigError(f"noise_sensitivity must be a finite number of at least 0; got {noise_sensitivity}")
-    grid = default_deadlines(fleet, n_shards, server_round, cover=cover) if deadlines is None else list(deadlines)
+    redundancies = list(dict.fromkeys(redundancies))
+    grid = default_deadlines(fleet, n_shards, server_round, cover=cover) if deadlines is None else list(set(deadlines))
     if not grid or not all(0.0 < deadline < np.inf for deadline in grid):
         raise ConfigError(f"deadline must be a finite number above 0; got {grid}")
+    grid.sort()
     found: list[tuple[Candidate, float, Choice]] = []
     timing = AtRound(fleet, server_round)
     infeasible: dict[int, InfeasibleAssignmentError] = {}
-    for done, deadline in enumerate(sorted(grid)):
+    for done, deadline in enumerate(grid):
         on_step(done, len(grid))
         for holders in redundancies:
             try:
@@ -125,7 +128,17 @@ def plan_fleet(
         )
     alone = min((time for c, time, _ in found if c.redundancy == 1), default=min(time for _, time, _ in found))
     plan = recommend([_relative(choice, time / alone) for _, time, choice in found])
-    return replace(plan, infeasible=tuple((holders, str(error)) for holders, error in sorted(infeasible.items())))
+    remarks = []
+    if schemes and constraints is None and not fits_schemes(fleet, n_shards):
+        remarks.append(
+            f"codes of the literature need a multiple of the {fleet.n_clients} clients as shards: "
+            f"with {n_shards} they are left out"
+        )
+    return replace(
+        plan,
+        infeasible=tuple((holders, str(error)) for holders, error in sorted(infeasible.items())),
+        remarks=tuple(remarks),
+    )
 
 
 def _check(fleet: Fleet, redundancies: Sequence[int], *, n_shards: int, coherence: float, server_round: int) -> None:

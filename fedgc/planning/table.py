@@ -18,9 +18,9 @@ def best_per_design(plan: FleetPlan) -> list[Choice]:
 
 def plan_table(plan: FleetPlan, title: str) -> Table:
     """Return a line per redundancy, schedule and code, at its best decoder and deadline; the recommended is marked."""
+    alone = " without redundancy" if any(choice.redundancy == 1 for choice in plan.choices) else ""
     caption = (
-        "each with its best decoder and deadline (--json has all), in seconds; "
-        "time: to target, 1 for the best without redundancy"
+        f"each with its best decoder and deadline (--json has all), in seconds; time: to target, 1 for the best{alone}"
     )
     table = Table(
         title=title, caption=caption, title_justify="left", caption_justify="left", box=box.SIMPLE_HEAD, padding=(0, 0)

@@ -34,13 +34,13 @@ class AtRound:
 class InUnits:
     """Timing of clients that work on units of several shards."""
 
-    def __init__(self, timing: AtRound, unit: float) -> None:
+    def __init__(self, timing: AtRound, unit: int) -> None:
         self._timing, self._unit = timing, unit
         self.loss_detection, self.presence = timing.loss_detection, timing.presence
 
     def reach(self, deadline: float, max_shards: int) -> NDArray[np.float64]:
         """Return the probability of each client to have done at least k units by then."""
-        if self._unit == 1.0:
+        if self._unit == 1:
             return self._timing.reach(deadline, max_shards)
         done = [1.0 - self._timing.straggle_prob(deadline, k * self._unit) for k in range(1, max_shards + 1)]
         return np.column_stack([np.ones(done[0].size), *done])
@@ -51,4 +51,4 @@ class InUnits:
 
     def straggle_prob(self, deadline: float, load: ArrayLike) -> NDArray[np.float64]:
         """Return the probability of each client not to have done a load of units by then."""
-        return self._timing.straggle_prob(deadline, self._unit * np.asarray(load, dtype=np.float64))
+        return self._timing.straggle_prob(deadline, self._unit * np.asarray(load))
