@@ -85,8 +85,8 @@ def learn_sizes(
     sizes, usual = state.shard_examples.copy(), cache(typical)
     for shard, of_shard in heard.items():
         claims[shard] = last = dict(list(of_shard.items())[-_HOLDERS:])
-        counts = [*last.values()]
-        sizes[shard] = counts[0] if len({*counts}) == 1 else agreed_size(counts, usual())
+        latest = [*last.values()]
+        sizes[shard] = latest[0] if len({*latest}) == 1 else agreed_size(latest, usual())
     memory = None if state.memory is None else _weighted_anew(state.memory, state.shard_examples, sizes)
     return replace(state, shard_examples=sizes, claims=claims, memory=memory)
 
