@@ -20,9 +20,9 @@ from fedgc.updates import is_shorter
 #: Sums of replies are looked into if an array of them, per example, is as long as this.
 _UNSUSPICIOUS = 1e10
 #: Where no shard's size is known, so many replies are waited for before any is taken in: sizes can only be held against
-#: each other, and a reply that has been added to the others' sum could not be taken out of it. Of three the median is
-#: right if two are. More would be in memory together.
-_FIRST_REPLIES = 3
+#: each other, and a reply that has been added to the others' sum could not be taken out of it. More would be in memory
+#: together: of three the median would be right if two are, but a server has room for five models.
+_FIRST_REPLIES = 2
 
 
 class _Waiting(NamedTuple):
