@@ -52,6 +52,23 @@ def check_positive(name: str, value: object) -> float:
     return float(value)
 
 
+def check_within(name: str, value: float, *, shortest: float = 0.0, longest: float) -> float:
+    """Return seconds that lie between these bounds, or raise ValueError.
+
+    Examples
+    --------
+    >>> check_within("initial", 30.0, longest=3.0)
+    Traceback (most recent call last):
+    ...
+    ValueError: initial must be at most longest = 3; got 30
+    """
+    if value > longest:
+        raise ValueError(f"{name} must be at most longest = {longest:g}; got {value:g}")
+    if value < shortest:
+        raise ValueError(f"{name} must be at least shortest = {shortest:g}; got {value:g}")
+    return value
+
+
 def check_vector(
     name: str,
     value: ArrayLike,

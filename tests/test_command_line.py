@@ -123,6 +123,10 @@ BAD = {
     'tensorboard=""': "tensorboard must have at least 1 character; got ''",
     "strategies.1.deadline=0": "strategies.1.deadline must be greater than 0; got 0",
     "strategies.1.deadline=-2.5": "strategies.1.deadline must be greater than 0; got -2.5",
+    "strategies.1.deadline_share=0.5": "strategies.1.deadline_share must be left out unless deadline_rule is "
+    "'quantile'; got 0.5 with 'fixed'",
+    'strategies.1={kind="gradient-coding", label="x", deadline=4e3, deadline_rule="auto"}': "strategies.1.deadline, "
+    "initial must be at most longest = 3600; got 4000 (of the rule 'auto')",
     "strategies.1.load=5": "strategies.1.load must be an integer from 1 to 4; got 5 "
     "(load may not exceed fleet.clients)",
     "strategies.1.max_weight=0": "strategies.1.max_weight must be greater than 0; got 0",

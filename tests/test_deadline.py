@@ -71,6 +71,24 @@ def test_other_parameters_of_the_automatic_rule_are_checked() -> None:
             AutomaticDeadline(initial=1.0, noise_sensitivity=bad)
 
 
+def test_the_first_deadline_keeps_the_limits_too() -> None:
+    with pytest.raises(ValueError, match=r"^initial must be at most longest = 3; got 30$"):
+        QuantileDeadline(0.8, initial=30.0, longest=3.0)
+    with pytest.raises(ValueError, match=r"^initial must be at most longest = 3; got 30$"):
+        AutomaticDeadline(initial=30.0, longest=3.0)
+    with pytest.raises(ValueError, match=r"^initial must be at least shortest = 1; got 0\.1$"):
+        AutomaticDeadline(initial=0.1, shortest=1.0)
+    assert AutomaticDeadline(initial=3.0, shortest=3.0, longest=3.0).initial == 3.0
+    assert QuantileDeadline(0.8, initial=3.0, longest=3.0).initial == 3.0
+
+
+@pytest.mark.parametrize("bad", ["false", "", 0, None])
+def test_cover_is_true_or_false(bad: Any) -> None:
+    with pytest.raises(ValueError, match=r"^cover must be True or False; got "):
+        AutomaticDeadline(initial=1.0, cover=bad)
+    assert AutomaticDeadline(initial=1.0, cover=False).cover is False
+
+
 @pytest.mark.parametrize("share", [0.1, 0.5, 0.9])
 @pytest.mark.parametrize("dropout", [0.0, 0.4])
 def test_the_quantile_of_equal_clients_is_their_own(share: float, dropout: float) -> None:

@@ -81,7 +81,7 @@ BAD = {
     f"{FULL}colour = 'red'\n": "colour must be one of change_after, ",
     f"{FULL}overhead = -1\n": "overhead must lie in [0, inf); got -1 for client 0",
     f"{FULL}overhead = nan\n": "overhead must not be NaN; got nan",
-    f"{FULL}median = [1, nan]\n": "median must not be NaN; got [1, nan]",
+    f"{FULL}median = [1, nan]\n": "median must not be NaN; got nan for client 1",
     f"{FULL}dropout_persistence = 1.0\n": "dropout_persistence must lie in [0, 1); got 1 for client 0",
     f"{FULL}site = 0.5\n": "site must be an integer; got 0.5 for client 0",
     f"{FULL}session_on = 0\n": "session_on must lie in [0.001, inf); got 0 for client 0",
@@ -137,6 +137,12 @@ def test_bad_files_name_file_row_and_reason(text: str, message: str, tmp_path: P
     with pytest.raises(ConfigError, match=f"^{re.escape(f'{path}: {message}')}") as caught:
         load_fleet(path, seed=1)
     assert "\n" not in str(caught.value)
+
+
+def test_a_file_may_begin_with_a_byte_order_mark(tmp_path: Path) -> None:
+    path = tmp_path / "fleet.toml"
+    path.write_bytes(b"\xef\xbb\xbf" + f"{FULL}median = 3\n".encode())
+    assert load_fleet(path, seed=1).parameters["median"].tolist() == [3.0, 3.0]
 
 
 @pytest.mark.parametrize("source", ["tablets", Path("tablets.toml"), "."])

@@ -112,6 +112,8 @@ BAD_PLANS: dict[str, tuple[tuple[str, ...], str]] = {
         ("--noise-sensitivity", "nan"), "noise_sensitivity must be a finite number of at least 0; got nan"
     ),
     "round": (("--server-round", "-1"), "server_round must be an integer from 0 to 10000000; got -1"),
+    "clients": (("--clients", "0"), "--clients must be an integer from 1 to 10000000; got 0"),
+    "clients beyond": (("--clients", "99999999"), "--clients must be an integer from 1 to 10000000; got 99999999"),
     "seed": (("--seed", "-1"), "--seed must be an integer from 0 to 2^32 - 1; got -1"),
     "sensitivity beyond times": (
         ("--noise-sensitivity", "1e308"),
@@ -142,6 +144,16 @@ def test_bad_options_of_a_plan_end_with_one_line_exit_code_2_and_no_file(
     shown = capsys.readouterr()
     assert (shown.out, shown.err) == ("", f"fedgc: {message}\n")
     assert list(fleet_file.parent.iterdir()) == [fleet_file]
+
+
+def test_a_folder_is_no_picture(
+    fleet_file: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = fleet_file.parent / "dir.png"
+    folder.mkdir()
+    assert plan(monkeypatch, fleet_file, *SMALL, "--plot", folder) == 2
+    message = f"--plot must be a .png, .svg or .pdf file in a folder that exists; got {str(folder)!r}"
+    assert capsys.readouterr() == ("", f"fedgc: {message}\n")
 
 
 TWICE = "\n[[client]]\nid = 3\n\n[[client]]\nid = 3\n"
@@ -280,6 +292,15 @@ def test_a_fleet_that_never_does_anything_is_refused_whatever_the_deadline(
     error = capsys.readouterr().err
     assert error.startswith("fedgc: fleet must have clients that do every shard at times; got none that do by a dead")
     assert len(error.splitlines()) == 1
+
+
+def test_a_fleet_that_has_become_infinitely_slow_is_refused_at_the_longest_deadline(
+    fleet_file: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    fleet_file.write_text(FLEET_FILE + "drift = 10\n")
+    assert plan(monkeypatch, fleet_file, "--redundancy", 1, "--shards", 5, "--server-round", 1000) == 2
+    error = capsys.readouterr().err
+    assert error.endswith("got none that do by a deadline of 1e+08 seconds\n")
 
 
 def test_too_little_memory_is_said_in_one_line(

@@ -48,6 +48,7 @@ def plan(
 
     from fedgc.assignment import InfeasibleAssignmentError  # noqa: PLC0415
     from fedgc.fleets import load_fleet, presets  # noqa: PLC0415
+    from fedgc.fleets.build import MOST_CLIENTS  # noqa: PLC0415
     from fedgc.planning import constraints_of, plan_fleet, recommended_assignment  # noqa: PLC0415
     from fedgc.planning.figure import check_plot_path, draw_plan  # noqa: PLC0415
     from fedgc.planning.table import plan_table  # noqa: PLC0415
@@ -56,6 +57,8 @@ def plan(
         check_plot_path(plot)
     if not 0 <= seed < 2**32:
         raise ConfigError(f"--seed must be an integer from 0 to 2^32 - 1; got {seed}")
+    if clients is not None and not 1 <= clients <= MOST_CLIENTS:
+        raise ConfigError(f"--clients must be an integer from 1 to {MOST_CLIENTS}; got {clients}")
     known = load_fleet(fleet, clients=50 if clients is None and fleet in presets() else clients, seed=seed)
     n_shards = 4 * known.n_clients if shards is None else shards
     most = min(5, known.n_clients)

@@ -8,7 +8,7 @@ from typing import ClassVar
 import numpy as np
 
 from fedgc.deadline.base import DeadlineRule, Outlook, RoundForecast, Timing
-from fedgc.validation import check_positive
+from fedgc.validation import check_positive, check_within
 
 
 def time_to_target(forecast: RoundForecast, noise_sensitivity: float = 1.0) -> float:
@@ -92,7 +92,7 @@ class AutomaticDeadline(DeadlineRule):
     Parameters
     ----------
     initial : float
-        Seconds of the first round, from which the grid also starts.
+        Seconds of the first round, from which the grid also starts, from `shortest` to `longest`.
     shortest, longest : float
         Seconds that no deadline falls below or exceeds.
     cover : bool
@@ -131,6 +131,9 @@ class AutomaticDeadline(DeadlineRule):
         self.longest = check_positive("longest", longest)
         if self.shortest > self.longest:
             raise ValueError(f"shortest must be at most longest = {longest}; got {shortest}")
+        check_within("initial", self.initial, shortest=self.shortest, longest=self.longest)
+        if not isinstance(cover, (bool, np.bool_)):
+            raise ValueError(f"cover must be True or False; got {cover!r}")
         if not isinstance(noise_sensitivity, (int, float)) or not 0.0 <= noise_sensitivity < np.inf:
             raise ValueError(f"noise_sensitivity must be a finite number of at least 0; got {noise_sensitivity!r}")
         self.cover = bool(cover)

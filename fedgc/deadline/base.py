@@ -103,7 +103,7 @@ class DeadlineRule(ABC):
 
     name: ClassVar[str]
 
-    #: Seconds of the first rounds, in which nothing is known of the clients.
+    #: Seconds of the first rounds, in which nothing is known of the clients; within the bounds of the rule, if any.
     initial: float
 
     @abstractmethod

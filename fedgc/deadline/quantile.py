@@ -7,7 +7,7 @@ from typing import ClassVar
 import numpy as np
 
 from fedgc.deadline.base import DeadlineRule, Outlook
-from fedgc.validation import check_positive
+from fedgc.validation import check_positive, check_within
 
 
 class QuantileDeadline(DeadlineRule):
@@ -19,7 +19,7 @@ class QuantileDeadline(DeadlineRule):
         Expected share of clients in (0, 1) that make the deadline, of those that can be expected to answer at all
         within `longest`.
     initial : float
-        Seconds of the first round.
+        Seconds of the first round, at most `longest`.
     longest : float
         Seconds that no deadline exceeds.
 
@@ -42,6 +42,7 @@ class QuantileDeadline(DeadlineRule):
         self.share = float(share)
         self.initial = check_positive("initial", initial)
         self.longest = check_positive("longest", longest)
+        check_within("initial", self.initial, longest=self.longest)
 
     def choose(self, outlook: Outlook) -> float:
         """Return the quantile of the expected completion times."""

@@ -11,6 +11,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from fedgc.assignment import Schedule, Sums, number_of_blocks
+from fedgc.deadline import DeadlineRule, build_deadline
 from fedgc.decoders import DECODERS
 from fedgc.errors import ConfigError
 from fedgc.fleets import build_fleet
@@ -48,7 +49,8 @@ class FedAvgConfig(_Section):
 class GradientCodingConfig(_Section):
     """fedgc's GradientCoding around FedAvg.
 
-    With a rule for the deadline, `deadline` is that of the first round. With `secure_sum` the server uses only the sum
+    With a rule for the deadline, `deadline` is that of the first round; `deadline_share` belongs to the rule "quantile"
+    alone. With `secure_sum` the server uses only the sum
     of what arrives, in fixed point with so many `fractional_bits`; the decoder must then be one whose weights are
     settled before the round: "fixed", say.
     """
@@ -68,6 +70,13 @@ class GradientCodingConfig(_Section):
     memory: Annotated[bool, Field(strict=True)] = False
     secure_sum: Annotated[bool, Field(strict=True)] = False
     fractional_bits: Annotated[int, Field(ge=8, le=48, strict=True)] = 32
+
+    def build_deadline(self) -> DeadlineRule:
+        """Return the rule for the deadline, or raise ValueError if the first one is beyond the rule's longest."""
+        if self.deadline_rule == "fixed":
+            return build_deadline(self.deadline)
+        options = {"share": self.deadline_share} if self.deadline_rule == "quantile" else {}
+        return build_deadline({"rule": self.deadline_rule, "initial": self.deadline, **options})
 
 
 StrategyConfig = Annotated[FedAvgConfig | GradientCodingConfig, Field(discriminator="kind")]
@@ -124,7 +133,7 @@ def load_config(path: Path, overrides: Iterable[str] = ()) -> ExperimentConfig:
         One line that names the key, the value and what is allowed.
     """
     try:
-        raw = tomllib.loads(path.read_text(encoding="utf-8"))
+        raw = tomllib.loads(path.read_text(encoding="utf-8-sig"))
     except OSError as error:
         raise ConfigError(f"config must be a readable file; got {str(path)!r} ({error.strerror})") from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
@@ -148,28 +157,40 @@ def check_config(raw: Mapping[str, Any]) -> ExperimentConfig:
         where = f"strategies.{index}"
         if labels.index(strategy.label) != index:
             raise ConfigError(f"{where}.label must differ from the other labels; got {strategy.label!r} again")
-        if not isinstance(strategy, GradientCodingConfig):
-            continue
-        if strategy.decoder not in DECODERS:
-            raise ConfigError(f"{where}.decoder must be one of {', '.join(DECODERS)}; got {strategy.decoder!r}")
-        schedule, sums = strategy.schedule, strategy.sums
-        try:
-            check_list_options(schedule, sums=sums, redraw=strategy.redraw)
-            if strategy.secure_sum:
-                decoder = DECODERS[strategy.decoder]
-                check_sum_only(decoder, schedule=schedule, sums=sums or "shard", memory=strategy.memory)
-        except ValueError as error:
-            raise ConfigError(f"{where}.{error}") from None
-        try:
-            n_blocks = number_of_blocks(config.n_clients, strategy.load)
-        except ValueError as error:
-            raise ConfigError(f"{where}.{error} (load may not exceed fleet.clients)") from None
-        if n_blocks > config.task.shards:
-            raise ConfigError(
-                f"task.shards must be at least the number of blocks, fleet.clients // {where}.load = {n_blocks}; "
-                f"got {config.task.shards}"
-            )
+        if isinstance(strategy, GradientCodingConfig):
+            _check_coding(strategy, where, n_clients=config.n_clients, n_shards=config.task.shards)
     return config
+
+
+def _check_coding(strategy: GradientCodingConfig, where: str, *, n_clients: int, n_shards: int) -> None:
+    if strategy.decoder not in DECODERS:
+        raise ConfigError(f"{where}.decoder must be one of {', '.join(DECODERS)}; got {strategy.decoder!r}")
+    if "deadline_share" in strategy.model_fields_set and strategy.deadline_rule != "quantile":
+        raise ConfigError(
+            f"{where}.deadline_share must be left out unless deadline_rule is 'quantile'; "
+            f"got {strategy.deadline_share} with {strategy.deadline_rule!r}"
+        )
+    try:
+        strategy.build_deadline()
+    except ValueError as error:
+        raise ConfigError(f"{where}.deadline, {error} (of the rule {strategy.deadline_rule!r})") from None
+    schedule, sums = strategy.schedule, strategy.sums
+    try:
+        check_list_options(schedule, sums=sums, redraw=strategy.redraw)
+        if strategy.secure_sum:
+            decoder = DECODERS[strategy.decoder]
+            check_sum_only(decoder, schedule=schedule, sums=sums or "shard", memory=strategy.memory)
+    except ValueError as error:
+        raise ConfigError(f"{where}.{error}") from None
+    try:
+        n_blocks = number_of_blocks(n_clients, strategy.load)
+    except ValueError as error:
+        raise ConfigError(f"{where}.{error} (load may not exceed fleet.clients)") from None
+    if n_blocks > n_shards:
+        raise ConfigError(
+            f"task.shards must be at least the number of blocks, fleet.clients // {where}.load = {n_blocks}; "
+            f"got {n_shards}"
+        )
 
 
 def _apply(raw: dict[str, Any], override: str) -> None:

@@ -12,10 +12,9 @@ from flwr.serverapp import Grid, ServerApp
 from flwr.serverapp.strategy import FedAvg, Strategy
 
 from fedgc.clients import gradient_coded
-from fedgc.deadline import DeadlineRule, build_deadline
 from fedgc.errors import ExperimentError, TooFewNodesError
 from fedgc.experiment.audit import measured_residual_error, remember_round
-from fedgc.experiment.config import ExperimentConfig, FedAvgConfig, GradientCodingConfig, StrategyConfig
+from fedgc.experiment.config import ExperimentConfig, FedAvgConfig, StrategyConfig
 from fedgc.fleets import build_fleet
 from fedgc.simulation import VirtualGrid, run_virtual
 from fedgc.strategies import GradientCoding, SecureSum
@@ -141,7 +140,7 @@ def _build_strategy(
     strategy = GradientCoding(
         fedavg,
         num_shards=config.task.shards,
-        deadline=_deadline_rule(choice),
+        deadline=choice.build_deadline(),
         load=choice.load,
         schedule=choice.schedule,
         sums=choice.sums,
@@ -155,13 +154,6 @@ def _build_strategy(
         seed=seed,
     )
     return strategy, WAIT_FOR_EVERYONE
-
-
-def _deadline_rule(choice: GradientCodingConfig) -> DeadlineRule:
-    if choice.deadline_rule == "fixed":
-        return build_deadline(choice.deadline)
-    options = {"share": choice.deadline_share} if choice.deadline_rule == "quantile" else {}
-    return build_deadline({"rule": choice.deadline_rule, "initial": choice.deadline, **options})
 
 
 def _count(grid: VirtualGrid, server_round: int) -> tuple[int, int]:

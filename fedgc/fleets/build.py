@@ -24,6 +24,9 @@ FLEETS: dict[str, type[Fleet]] = {
     fleet.name: fleet for fleet in (PaperFleet, ShiftedExponentialFleet, LogNormalFleet, ParetoFleet, TraceFleet)
 }
 
+#: More clients than this are a slip of the keyboard.
+MOST_CLIENTS = 10_000_000
+
 
 @cache
 def presets() -> dict[str, dict[str, Any]]:
@@ -87,7 +90,7 @@ def _number_of_clients(kind: type[Fleet], given: object, options: dict[str, Any]
             raise ValueError(f"trace must be the name of a .csv or .parquet file; got {options.get('trace')!r}")
         options["trace"] = read_trace(options["trace"])
         given = options["trace"].seconds.shape[0] if given is None else given
-    return check_integer("clients", given, low=1, high=10_000_000)
+    return check_integer("clients", given, low=1, high=MOST_CLIENTS)
 
 
 def _tables(key: str, value: object) -> list[dict[str, Any]]:

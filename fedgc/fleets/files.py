@@ -84,7 +84,8 @@ def load_fleet(source: str | Path, *, clients: int | None = None, seed: int) -> 
 
 def _read(path: Path) -> dict[str, Any]:
     try:
-        raw = tomllib.loads(path.read_text(encoding="utf-8"))
+        # Some editors begin a file with a byte order mark, which CSV traces may have too.
+        raw = tomllib.loads(path.read_text(encoding="utf-8-sig"))
     except OSError as error:
         names = ", ".join(sorted(presets()))
         raise ConfigError(

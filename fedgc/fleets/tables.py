@@ -140,8 +140,10 @@ def _check_number(key: str, value: object, length: int) -> None:
     items = value if isinstance(value, list) else [value]
     if not all(_is_number(item) for item in items):
         raise ValueError(f"{key} must be a number or a list of numbers; got {_shown(value)}")
-    if any(isinstance(item, float) and math.isnan(item) for item in items):
-        raise ValueError(f"{key} must not be NaN; got {value!r}")
+    for client, item in enumerate(items):
+        if isinstance(item, float) and math.isnan(item):
+            who = f" for client {client}" if isinstance(value, list) else ""
+            raise ValueError(f"{key} must not be NaN; got nan{who}")
     if isinstance(value, list) and len(value) != length:
         raise ValueError(f"{key} must be one number, or one for each of {length} clients; got {len(value)} numbers")
 

@@ -15,8 +15,8 @@ _COLOURS = ("#4c78a8", "#f58518", "#54a24b", "#b279a2", "#9d755d", "#72b7b2", "#
 
 
 def check_plot_path(path: Path) -> None:
-    """Raise ConfigError unless the file's ending is one of .png, .svg and .pdf, and its folder exists."""
-    if path.suffix not in (".png", ".svg", ".pdf") or not path.parent.is_dir():
+    """Raise ConfigError unless the file's ending is one of .png, .svg and .pdf, and its folder exists; it is none."""
+    if path.suffix not in (".png", ".svg", ".pdf") or not path.parent.is_dir() or path.is_dir():
         raise ConfigError(f"--plot must be a .png, .svg or .pdf file in a folder that exists; got {str(path)!r}")
 
 

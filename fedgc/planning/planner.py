@@ -120,7 +120,7 @@ def plan_fleet(
     if infeasible and not found:
         raise next(iter(infeasible.values()))
     if not found:
-        raise _nothing_done(grid, given=deadlines is not None)
+        raise _nothing_done(timing, grid, given=deadlines is not None)
     if not all(np.isfinite(time) for _, time, _ in found):
         raise ConfigError(
             f"noise_sensitivity and deadline must be small enough for finite times to the target; "
@@ -153,12 +153,15 @@ def _check(fleet: Fleet, redundancies: Sequence[int], *, n_shards: int, coherenc
         raise ConfigError(f"server_round must be an integer from 0 to {_MOST}; got {server_round}")
 
 
-def _nothing_done(grid: Sequence[float], *, given: bool) -> ConfigError:
+def _nothing_done(timing: AtRound, grid: Sequence[float], *, given: bool) -> ConfigError:
     if given:
         tried = ", ".join(f"{deadline:g}" for deadline in grid)
         return ConfigError(f"deadline must be long enough for every shard to be done at times; got {tried}")
+    # Where nobody does anything however long one waits, the grid begins anywhere: the longest that was tried counts.
+    never = not timing.reach(_AT_ALL[1], 1)[:, 1].any()
     return ConfigError(
-        f"fleet must have clients that do every shard at times; got none that do by a deadline of {max(grid):g} seconds"
+        f"fleet must have clients that do every shard at times; got none that do by a deadline of "
+        f"{_AT_ALL[1] if never else max(grid):g} seconds"
     )
 
 
