@@ -232,6 +232,7 @@ class HalfThere:
     """The first client is there half of the time, the second always."""
 
     prob, cycle, shortest_cycle = np.array([0.5, 1.0]), 10.0, 10.0
+    site = np.array([-1, -1])
 
     def at(self, instants: NDArray[np.float64]) -> NDArray[np.bool_]:
         return np.column_stack([np.arange(instants.size) % 2 == 0, np.ones(instants.size, dtype=bool)])

@@ -275,6 +275,20 @@ def test_coherence_enters_as_in_uniform_gram_models() -> None:
         assert uncoded.arrivals == pytest.approx(3.2)
 
 
+@pytest.mark.parametrize("rho", [0.0, 0.5, 0.9])
+def test_clients_of_a_site_fail_together_in_the_forecast_too(rho: float) -> None:
+    """Of one shard per client in two sites of five: coverages vary by (1 - p) / p, and alike within a site."""
+    sites = {"site": [0] * 5 + [1] * 5, "outage_fraction": 0.3, "outage_seconds": 1e5}
+    fleet = fleet_of(10, sigma=0.0, **sites)
+    # Rounds of one shard end with the deadline whoever is there, and are thus as good as random instants.
+    options: dict[str, Any] = {"redundancies": (1,), "deadlines": [1.001], "coherence": rho}
+    plan = plan_of(fleet, constraints=constraints_of(fleet), **options)
+    errors = {c.decoder: c.residual_error for c in plan.choices if c.schedule == "full"}
+    # E|v - 1|^2 under rho 11' + (1 - rho) I: each site's five move as one along 1.
+    expected = (0.3 / 0.7) * ((1 - rho) * 10 + rho * 2 * 5**2) / (10 + 90 * rho)
+    assert errors["inverse-probability"] == pytest.approx(expected, rel=1e-3 if rho == 0.0 else 0.06)
+
+
 LIMITS: dict[str, dict[str, Any]] = {
     "storage": {"storage": [6, 6, 5, 4, 4]},
     "computation": {"computation": [5, 5, 5, 5, 3]},

@@ -18,11 +18,14 @@ class Presence(Protocol):
     ----------
     prob : ndarray, shape (n_clients,)
         Probability of each client to be there at a random instant.
+    site : ndarray of int, shape (n_clients,)
+        Label of the site whose outages each client shares with others, -1 if none.
     cycle, shortest_cycle : float
         Seconds from one coming to the next, the longest and the shortest mean.
     """
 
     prob: NDArray[np.float64]
+    site: NDArray[np.int64]
     cycle: float
     shortest_cycle: float
 

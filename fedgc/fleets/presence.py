@@ -106,6 +106,8 @@ class OtherRun:
     ----------
     prob : ndarray, shape (n_clients,)
         Probability of each client to be there at a random instant.
+    site : ndarray of int, shape (n_clients,)
+        Label of the site whose outages each client shares with others, -1 if none.
     cycle : float
         Seconds from one coming to the next, the longest mean of a client or site; 0 if none comes and goes.
     shortest_cycle : float
@@ -125,7 +127,7 @@ class OtherRun:
         self._sessions, self._outages = client_sessions(other, parameters), site_outages(other, parameters)
         self._in_sessions = np.flatnonzero(np.isfinite(parameters["session_on"]))
         in_site = (parameters["site"] >= 0) & (parameters["outage_fraction"] > 0)
-        self._site = np.where(in_site, parameters["site"], -1.0).astype(np.int64)
+        self.site: NDArray[np.int64] = np.where(in_site, parameters["site"], -1.0).astype(np.int64)
         self.prob: Vector = stay_prob(parameters)(np.zeros(in_site.size))
         sessions = (parameters["session_on"] + parameters["session_off"])[self._in_sessions]
         outages = (parameters["outage_seconds"] / np.maximum(parameters["outage_fraction"], 1e-300))[in_site]
@@ -134,11 +136,11 @@ class OtherRun:
 
     def at(self, instants: Vector) -> NDArray[np.bool_]:
         """Return who is there at each instant, seconds since the start, (n_instants, n_clients)."""
-        there = np.ones((instants.size, self._site.size), dtype=np.bool_)
+        there = np.ones((instants.size, self.site.size), dtype=np.bool_)
         for client in self._in_sessions.tolist():
             there[:, client] = self._sessions.is_on(client, instants)
-        for site in np.unique(self._site[self._site >= 0]).tolist():
-            there[:, self._site == site] &= self._outages.is_on(site, instants)[:, None]
+        for site in np.unique(self.site[self.site >= 0]).tolist():
+            there[:, self.site == site] &= self._outages.is_on(site, instants)[:, None]
         return there
 
 

@@ -27,7 +27,7 @@ _AT_ONCE = 200
 #: Random rounds whose decoding is compared.
 _DRAWS = 1000
 #: In larger fleets a round is an average over so many clients that it is much like any other.
-_MOST_CLIENTS = 2000
+MOST_CLIENTS = 2000
 
 
 class Rounds(NamedTuple):
@@ -50,7 +50,7 @@ class Rounds(NamedTuple):
 
 def matters(presence: Presence, clients: NDArray[np.intp]) -> bool:
     """Return whether some of these clients come and go in virtual time."""
-    return clients.size <= _MOST_CLIENTS and bool((presence.prob[clients] < 1.0).any())
+    return clients.size <= MOST_CLIENTS and bool((presence.prob[clients] < 1.0).any())
 
 
 def weigh_by_rounds(presence: Presence, clients: NDArray[np.intp], mean_seconds: Callable[[There], Vector]) -> Rounds:
@@ -79,8 +79,16 @@ def weigh_by_rounds(presence: Presence, clients: NDArray[np.intp], mean_seconds:
     return Rounds(float(1.0 / rate.mean()), there, rate / rate.mean())
 
 
-def error_ratio(decoder: CalibratedDecoder, gram: GramModel, rounds: Rounds, *, reach: Vector, prob: Vector) -> float:
-    """Return the residual error of a random round over that at a random instant.
+def fail_together(presence: Presence, clients: NDArray[np.intp]) -> bool:
+    """Return whether some of these clients share a site's outages."""
+    site = presence.site[clients]
+    return bool((np.unique(site[site >= 0], return_counts=True)[1] > 1).any())
+
+
+def error_of_rounds(
+    decoder: CalibratedDecoder, gram: GramModel, rounds: Rounds, *, reach: Vector, prob: Vector
+) -> tuple[float, float]:
+    """Return the residual error of a random round, and that at a random instant.
 
     Parameters
     ----------
@@ -97,7 +105,7 @@ def error_ratio(decoder: CalibratedDecoder, gram: GramModel, rounds: Rounds, *, 
 
     Notes
     -----
-    From random rounds, each of which counts for both means: what they have in common cancels out of the ratio.
+    From 1000 random rounds, each of which counts for both means: what they have in common cancels out of their ratio.
     """
     code = decoder.code
     luck = np.random.default_rng(0).random((_DRAWS, code.n_clients))
@@ -110,5 +118,5 @@ def error_ratio(decoder: CalibratedDecoder, gram: GramModel, rounds: Rounds, *, 
         done = np.minimum((u[:, None] < given_there[:, 1:]).sum(axis=1) * own, most)
         arrived[np.concatenate([sent[k] for sent, k in zip(rows, done, strict=True)])] = True
         errors[number] = gram.error_over_places(decoder.decode(arrived).coverage, code.interchangeable)
-    weight, mean = rounds.weight[:_DRAWS], float(errors.mean())
-    return float(weight @ errors / weight.sum()) / mean if mean > 0.0 else 1.0
+    weight = rounds.weight[:_DRAWS]
+    return float(weight @ errors / weight.sum()), float(errors.mean())

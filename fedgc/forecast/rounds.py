@@ -14,7 +14,7 @@ from fedgc.deadline.base import RoundForecast, Timing
 from fedgc.decoders import CalibratedDecoder, Decoder
 from fedgc.errors import NoUnbiasedDecoderError
 from fedgc.forecast.end_time import EarlyEnd
-from fedgc.forecast.presence import error_ratio, matters, weigh_by_rounds
+from fedgc.forecast.presence import error_of_rounds, fail_together, matters, weigh_by_rounds
 from fedgc.gram import GramModel
 
 Vector = NDArray[np.float64]
@@ -108,7 +108,9 @@ def forecast_round(
     -----
     When rounds end is told in :class:`fedgc.forecast.end_time.EarlyEnd`. Where clients come and go in virtual time
     (``timing.presence``) the prediction is of rounds as they follow each other, not of a random instant: rounds that
-    end early are more frequent while more clients are there.
+    end early are more frequent while more clients are there. Where clients of a site fail together and updates are
+    coherent, so is their error: what they miss in a round adds up. In fleets of more than 2000 clients, and without
+    `early_end`, clients count as independent, and the residual error is then a lower bound.
     """
     chosen = np.arange(code.n_clients) if clients is None else clients
     work = work_of(code)
@@ -139,7 +141,11 @@ def forecast_round(
             prob = timing.presence.prob[chosen]
             rounds = weigh_by_rounds(timing.presence, chosen, lambda there: end.mean_seconds_given(there, prob))
             seconds = rounds.seconds
-            error *= error_ratio(calibrated, gram, rounds, reach=reach, prob=prob)
+            seen, at_random = error_of_rounds(calibrated, gram, rounds, reach=reach, prob=prob)
+            # `error` takes clients as independent. What those of a site miss together adds up where updates point the
+            # same way, and only there: elsewhere the ratio is kept, whose two means share most of their chance.
+            together = bool(gram.coherent.any()) and fail_together(timing.presence, chosen)
+            error = seen if together else error * (seen / at_random if at_random > 0.0 else 1.0)
             arrivals = float((counted / prob) @ (rounds.weight @ rounds.there) / rounds.weight.size)
     return Forecast(RoundForecast(seconds, arrivals, error), calibrated)
 

@@ -12,6 +12,7 @@ from fedgc.deadline import cover_time, time_to_target
 from fedgc.errors import ConfigError
 from fedgc.fleets import Fleet
 from fedgc.forecast import forecast_round
+from fedgc.forecast.presence import MOST_CLIENTS, fail_together
 from fedgc.gram import GramModel
 from fedgc.planning.candidates import Candidate, candidates, fits_schemes
 from fedgc.planning.choice import BLOCK_CODES, Choice, FleetPlan, recommend
@@ -129,6 +130,12 @@ def plan_fleet(
     alone = min((time for c, time, _ in found if c.redundancy == 1), default=min(time for _, time, _ in found))
     plan = recommend([_relative(choice, time / alone) for _, time, choice in found])
     remarks = []
+    everyone = np.arange(fleet.n_clients)
+    if coherence > 0.0 and fleet.n_clients > MOST_CLIENTS and fail_together(timing.presence, everyone):
+        remarks.append(
+            f"clients that fail together count as independent beyond {MOST_CLIENTS}: "
+            f"where updates are coherent, the residual error is a lower bound"
+        )
     if schemes and constraints is None and not fits_schemes(fleet, n_shards):
         remarks.append(
             f"codes of the literature need a multiple of the {fleet.n_clients} clients as shards: "

@@ -16,7 +16,7 @@ class AtRound:
     def __init__(self, fleet: Fleet, server_round: int) -> None:
         self._fleet, self._round = fleet, server_round
         self.loss_detection = fleet.loss_detection
-        self.presence: Presence | None = OtherRun(fleet.seed, fleet.parameters)
+        self.presence: Presence = OtherRun(fleet.seed, fleet.parameters)
 
     def reach(self, deadline: float, max_shards: int) -> NDArray[np.float64]:
         """Return the probability of each client to have done at least k shards by then."""
@@ -36,7 +36,8 @@ class InUnits:
 
     def __init__(self, timing: AtRound, unit: int) -> None:
         self._timing, self._unit = timing, unit
-        self.loss_detection, self.presence = timing.loss_detection, timing.presence
+        self.loss_detection = timing.loss_detection
+        self.presence: Presence = timing.presence
 
     def reach(self, deadline: float, max_shards: int) -> NDArray[np.float64]:
         """Return the probability of each client to have done at least k units by then."""
