@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from types import SimpleNamespace
 from typing import Any
@@ -295,6 +295,35 @@ def test_nothing_sent_is_nothing_waited() -> None:
 def test_silence_lasts_until_the_deadline() -> None:
     found, _ = collected([np.inf, 8.0], 5.0, enough=lambda replies: True)
     assert (found.replies, found.waited, found.pending) == ([], 5.0, {"m0", "m1"})
+
+
+class SlowPost(Post):
+    """A mailbox that fetches replies as they are iterated over, each of which takes a while."""
+
+    each = 0.2
+
+    def wait(self, until: float) -> None:
+        if until > self.instant:
+            super().wait(until)
+
+    def pull_messages(self, message_ids: Iterable[str]) -> Iterator[Any]:  # type: ignore[override]
+        for reply in super().pull_messages(message_ids):
+            self.instant += self.each
+            yield reply
+
+
+@pytest.mark.parametrize("last", [4.0, 5.0])
+def test_what_is_fetched_one_by_one_does_not_hold_a_round_up(last: float) -> None:
+    """Of twenty replies at the deadline, or a second before, those that a moment does not suffice for are late."""
+    post = SlowPost([last] * 20)
+    found = collect_replies(post, [f"m{i}" for i in range(20)], timeout=5.0, clock=post)
+    assert 5.0 <= found.waited <= 5.0 + 0.5
+    assert len(found.replies) == round((found.waited - last) / post.each)
+    # They are not lost, as they would be of a list.
+    later = collect_replies(post, [], timeout=9.0, clock=post, earlier=found.pending, held={"m99": "never"})
+    assert len(later.late) == len(found.pending) == 20 - len(found.replies)
+    post = Post([last] * 20)
+    assert len(collect_replies(post, [f"m{i}" for i in range(20)], timeout=5.0, clock=post).replies) == 20
 
 
 def test_a_node_that_is_at_work_gets_its_message_when_it_has_answered() -> None:

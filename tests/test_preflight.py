@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import shutil
 import socket
+import ssl
 import subprocess
 import sys
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -175,6 +179,44 @@ def test_nobody_at_the_address(files: Certificates) -> None:
         port = silent.getsockname()[1]
         with pytest.raises(DeploymentError, match=r"does not answer in 0.5 s: .* firewall"):
             check_superlink(f"127.0.0.1:{port}", files.authority, seconds=0.5)
+
+
+@contextmanager
+def listening(files: Certificates) -> Iterator[int]:
+    """A server that talks TLS with these certificates, to whoever trusts them."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(files.certificate, files.key)
+    with socket.create_server(("0.0.0.0", 0)) as plain:
+
+        def serve() -> None:
+            with contextlib.suppress(OSError):  # of which an SSLError is one
+                connection, _ = plain.accept()
+                with connection, context.wrap_socket(connection, server_side=True) as talking:
+                    talking.recv(1000)
+                    talking.sendall(b"HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\n\r\n")
+
+        thread = threading.Thread(target=serve, daemon=True)
+        thread.start()
+        yield int(plain.getsockname()[1])
+    thread.join(10.0)
+
+
+def test_a_superlink_that_is_not_trusted(files: Certificates, tmp_path: Path) -> None:
+    """What a device sees: another authority, another name, a certificate that is over, plain text, another server."""
+    other = make_certificates(tmp_path / "other", ["localhost"]).authority
+    over = make_certificates(tmp_path / "over", ["localhost"], days=0)
+    with listening(files) as port:
+        said = one_line("preflight.py", "node", "--superlink", f"localhost:{port}", "--root-certificates", other)
+        assert f"the certificate of localhost:{port} is not signed by {other}" in said
+        assert "copy the ca.crt of that SuperLink to this device" in said
+    with listening(files) as port, pytest.raises(DeploymentError, match=r"is not for 127.0.0.2 .* --host 127.0.0.2"):
+        check_superlink(f"127.0.0.2:{port}", files.authority)
+    with listening(over) as port, pytest.raises(DeploymentError, match=r"is not valid now .*: renew it, or set this"):
+        check_superlink(f"localhost:{port}", over.authority)
+    with listening(files) as port, pytest.raises(DeploymentError, match="it may expect TLS: give --root-certificates"):
+        check_superlink(f"localhost:{port}", None, insecure=True)
+    with listening(files) as port, pytest.raises(DeploymentError, match=r"is no SuperLink .* answers 404"):
+        check_superlink(f"localhost:{port}", files.authority)
 
 
 @needs_proc

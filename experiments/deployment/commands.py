@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
 from certificates import Certificates
@@ -13,7 +14,8 @@ def supernode_command(
     port: int, own_port: int, config: str, *, files: Certificates | None, key: NodeKey | None
 ) -> list[str]:
     """Return the command of a SuperNode; without certificates it talks plain text, without a key it has no name."""
-    command = ["flower-supernode", "--superlink", f"{HOST}:{port}", "--host", HOST, "--port", str(own_port)]
+    command = [sys.executable, str(Path(__file__).with_name("watch_supernode.py")), "flower-supernode"]
+    command += ["--superlink", f"{HOST}:{port}", "--host", HOST, "--port", str(own_port)]
     command += ["--node-config", config]
     command += ["--insecure"] if files is None else ["--root-certificates", str(files.authority)]
     return command + ([] if key is None else ["--auth-supernode-private-key", str(key.private)])
