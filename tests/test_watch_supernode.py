@@ -8,6 +8,10 @@ import sys
 import time
 from pathlib import Path
 
+import pytest
+
+pytestmark = pytest.mark.alone
+
 SCRIPT = Path(__file__).parents[1] / "experiments" / "deployment" / "watch_supernode.py"
 #: What flower-supernode comes to: its main thread has ended, another one has not.
 HANGS = """
