@@ -6,7 +6,10 @@ import re
 from pathlib import Path
 
 import pytest
+from fedgc.strategies import GradientCoding
+from flwr.serverapp.strategy import FedAvg
 
+from tests.apps import N_SHARDS, steady, train
 from tests.flower_runtime import needs_proc
 
 # On the path since tests.flower_runtime was imported.
@@ -19,16 +22,25 @@ APP = Path(__file__).parent / "deployed_app"
 pytestmark = [pytest.mark.alone, needs_proc]
 
 
+def of_another_model(tmp_path: Path) -> Path:
+    """A folder of checkpoints."""
+    inner = FedAvg(fraction_evaluate=0.0)
+    folder = tmp_path / "checkpoints"
+    train(GradientCoding(inner, num_shards=N_SHARDS, deadline=10.0, checkpoints=folder), steady())
+    return folder
+
+
 def test_a_superlink_with_a_database_comes_back_and_knows_its_node(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     with loopback_fleet(1, tmp_path, secure=False, database=True) as fleet:
-        # Its ServerApp cannot write where it is to. For flwr run --stream this is a run like any other.
-        done = fleet.run(APP, f"out='{tmp_path / 'missing'}' store='' rounds=0 disturbed-rounds=0", timeout=60.0)
-        assert "FileNotFoundError" in done.stdout
+        # For flwr run --stream, a run that its ServerApp refuses is one like any other.
+        config = f"out='{tmp_path}' store='' rounds=0 disturbed-rounds=1 checkpoints='{of_another_model(tmp_path)}'"
+        done = fleet.run(APP, config, timeout=60.0)
         assert done.returncode == 1
         said = capsys.readouterr().err
-        assert re.fullmatch(rf"error: the run \d+ has failed \(.*\); the logs are in {tmp_path}\n", said), said
+        line = r"error: the run \d+ has failed \(.*the checkpoint must be of the same model; .*\); the logs are in .*\n"
+        assert re.fullmatch(line, said), said
 
         node = fleet.node_id(0)
         pid = fleet.superlink.pid

@@ -120,7 +120,10 @@ class LoopbackFleet:
         if run["status"] == "finished:completed":
             return None if code == 0 else f"{started[1]} completed, but flwr run ends with code {code}"
         _, finished, end = run["status"].rpartition("finished:")
-        details = f" ({run['status-details']})" if run["status-details"] else ""
+        # Of an error in the ServerApp the SuperLink tells no more than that there was one.
+        raised = re.findall(r"^(?:\w+\.)*(\w*Error: .*)$", output, re.MULTILINE)
+        why = raised[-1] if raised else run["status-details"]
+        details = f" ({why})" if why else ""
         return f"{started[1]} {'has' if finished else 'is'} {end}{details}"
 
     def flwr(self, *arguments: str) -> str:

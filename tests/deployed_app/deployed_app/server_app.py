@@ -59,7 +59,7 @@ def main(grid: Grid, context: Context) -> None:
         shard_examples=shard_examples(),
         start_timeout=0.0,
         checkpoints=str(config["checkpoints"]) or None,
-        resume=True,
+        resume=bool(config["checkpoints"]),
     )
     logging.getLogger("flwr").info(BEGIN)
     disturbed = coded.start(
