@@ -98,11 +98,11 @@ def _seeded_device(device: torch.device, seed: int) -> Iterator[None]:
 
 @contextmanager
 def _same_convolutions() -> Iterator[None]:
-    """Have cuDNN choose and sum the same way each time, at the cost of about a tenth of its speed.
+    """Have cuDNN choose and sum the same way each time, for which it takes somewhat longer.
 
-    Otherwise two runs of one update differ, by more the more steps it takes: ResNet-18 after eight steps by 15 % of the
-    update's length, on one device. `torch.use_deterministic_algorithms` would go further, and raise for layers that
-    have no such algorithm; the cause of the differences seen was cuDNN alone.
+    Otherwise two runs of one update on one device differ, by more the more steps it takes, and by far too much for
+    holders of a shard to be compared. `torch.use_deterministic_algorithms` would go further, and raise for layers that
+    have no such algorithm; where differences were seen, cuDNN alone was their cause.
     """
     settings = torch.backends.cudnn
     before = settings.deterministic, settings.benchmark

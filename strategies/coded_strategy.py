@@ -11,10 +11,10 @@ from fedgc.strategies.messages.evaluation import usable_evaluations
 from fedgc.strategies.nodes.meeting import MeetingStrategy
 from fedgc.strategies.nodes.shard_counts import ShardCounts
 from fedgc.strategies.reporting import Reporting
+from fedgc.strategies.reporting.first_round import first_round_warnings
 from fedgc.strategies.reporting.run_status import run_status
 from fedgc.strategies.resuming import Journal
 from fedgc.strategies.rounds.close_round import close_round, next_arrays
-from fedgc.strategies.rounds.first_round import first_round_warnings
 from fedgc.strategies.rounds.secure_sum import SecureSum
 from fedgc.strategies.rounds.send_round import send_round
 from fedgc.strategies.shard_push import PushedShards

@@ -1,4 +1,4 @@
-"""Hypothesis draws the same examples in every run, so that a failure is of the change at hand, and however slow."""
+"""What holds for all tests: one thread, and the same examples in every run, however slow the machine is."""
 
 import os
 
@@ -8,5 +8,6 @@ from hypothesis import settings
 # for products this small only wait for one another.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
+# So that a failure is of the change at hand, and not of the draw or of a busy machine.
 settings.register_profile("fixed", derandomize=True, deadline=None)
 settings.load_profile("fixed")
