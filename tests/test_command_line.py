@@ -29,8 +29,6 @@ from fedgc.experiment.tensorboard import Boards
 from fedgc.fleets import ShiftedExponentialFleet
 from tests.command_line import fedgc
 
-pytestmark = pytest.mark.alone
-
 EXPERIMENTS = Path(__file__).parents[1] / "experiments"
 SMALLEST = EXPERIMENTS / "smallest.toml"
 
@@ -351,6 +349,7 @@ def test_an_impossible_out_is_refused_before_the_run(make, tmp_path: Path) -> No
     assert len(done.stderr.splitlines()) == 1
 
 
+@pytest.mark.alone
 def test_an_interrupt_says_so_and_writes_nothing(tmp_path: Path) -> None:
     command = [
         sys.executable,
@@ -372,9 +371,11 @@ def test_an_interrupt_says_so_and_writes_nothing(tmp_path: Path) -> None:
     assert not (tmp_path / "o").exists()
 
 
+@pytest.mark.alone
 def test_an_interrupt_during_a_destructor_is_not_lost(monkeypatch: pytest.MonkeyPatch) -> None:
     """Python drops what is raised there: it must come up again with the next row."""
     dropped: list[object] = []
+    before = signal.getsignal(signal.SIGINT)  # a job in the background ignores it
     monkeypatch.setattr(sys, "unraisablehook", lambda unraisable: dropped.append(unraisable.exc_type))
 
     class Swallows:
@@ -387,7 +388,7 @@ def test_an_interrupt_during_a_destructor_is_not_lost(monkeypatch: pytest.Monkey
         assert dropped == [KeyboardInterrupt]
         with pytest.raises(KeyboardInterrupt):
             heard()
-    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    assert signal.getsignal(signal.SIGINT) is before
 
 
 def test_an_experiment_ends_early_when_everyone_has_left(tmp_path: Path) -> None:

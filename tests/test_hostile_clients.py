@@ -28,8 +28,6 @@ from tests.flower_runtime import needs_proc
 from tests.malformed_replies import copy_of
 from tests.superlink_at_hand import SuperLinkAtHand
 
-pytestmark = pytest.mark.alone
-
 APP = Path(__file__).parent / "hostile_app"
 sys.path += [str(APP), str(Path(__file__).parents[1] / "experiments" / "deployment")]
 from hostile_app import client_app, server_app  # noqa: E402
@@ -444,6 +442,7 @@ def test_the_model_is_as_good_as_without_it(tmp_path: Path, caplog: pytest.LogCa
     assert last > best - 0.02
 
 
+@pytest.mark.alone
 @needs_proc
 # The fleet's processes are ended, and not waited for by those who started them.
 @pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::pytest.PytestUnraisableExceptionWarning")
