@@ -32,7 +32,7 @@ from unit import Unit  # isort: skip
 
 APP = Path(__file__).parent / "deployed_app"
 #: First a node is killed in each of some rounds, then others are cut off, and some rounds more end it.
-N_NODES, KILLS, ROUNDS = 8, 3, 6
+N_NODES, KILLS, ROUNDS = 8, 3, 7
 #: Nodes behind a network that is bad from the beginning, worse later, and then cut for so many deadlines.
 BEHIND, CUT = (5, 6, 7), 1.5
 BAD, WORSE = BadNetwork(delay=0.02, loss=0.02), BadNetwork(delay=0.05, loss=0.05, broken=0.002)
@@ -162,7 +162,8 @@ def test_no_round_fails_when_nodes_are_killed_or_cut_off(deployed: Deployed) -> 
     behind = {deployed.ids[node] for node in BEHIND}
     assert not behind & came[KILLS]
     assert behind & came[KILLS - 1], "they came until they were cut off"
-    assert behind & came[-1], "and come again"
+    # The first round of theirs may begin in the middle of a deadline, with a process to start: its reply is late then.
+    assert behind & (came[-2] | came[-1]), "and come again"
     assert deployed.told["accuracy"][1] == pytest.approx(deployed.virtual["accuracy"][1], abs=0.02)
 
 
