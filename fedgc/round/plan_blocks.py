@@ -3,17 +3,13 @@
 from __future__ import annotations
 
 import numpy as np
-from numpy.typing import NDArray
 
-from fedgc.arrivals import IndependentArrivals
 from fedgc.assignment import Assignment, fractional_repetition_blocks, longest_list
-from fedgc.codes import Code
-from fedgc.deadline import FixedDeadline, Outlook, RoundForecast, Timing
-from fedgc.forecast import forecast_round, work_of
+from fedgc.deadline import Timing
 from fedgc.round.choices import Planning, assign_those_here, time_to_reconsider
-from fedgc.round.sizes import shard_gram
 from fedgc.round.state import RoundPlan, RoundState
 from fedgc.round.timing import LearntTiming
+from fedgc.round.with_code import CodeForNodes, plan_with_code
 
 #: Limits may make a block as long as this, whatever the mean is, and how likely its members are to do it is known.
 _LONGEST_BLOCK = 1000
@@ -24,40 +20,10 @@ def plan_blocks(state: RoundState, nodes: tuple[int, ...], copies: int, planning
     n_shards = state.shard_examples.size
     if planning.timing is not None:
         return _plan_known(state, nodes, copies, planning, planning.timing)
-    straggle_prob = state.reliability.straggle_prob(nodes)
     last = state.plan if state.plan is not None and state.plan.everyone == nodes else None
-    # Past outcomes are about past deadlines: where the rule changes them the times have to tell, and who was there in
-    # the last rounds counts, also in those that times have not been fitted to yet. A fixed deadline needs no fit.
-    rule = None if isinstance(planning.deadline, FixedDeadline) else planning.deadline
-    timing: LearntTiming | None = None
-    if rule is not None and state.completion_times.priors:
-        times = state.completion_times.noting(state.new_times)
-        timing = LearntTiming(times, nodes, None, np.inf, rounds=state.rounds)
-
-    def with_code(code: Code, active: NDArray[np.intp], assignment: Assignment | None) -> RoundPlan:
-        gram = shard_gram(state.coherence, state.shard_examples, code)
-        deadline = None if planning.deadline is None else planning.deadline.initial
-        prob = straggle_prob
-        if rule is not None and timing is not None:
-            work = np.zeros(len(nodes), dtype=np.intp)
-            work[active] = work_of(code)
-            deadline = before = rule.initial if state.plan is None else state.plan.deadline
-            if last is None or time_to_reconsider(state.rounds):
-                tables = timing.tabulated()
-
-                def ahead(seconds: float) -> RoundForecast:
-                    return forecast_round(tables, code, planning.decoder, gram, seconds, clients=active).round
-
-                deadline = rule.choose(Outlook(tables, work, n_shards, before, ahead))
-            prob = timing.straggle_prob(deadline or rule.initial, work)
-        prob = prob[active]
-        arrivals = IndependentArrivals(prob)
-        calibrated = planning.decoder.calibrate(code, arrivals, gram)
-        chosen = tuple(nodes[client] for client in active)
-        return RoundPlan(chosen, code, prob, arrivals, gram, calibrated, deadline, assignment, nodes)
 
     def with_assignment(assignment: Assignment) -> RoundPlan:
-        return with_code(*assignment.code(), assignment)
+        return plan_with_code(state, planning, CodeForNodes(nodes, *assignment.code(), assignment))
 
     if planning.constraints is not None:
         kept = None if last is None or last.assignment is None else with_assignment(last.assignment)
@@ -67,8 +33,9 @@ def plan_blocks(state: RoundState, nodes: tuple[int, ...], copies: int, planning
     else:
         everyone = np.arange(len(nodes))
         old = last.code if last is not None and last.code.blocks is not None else None
-        kept = None if old is None else with_code(old, everyone, None)
-        balanced = with_code(fractional_repetition_blocks(straggle_prob, n_shards, copies), everyone, None)
+        kept = None if old is None else plan_with_code(state, planning, CodeForNodes(nodes, old, everyone))
+        code = fractional_repetition_blocks(state.reliability.straggle_prob(nodes), n_shards, copies)
+        balanced = plan_with_code(state, planning, CodeForNodes(nodes, code, everyone))
     return balanced if kept is None or _is_better(balanced, kept, planning.reassignment_gain) else kept
 
 
@@ -113,18 +80,4 @@ def _plan_known(
     if assignment is None:
         reach = timing.reach(deadline, longest_list(n_shards, len(nodes), copies))
         assignment = assign_those_here(reach, n_shards, copies, planning, nodes)
-    code, active = assignment.code()
-    work = np.zeros(len(nodes))
-    work[active] = work_of(code)
-    gram = shard_gram(state.coherence, state.shard_examples, code)
-
-    def ahead(seconds: float) -> RoundForecast:
-        return forecast_round(timing, code, planning.decoder, gram, seconds, clients=active).round
-
-    if last is None or time_to_reconsider(state.rounds):
-        deadline = planning.deadline.choose(Outlook(timing, work.astype(np.intp), n_shards, deadline, ahead))
-    prob = np.clip(timing.straggle_prob(deadline, work)[active], 0.0, 1.0 - 1e-12)
-    arrivals = IndependentArrivals(prob)
-    calibrated = planning.decoder.calibrate(code, arrivals, gram)
-    chosen = tuple(nodes[client] for client in active)
-    return RoundPlan(chosen, code, prob, arrivals, gram, calibrated, deadline, assignment, nodes)
+    return plan_with_code(state, planning, CodeForNodes(nodes, *assignment.code(), assignment))

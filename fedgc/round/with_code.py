@@ -1,0 +1,115 @@
+"""The plan of whole updates for one code: its deadline, its probabilities, its weights."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fedgc.arrivals import IndependentArrivals
+from fedgc.assignment import Assignment
+from fedgc.codes import Code
+from fedgc.deadline import FixedDeadline, Outlook, RoundForecast, Timing
+from fedgc.forecast import forecast_round, work_of
+from fedgc.round.choices import Planning, time_to_reconsider
+from fedgc.round.sizes import shard_gram
+from fedgc.round.state import RoundPlan, RoundState
+from fedgc.round.timing import LearntTiming
+
+
+@dataclass(frozen=True, eq=False)
+class CodeForNodes:
+    """A code whose clients do all that they hold before they reply.
+
+    Attributes
+    ----------
+    nodes : tuple of int
+        All nodes, ascending.
+    code : Code
+        Who computes what.
+    active : ndarray of int, shape (code.n_clients,)
+        Which of the nodes its clients are.
+    assignment : Assignment or None
+        What it was made from.
+    """
+
+    nodes: tuple[int, ...]
+    code: Code
+    active: NDArray[np.intp]
+    assignment: Assignment | None = None
+
+    @property
+    def work(self) -> NDArray[np.intp]:
+        """Number of shards of each node, (n_nodes,)."""
+        work = np.zeros(len(self.nodes), dtype=np.intp)
+        work[self.active] = work_of(self.code)
+        return work
+
+
+def plan_with_code(state: RoundState, planning: Planning, given: CodeForNodes) -> RoundPlan:
+    """Choose the deadline for a code, and calibrate the decoder.
+
+    Parameters
+    ----------
+    state : RoundState
+        What past rounds left.
+    planning : Planning
+        How.
+    given : CodeForNodes
+        The code.
+    """
+    code, active = given.code, given.active
+    if planning.timing is None:
+        deadline, prob = _learnt(state, planning, given)
+    else:
+        deadline, prob = _known(state, planning, given, planning.timing)
+    gram = shard_gram(state.coherence, state.shard_examples, code)
+    arrivals = IndependentArrivals(prob[active])
+    calibrated = planning.decoder.calibrate(code, arrivals, gram)
+    chosen = tuple(given.nodes[client] for client in active)
+    return RoundPlan(chosen, code, prob[active], arrivals, gram, calibrated, deadline, given.assignment, given.nodes)
+
+
+def _learnt(state: RoundState, planning: Planning, given: CodeForNodes) -> tuple[float | None, NDArray[np.float64]]:
+    """Return the deadline and the probabilities to miss it, as past rounds suggest them."""
+    rule = planning.deadline
+    # Past outcomes are about past deadlines: where the rule changes them the times have to tell, and who was there in
+    # the last rounds counts, also in those that times have not been fitted to yet. A fixed deadline needs no fit.
+    if rule is None or isinstance(rule, FixedDeadline) or not state.completion_times.priors:
+        return None if rule is None else rule.initial, state.reliability.straggle_prob(given.nodes)
+    times = state.completion_times.noting(state.new_times)
+    timing = LearntTiming(times, given.nodes, None, np.inf, rounds=state.rounds)
+    deadline = rule.initial if state.plan is None else state.plan.deadline
+    if not _same_nodes(state, given) or time_to_reconsider(state.rounds):
+        deadline = rule.choose(_outlook(state, planning, given, timing.tabulated(), deadline))
+    return deadline, timing.straggle_prob(deadline or rule.initial, given.work)
+
+
+def _known(
+    state: RoundState, planning: Planning, given: CodeForNodes, timing: Timing
+) -> tuple[float, NDArray[np.float64]]:
+    """Return the same for clients whose completion times are known."""
+    rule = planning.deadline
+    if rule is None:
+        raise ValueError("deadline must be given if the timing is; got None")
+    same = _same_nodes(state, given)
+    deadline = rule.initial if not same or state.plan is None or state.plan.deadline is None else state.plan.deadline
+    if not same or time_to_reconsider(state.rounds):
+        deadline = rule.choose(_outlook(state, planning, given, timing, deadline))
+    return deadline, np.clip(timing.straggle_prob(deadline, given.work), 0.0, 1.0 - 1e-12)
+
+
+def _same_nodes(state: RoundState, given: CodeForNodes) -> bool:
+    return state.plan is not None and state.plan.everyone == given.nodes
+
+
+def _outlook(
+    state: RoundState, planning: Planning, given: CodeForNodes, timing: Timing, before: float | None
+) -> Outlook:
+    gram = shard_gram(state.coherence, state.shard_examples, given.code)
+
+    def ahead(seconds: float) -> RoundForecast:
+        return forecast_round(timing, given.code, planning.decoder, gram, seconds, clients=given.active).round
+
+    return Outlook(timing, given.work, state.shard_examples.size, before, ahead)
