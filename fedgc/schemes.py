@@ -18,6 +18,7 @@ from fedgc.codes import (
     ErasureHead,
     RandomRegularGraphCode,
     StochasticGradientCode,
+    StochasticGradientCodeAuthors,
     Uncoded,
 )
 
@@ -48,19 +49,40 @@ def _balanced_blocks(p: Vector, load: int, rng: np.random.Generator) -> Code:
     return fractional_repetition_blocks(p, p.size, load)
 
 
-#: The schemes, in the order in which tables show them. Scheme I and II are the base paper's.
-SCHEMES: tuple[Scheme, ...] = (
-    Scheme("uncoded", "inverse-probability", lambda p, load, rng: Uncoded(p.size, p.size)),
-    Scheme("scheme-I", "inverse-probability", lambda p, load, rng: CommonShard(p, p.size)),
-    Scheme("scheme-II", "inverse-probability", lambda p, load, rng: Chain(p)),
-    Scheme("sgc", "inverse-probability", lambda p, load, rng: StochasticGradientCode(p.size, p.size, load, rng=rng)),
-    Scheme("bernoulli", "normalised-sum", lambda p, load, rng: BernoulliCode(p.size, p.size, load, rng=rng)),
-    Scheme("random-regular", "least-squares", lambda p, load, rng: RandomRegularGraphCode(p.size, load, rng=rng)),
-    Scheme("cyclic-repetition", "least-squares", lambda p, load, rng: CyclicRepetition(p.size, load - 1, rng=rng)),
-    Scheme("erasure-head", "first-arrival", lambda p, load, rng: ErasureHead(p.size, p.size, load, rng=rng)),
-    Scheme("erasure-head", "sum", lambda p, load, rng: ErasureHead(p.size, p.size, load, rng=rng)),
-    Scheme("fractional-repetition", "fixed", _balanced_blocks),
-    Scheme("fractional-repetition", "optimal-unbiased", _balanced_blocks),
+#: The code of this project's whole blocks: fractional repetition with blocks formed for the fleet.
+BALANCED_BLOCKS = "fractional-repetition"
+
+#: Every code by name, as functions of straggle probabilities, load and generator; as many shards as clients. Which
+#: client holds what depends on the probabilities for fractional repetition only, whose blocks are balanced by them.
+CODES: dict[str, BuildCode] = {
+    "uncoded": lambda p, load, rng: Uncoded(p.size, p.size),
+    "scheme-I": lambda p, load, rng: CommonShard(p, p.size),
+    "scheme-II": lambda p, load, rng: Chain(p),
+    "sgc": lambda p, load, rng: StochasticGradientCode(p.size, p.size, load, rng=rng),
+    "sgc-authors": lambda p, load, rng: StochasticGradientCodeAuthors(p.size, p.size, load, rng=rng),
+    "bernoulli": lambda p, load, rng: BernoulliCode(p.size, p.size, load, rng=rng),
+    "random-regular": lambda p, load, rng: RandomRegularGraphCode(p.size, load, rng=rng),
+    "cyclic-repetition": lambda p, load, rng: CyclicRepetition(p.size, load - 1, rng=rng),
+    "erasure-head": lambda p, load, rng: ErasureHead(p.size, p.size, load, rng=rng),
+    BALANCED_BLOCKS: _balanced_blocks,
+}
+
+#: The schemes, in the order in which tables show them: code and decoder. Scheme I and II are the base paper's.
+SCHEMES: tuple[Scheme, ...] = tuple(
+    Scheme(code, decoder, CODES[code])
+    for code, decoder in (
+        ("uncoded", "inverse-probability"),
+        ("scheme-I", "inverse-probability"),
+        ("scheme-II", "inverse-probability"),
+        ("sgc", "inverse-probability"),
+        ("bernoulli", "normalised-sum"),
+        ("random-regular", "least-squares"),
+        ("cyclic-repetition", "least-squares"),
+        ("erasure-head", "first-arrival"),
+        ("erasure-head", "sum"),
+        (BALANCED_BLOCKS, "fixed"),
+        (BALANCED_BLOCKS, "optimal-unbiased"),
+    )
 )
 
 #: The base paper's schemes, whose better one is the yardstick of comparisons.

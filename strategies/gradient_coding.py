@@ -9,6 +9,7 @@ from fedgc.strategies.coded_run import CodedRun
 from fedgc.strategies.nodes.shard_counts import ShardCounts
 from fedgc.strategies.options import (
     as_checkpoints,
+    as_code,
     as_constraints,
     as_deadline,
     as_decoder,
@@ -37,6 +38,7 @@ from fedgc.decoders import Decoder
 from fedgc.memory import MemoryStore
 from fedgc.reliability import ReliabilityPosterior
 from fedgc.round import Planning, check_list_options
+from fedgc.schemes import BALANCED_BLOCKS, BuildCode
 from fedgc.validation import check_integer, check_positive
 
 
@@ -76,6 +78,10 @@ class GradientCoding(StartedStrategy):
         have less residual error, as where shards differ much in size and their updates point the same way.
     early_end : bool
         Whether a round ends before its deadline once nothing more could be gained.
+    code : str or callable
+        "fractional-repetition", whose blocks are formed for the fleet, or a code of the literature to compare with: see
+        :data:`fedgc.schemes.CODES`. Such a code has as many columns as there are nodes, each for a run of shards, goes
+        with the full schedule and has no constraints.
     decoder : str or Decoder
         "optimal-unbiased" (least residual error among the unbiased rules) or "fixed" (weights settled before the
         round), or a decoder object. Of settled weights the first, from the prior alone, are too large for a fleet that
@@ -182,6 +188,7 @@ class GradientCoding(StartedStrategy):
         sums: str | None = None,
         redraw: bool | None = None,
         early_end: bool = True,
+        code: str | BuildCode = BALANCED_BLOCKS,
         decoder: str | Decoder = "optimal-unbiased",
         max_weight: float | None = None,
         memory: bool | MemoryStore = False,
@@ -223,6 +230,7 @@ class GradientCoding(StartedStrategy):
             seed=check_integer("seed", seed, low=0),
             timing=as_timing(timing),
             constraints=as_constraints(constraints),
+            code=as_code(code),
         )
         check_list_options(schedule, sums=sums, redraw=redraw, fetch_seconds=fetch_seconds)
         self.given_sizes = as_sizes(shard_examples, self.num_shards)

@@ -20,6 +20,7 @@ from fedgc.memory import MemoryStore, UpdateMemory
 from fedgc.protocol import NUM_EXAMPLES
 from fedgc.reliability import ReliabilityPosterior
 from fedgc.round import RoundState
+from fedgc.schemes import BALANCED_BLOCKS, CODES, BuildCode
 from fedgc.validation import check_positive, check_vector, one_of
 
 
@@ -72,6 +73,29 @@ def as_decoder(given: str | Decoder, max_weight: float | None) -> Decoder:
     if not isinstance(given, Decoder):
         raise ValueError(f"decoder must be a name or a Decoder; got {given!r}")
     return given if max_weight is None else CappedDecoder(given, check_positive("max_weight", max_weight))
+
+
+def as_code(given: str | BuildCode) -> BuildCode | None:
+    """Return what makes the code that is meant by the option ``code``; None for blocks formed for the fleet.
+
+    Raises
+    ------
+    ValueError
+        If there is no such code.
+
+    Examples
+    --------
+    >>> as_code("fractional-repetition") is None, as_code("scheme-II")(np.array([0.5, 0.75]), 2, None).load
+    (True, 1.5)
+    """
+    if isinstance(given, str):
+        name = one_of("code", given, list(CODES))
+        return None if name == BALANCED_BLOCKS else CODES[name]
+    if not callable(given):
+        raise ValueError(
+            f"code must be a name or make a code from probabilities, load and generator; got {given!r:.80}"
+        )
+    return given
 
 
 def as_sizes(given: Sequence[int] | None, num_shards: int) -> NDArray[np.float64]:

@@ -85,6 +85,9 @@ STRATEGIES: dict[str, Callable[[], tuple[Strategy, dict[str, Any]]]] = {
     "known fleet": lambda: (
         FedAvg(fraction_evaluate=0.0, **OPTIONS), {"schedule": "work-list", "timing": fleet(), "sums": "whole"}
     ),
+    "a code of the literature": lambda: (
+        FedAvg(fraction_evaluate=0.0, **OPTIONS), {"code": "scheme-II", "deadline": AutomaticDeadline(initial=6.0)}
+    ),
     "settled weights": lambda: (FedAvg(fraction_evaluate=0.0, **OPTIONS), {"decoder": "fixed", "first_deadline": 20.0}),
 }  # fmt: skip
 

@@ -11,6 +11,7 @@ from fedgc.codes.redraw import mean_over_places, redraw_places
 from fedgc.codes.song_choi import Chain, CommonShard, optimal_row_sums
 from fedgc.codes.stochastic import StochasticGradientCode, StochasticGradientCodeAuthors
 from fedgc.codes.uncoded import Uncoded
+from fedgc.codes.units import over_shards
 from fedgc.codes.work_lists import WorkLists
 
 __all__ = [
@@ -30,5 +31,6 @@ __all__ = [
     "WorkLists",
     "mean_over_places",
     "optimal_row_sums",
+    "over_shards",
     "redraw_places",
 ]

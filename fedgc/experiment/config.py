@@ -15,7 +15,8 @@ from fedgc.deadline import DeadlineRule, build_deadline
 from fedgc.decoders import DECODERS
 from fedgc.errors import ConfigError
 from fedgc.fleets import build_fleet
-from fedgc.round import check_list_options, check_sum_only
+from fedgc.round import check_code_options, check_list_options, check_sum_only
+from fedgc.schemes import BALANCED_BLOCKS, CODES
 
 Count = Annotated[int, Field(ge=1, le=1_000_000, strict=True)]
 Name = Annotated[str, Field(min_length=1, max_length=200, strict=True)]
@@ -65,6 +66,7 @@ class GradientCodingConfig(_Section):
     sums: Sums | None = None
     redraw: Annotated[bool | None, Field(strict=True)] = None
     early_end: Annotated[bool, Field(strict=True)] = True
+    code: str = BALANCED_BLOCKS
     decoder: str = "optimal-unbiased"
     max_weight: Positive | None = None
     memory: Annotated[bool, Field(strict=True)] = False
@@ -170,6 +172,8 @@ def _check_coding(strategy: GradientCodingConfig, where: str, *, n_clients: int,
             f"{where}.deadline_share must be left out unless deadline_rule is 'quantile'; "
             f"got {strategy.deadline_share} with {strategy.deadline_rule!r}"
         )
+    if strategy.code not in CODES:
+        raise ConfigError(f"{where}.code must be one of {', '.join(CODES)}; got {strategy.code!r}")
     try:
         strategy.build_deadline()
     except ValueError as error:
@@ -177,6 +181,8 @@ def _check_coding(strategy: GradientCodingConfig, where: str, *, n_clients: int,
     schedule, sums = strategy.schedule, strategy.sums
     try:
         check_list_options(schedule, sums=sums, redraw=strategy.redraw)
+        if strategy.code != BALANCED_BLOCKS:
+            check_code_options(schedule, None)
         if strategy.secure_sum:
             decoder = DECODERS[strategy.decoder]
             check_sum_only(decoder, schedule=schedule, sums=sums or "shard", memory=strategy.memory)

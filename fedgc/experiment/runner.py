@@ -146,6 +146,7 @@ def _build_strategy(
         sums=choice.sums,
         redraw=choice.redraw,
         early_end=choice.early_end,
+        code=choice.code,
         memory=choice.memory,
         decoder=choice.decoder,
         max_weight=choice.max_weight,

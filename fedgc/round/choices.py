@@ -18,6 +18,7 @@ from fedgc.assignment import (
 from fedgc.deadline import DeadlineRule, Timing
 from fedgc.decoders import DECODERS, Decoder
 from fedgc.round.timing import SomeClients
+from fedgc.schemes import BuildCode
 from fedgc.validation import check_integer, check_vector, one_of
 
 #: Deadlines and blocks are thought over after each of the first rounds, and then every so many rounds: what is known of
@@ -66,6 +67,10 @@ class Planning:
     timing : Timing, optional
         What is known of the clients, in ascending order of their node ids, in place of what is learnt: a fleet, for
         simulations. Blocks of the full schedule then are sized by speed.
+    code : callable, optional
+        Another code than blocks formed for the fleet: made from straggle probabilities, load and generator, with
+        as many columns as nodes, each for a run of shards; see :data:`fedgc.schemes.CODES`. The generator is the same
+        in each round, so that shards stay where they are while the same nodes take part.
 
     Raises
     ------
@@ -86,6 +91,7 @@ class Planning:
     redraw: bool | None = None
     seed: int = 0
     timing: Timing | None = None
+    code: BuildCode | None = None
 
     def __post_init__(self) -> None:
         """Check the options."""
@@ -96,6 +102,8 @@ class Planning:
             raise ValueError(f"decoder must be a Decoder; got {self.decoder!r}")
         if self.deadline is not None and not isinstance(self.deadline, DeadlineRule):
             raise ValueError(f"deadline must be a DeadlineRule; got {self.deadline!r}")
+        if self.code is not None:
+            check_code_options(self.schedule, self.constraints)
         if self.schedule == "work-list" and self.deadline is None:
             raise ValueError("deadline must be given for schedule 'work-list'; got None")
         if self.fetch_seconds is not None:
@@ -138,6 +146,14 @@ def check_list_options(
     for name, value, why in given:
         if value is not None:
             raise ValueError(f"{name} must be left out for schedule {schedule!r}, {why}; got {value!r:.80}")
+
+
+def check_code_options(schedule: str, constraints: AssignmentConstraints | None) -> None:
+    """Raise ValueError if a code that says itself who holds what is asked to heed a schedule or limits."""
+    if schedule != "full":
+        raise ValueError(f"schedule must be 'full' for a given code, whose clients do all they hold; got {schedule!r}")
+    if constraints is not None:
+        raise ValueError("constraints must be left out for a given code, which says itself who holds what; got some")
 
 
 def check_sum_only(decoder: Decoder | type[Decoder], *, schedule: str, sums: str, memory: bool) -> None:

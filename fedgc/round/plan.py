@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from fedgc.coherence import KnownCoherence
 from fedgc.round.choices import Planning, planning_for
 from fedgc.round.plan_blocks import plan_blocks
+from fedgc.round.plan_given_code import plan_given_code
 from fedgc.round.plan_work_lists import plan_work_lists
 from fedgc.round.state import RoundPlan, RoundState
 
@@ -39,5 +40,7 @@ def plan_round(state: RoundState, node_ids: Sequence[int], planning: Planning) -
     else:
         copies = max(min(planning.load, len(nodes)), -(-len(nodes) // state.shard_examples.size))
         make = plan_work_lists if planning.schedule == "work-list" else plan_blocks
+        if planning.code is not None:
+            make = plan_given_code
         plan = make(state, nodes, copies, planning_for(planning, nodes))
     return plan.in_round(state.rounds + 1, planning.seed)

@@ -7,11 +7,12 @@ from dataclasses import asdict, fields
 from typing import Any
 
 import numpy as np
+from scipy import sparse
 
 from fedgc.arrivals import ArrivalModel, IndependentArrivals, ProgressArrivals
 from fedgc.assignment import Assignment
 from fedgc.checkpoint.tree import Tree
-from fedgc.codes import Code, FractionalRepetition, WorkLists
+from fedgc.codes import Code, FractionalRepetition, MatrixCode, WorkLists
 from fedgc.coherence import CoherenceEstimate, KnownCoherence
 from fedgc.completion_times import CompletionTimes, Overheads, TimeObservation
 from fedgc.errors import CheckpointError
@@ -99,6 +100,7 @@ def _plan_to_tree(plan: RoundPlan) -> Tree:
         "assignment": None if plan.assignment is None else _assignment_to_tree(plan.assignment),
         "blocks": blocks if isinstance(code, FractionalRepetition) else None,
         "redraw": code.interchangeable is not None,
+        "matrix": _matrix_to_tree(code) if isinstance(code, MatrixCode) else None,
     }
 
 
@@ -107,8 +109,10 @@ def _plan_from_tree(tree: Mapping[str, Any], planning: Planning) -> RoundPlan:
     code: Code
     if tree["blocks"] is not None:
         code = FractionalRepetition(*tree["blocks"])
+    elif tree.get("matrix") is not None:
+        code = _matrix_from_tree(tree["matrix"])
     elif assignment is None:
-        raise ValueError("a plan must have blocks or an assignment; got neither")
+        raise ValueError("a plan must have blocks, a matrix or an assignment; got none")
     else:
         code, _ = assignment.code(segments=planning.sums, redraw=tree["redraw"])
     arrivals = _arrivals_from_tree(tree["arrivals"], code)
@@ -124,6 +128,16 @@ def _plan_from_tree(tree: Mapping[str, Any], planning: Planning) -> RoundPlan:
         assignment=assignment,
         everyone=tree["everyone"],
     )
+
+
+def _matrix_to_tree(code: MatrixCode) -> Tree:
+    matrix = code.sparse_matrix
+    return {"data": matrix.data, "indices": matrix.indices, "indptr": matrix.indptr, "shape": matrix.shape}
+
+
+def _matrix_from_tree(tree: Mapping[str, Any]) -> MatrixCode:
+    parts = (tree["data"], tree["indices"], tree["indptr"])
+    return MatrixCode(sparse.csr_array(parts, shape=tuple(tree["shape"])), allow_unheld=True)
 
 
 def _arrivals_to_tree(arrivals: ArrivalModel) -> Tree:
