@@ -67,6 +67,10 @@ CODES: dict[str, BuildCode] = {
     BALANCED_BLOCKS: _balanced_blocks,
 }
 
+#: Those of coefficients one, whose clients can reply with a part of their shards done. The rows of
+#: :data:`BALANCED_BLOCKS` are then ordered too, and sized by speed.
+LIST_CODES = ("uncoded", "erasure-head")
+
 #: The schemes, in the order in which tables show them: code and decoder. Scheme I and II are the base paper's.
 SCHEMES: tuple[Scheme, ...] = tuple(
     Scheme(code, decoder, CODES[code])

@@ -80,8 +80,8 @@ class GradientCoding(StartedStrategy):
         Whether a round ends before its deadline once nothing more could be gained.
     code : str or callable
         "fractional-repetition", whose blocks are formed for the fleet, or a code of the literature to compare with: see
-        :data:`fedgc.schemes.CODES`. Such a code has as many columns as there are nodes, each for a run of shards, goes
-        with the full schedule and has no constraints.
+        :data:`fedgc.schemes.CODES`. Such a code has as many columns as there are nodes, each for a run of shards, and
+        no constraints; as work lists it can be used if its coefficients are one ("uncoded", "erasure-head").
     decoder : str or Decoder
         "optimal-unbiased" (least residual error among the unbiased rules) or "fixed" (weights settled before the
         round), or a decoder object. Of settled weights the first, from the prior alone, are too large for a fleet that

@@ -112,6 +112,27 @@ def test_known_times_give_known_probabilities() -> None:
     np.testing.assert_allclose(plan.straggle_prob, np.minimum(fleet.straggle_prob(4.0, work), 1 - 1e-12), rtol=1e-12)
 
 
+@pytest.mark.parametrize("code", ["uncoded", "erasure-head"])
+@pytest.mark.parametrize("sums", ["shard", "whole"])
+def test_work_lists_of_a_given_code_count_what_is_done(code: str, sums: str) -> None:
+    strategy = coding(code, "optimal-unbiased", schedule="work-list", sums=sums, deadline=3.0)
+    result, _ = train(strategy, build_fleet({"preset": "uneven", "clients": 3}, seed=3), rounds=1)
+    plan = strategy.state.plan
+    assert plan is not None
+    before, share = arrays_of(initial_arrays()), np.array(EXAMPLES) / sum(EXAMPLES)
+    coverage = strategy.history[0].coverage
+    assert 0 < np.count_nonzero(coverage) < N_SHARDS
+    for name, value in arrays_of(result.arrays).items():
+        deltas = [shard_delta(shard, before)[name] for shard in range(N_SHARDS)]
+        update = sum(s * c * d for s, c, d in zip(share, coverage, deltas, strict=True))
+        np.testing.assert_allclose(value, before[name] + update, rtol=1e-5, atol=1e-6)
+
+
+def test_work_lists_need_coefficients_of_one() -> None:
+    with pytest.raises(ValueError, match="code must have coefficients of one"):
+        train(coding("sgc", "fixed", schedule="work-list"), steady(6))
+
+
 def test_a_code_of_ones_own() -> None:
     strategy = coding(lambda p, load, rng: Uncoded(p.size, p.size), "inverse-probability")
     result, _ = train(strategy, steady(3), rounds=1)
@@ -133,7 +154,6 @@ def test_units_are_runs_of_shards() -> None:
     [
         ({"code": "scheme-3"}, "code must be one of"),
         ({"code": 3}, "code must be a name or"),
-        ({"code": "sgc", "schedule": "work-list"}, "schedule must be 'full' for a given code"),
         ({"code": "sgc", "constraints": AssignmentConstraints(storage=[6] * 6)}, "constraints must be left out"),
     ],
 )

@@ -88,6 +88,9 @@ STRATEGIES: dict[str, Callable[[], tuple[Strategy, dict[str, Any]]]] = {
     "a code of the literature": lambda: (
         FedAvg(fraction_evaluate=0.0, **OPTIONS), {"code": "scheme-II", "deadline": AutomaticDeadline(initial=6.0)}
     ),
+    "work lists of a code of the literature": lambda: (
+        FedAvg(fraction_evaluate=0.0, **OPTIONS), {"code": "uncoded", "schedule": "work-list", "sums": "whole"}
+    ),
     "settled weights": lambda: (FedAvg(fraction_evaluate=0.0, **OPTIONS), {"decoder": "fixed", "first_deadline": 20.0}),
 }  # fmt: skip
 

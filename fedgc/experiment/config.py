@@ -15,8 +15,8 @@ from fedgc.deadline import DeadlineRule, build_deadline
 from fedgc.decoders import DECODERS
 from fedgc.errors import ConfigError
 from fedgc.fleets import build_fleet
-from fedgc.round import check_code_options, check_list_options, check_sum_only
-from fedgc.schemes import BALANCED_BLOCKS, CODES
+from fedgc.round import check_list_options, check_sum_only
+from fedgc.schemes import BALANCED_BLOCKS, CODES, LIST_CODES
 
 Count = Annotated[int, Field(ge=1, le=1_000_000, strict=True)]
 Name = Annotated[str, Field(min_length=1, max_length=200, strict=True)]
@@ -181,8 +181,11 @@ def _check_coding(strategy: GradientCodingConfig, where: str, *, n_clients: int,
     schedule, sums = strategy.schedule, strategy.sums
     try:
         check_list_options(schedule, sums=sums, redraw=strategy.redraw)
-        if strategy.code != BALANCED_BLOCKS:
-            check_code_options(schedule, None)
+        if strategy.code not in (BALANCED_BLOCKS, *LIST_CODES) and schedule == "work-list":
+            raise ConfigError(
+                f"{where}.code must be one of {', '.join((BALANCED_BLOCKS, *LIST_CODES))} for schedule 'work-list'; "
+                f"got {strategy.code!r}"
+            )
         if strategy.secure_sum:
             decoder = DECODERS[strategy.decoder]
             check_sum_only(decoder, schedule=schedule, sums=sums or "shard", memory=strategy.memory)

@@ -4,7 +4,7 @@ This package knows no Flower: :class:`fedgc.strategies.GradientCoding` unpacks r
 """
 
 from fedgc.assignment import SCHEDULES, SUMS
-from fedgc.round.choices import Planning, check_code_options, check_list_options, check_sum_only
+from fedgc.round.choices import Planning, check_list_options, check_sum_only
 from fedgc.round.copies import Copies
 from fedgc.round.finish import finish_round
 from fedgc.round.fold import RoundFold, row_of
@@ -26,7 +26,6 @@ __all__ = [
     "RoundOutcome",
     "RoundPlan",
     "RoundState",
-    "check_code_options",
     "check_list_options",
     "check_sum_only",
     "finish_round",

@@ -102,8 +102,8 @@ class Planning:
             raise ValueError(f"decoder must be a Decoder; got {self.decoder!r}")
         if self.deadline is not None and not isinstance(self.deadline, DeadlineRule):
             raise ValueError(f"deadline must be a DeadlineRule; got {self.deadline!r}")
-        if self.code is not None:
-            check_code_options(self.schedule, self.constraints)
+        if self.code is not None and self.constraints is not None:
+            raise ValueError("constraints must be left out for a code that says itself who holds what; got some")
         if self.schedule == "work-list" and self.deadline is None:
             raise ValueError("deadline must be given for schedule 'work-list'; got None")
         if self.fetch_seconds is not None:
@@ -146,14 +146,6 @@ def check_list_options(
     for name, value, why in given:
         if value is not None:
             raise ValueError(f"{name} must be left out for schedule {schedule!r}, {why}; got {value!r:.80}")
-
-
-def check_code_options(schedule: str, constraints: AssignmentConstraints | None) -> None:
-    """Raise ValueError if a code that says itself who holds what is asked to heed a schedule or limits."""
-    if schedule != "full":
-        raise ValueError(f"schedule must be 'full' for a given code, whose clients do all they hold; got {schedule!r}")
-    if constraints is not None:
-        raise ValueError("constraints must be left out for a given code, which says itself who holds what; got some")
 
 
 def check_sum_only(decoder: Decoder | type[Decoder], *, schedule: str, sums: str, memory: bool) -> None:

@@ -5,10 +5,13 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from fedgc.codes import Code, MatrixCode, over_shards
-from fedgc.forecast import work_of
-from fedgc.round.choices import Planning
+from fedgc.codes import Code, MatrixCode, WorkLists, over_shards
+from fedgc.deadline import Outlook, RoundForecast
+from fedgc.forecast import arrivals_by_deadline, forecast_round, work_of
+from fedgc.round.choices import Planning, time_to_reconsider
+from fedgc.round.sizes import shard_gram
 from fedgc.round.state import RoundPlan, RoundState
+from fedgc.round.timing import SomeClients, list_timing
 from fedgc.round.with_code import CodeForNodes, plan_with_code
 
 
@@ -22,7 +25,8 @@ def plan_given_code(state: RoundState, nodes: tuple[int, ...], copies: int, plan
     Raises
     ------
     ValueError
-        If it does not exist for that number either.
+        If it does not exist for that number either; if the schedule is "work-list" and its coefficients are not all
+        one, since what is done of a row could not be told from what is not.
     """
     if planning.code is None:
         raise ValueError("code must be given; got None")
@@ -37,6 +41,8 @@ def plan_given_code(state: RoundState, nodes: tuple[int, ...], copies: int, plan
             raise
         n_clients -= 1
         code = _built(planning, prob[:n_clients], copies)
+    if planning.schedule == "work-list":
+        return _plan_lists(state, nodes, planning, over_shards(code, n_shards))
     if planning.timing is not None and planning.deadline is not None:
         work = np.zeros(len(nodes))
         work[:n_clients] = work_of(over_shards(code, n_shards))
@@ -53,3 +59,36 @@ def _built(planning: Planning, straggle_prob: NDArray[np.float64], copies: int) 
     assert planning.code is not None
     rng = np.random.default_rng([planning.seed, straggle_prob.size])
     return planning.code(straggle_prob, min(copies, straggle_prob.size), rng)
+
+
+def _plan_lists(state: RoundState, nodes: tuple[int, ...], planning: Planning, code: Code) -> RoundPlan:
+    """Return the plan for clients that work down what the code gives them, and reply with what is done in time."""
+    if (code.sparse_matrix.data != 1.0).any():
+        raise ValueError("code must have coefficients of one for schedule 'work-list'; got others")
+    if planning.deadline is None:
+        raise ValueError("deadline must be given for schedule 'work-list'; got None")
+    lists = [code.shards_of(client).tolist() for client in range(code.n_clients)]
+    # Shards with the same holders change places, so that none is always last.
+    labels = None if planning.redraw is False or code.blocks is None else code.blocks.of_shard
+    segments = lists if planning.sums != "shard" else [[[shard] for shard in shards] for shards in lists]
+    lists_code = WorkLists(segments, code.n_shards, interchangeable=labels)
+    active = np.arange(code.n_clients)
+    timing, known = list_timing(state, nodes, planning)
+    gram = shard_gram(state.coherence, state.shard_examples, lists_code)
+
+    def ahead(seconds: float) -> RoundForecast:
+        return forecast_round(timing, lists_code, planning.decoder, gram, seconds, clients=active).round
+
+    same = state.plan is not None and state.plan.everyone == nodes
+    before = planning.deadline.initial if not same or state.plan is None else state.plan.deadline
+    deadline = planning.deadline.initial if before is None else before
+    if known and (not same or time_to_reconsider(state.rounds)):
+        own = SomeClients(timing, len(nodes), active)
+        deadline = planning.deadline.choose(Outlook(own, work_of(code), code.n_shards, deadline, ahead))
+    lengths = np.zeros(len(nodes), dtype=np.intp)
+    lengths[active] = work_of(code)
+    arrivals = arrivals_by_deadline(lists_code, timing.partial_reach(deadline, lengths)[active])
+    calibrated = planning.decoder.calibrate(lists_code, arrivals, gram)
+    away = state.reliability.straggle_prob(nodes)[active]
+    chosen = tuple(nodes[client] for client in active)
+    return RoundPlan(chosen, lists_code, away, arrivals, gram, calibrated, deadline, None, nodes)

@@ -21,7 +21,7 @@ from fedgc.forecast import arrivals_by_deadline, forecast_round
 from fedgc.round.choices import Planning, assign_those_here, time_to_reconsider
 from fedgc.round.sizes import shard_gram
 from fedgc.round.state import RoundPlan, RoundState
-from fedgc.round.timing import LearntTiming, SomeClients
+from fedgc.round.timing import SomeClients, list_timing
 
 
 def plan_work_lists(state: RoundState, nodes: tuple[int, ...], copies: int, planning: Planning) -> RoundPlan:
@@ -30,11 +30,7 @@ def plan_work_lists(state: RoundState, nodes: tuple[int, ...], copies: int, plan
     if planning.deadline is None:
         raise ValueError("deadline must be given for schedule 'work-list'; got None")
     away = state.reliability.straggle_prob(nodes)
-    mean_share = n_shards / len(nodes)
-    # While nothing is known of the times, the first deadline is taken to be about right for a mean share.
-    guess = planning.deadline.initial / (1.5 * mean_share)
-    learnt = LearntTiming(state.completion_times, nodes, away, guess, state.overheads, state.rounds).tabulated()
-    timing, known = planning.timing or learnt, planning.timing is not None or learnt.has_seen
+    timing, known = list_timing(state, nodes, planning)
     longest = longest_list(n_shards, len(nodes), copies)
     last = state.plan if state.plan is not None and state.plan.everyone == nodes else None
     deadline = planning.deadline.initial if last is None or last.deadline is None else last.deadline

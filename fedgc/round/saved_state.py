@@ -101,6 +101,7 @@ def _plan_to_tree(plan: RoundPlan) -> Tree:
         "blocks": blocks if isinstance(code, FractionalRepetition) else None,
         "redraw": code.interchangeable is not None,
         "matrix": _matrix_to_tree(code) if isinstance(code, MatrixCode) else None,
+        "lists": _lists_to_tree(code) if isinstance(code, WorkLists) and plan.assignment is None else None,
     }
 
 
@@ -111,8 +112,10 @@ def _plan_from_tree(tree: Mapping[str, Any], planning: Planning) -> RoundPlan:
         code = FractionalRepetition(*tree["blocks"])
     elif tree.get("matrix") is not None:
         code = _matrix_from_tree(tree["matrix"])
+    elif tree.get("lists") is not None:
+        code = WorkLists(**tree["lists"])
     elif assignment is None:
-        raise ValueError("a plan must have blocks, a matrix or an assignment; got none")
+        raise ValueError("a plan must have blocks, a matrix, lists or an assignment; got none")
     else:
         code, _ = assignment.code(segments=planning.sums, redraw=tree["redraw"])
     arrivals = _arrivals_from_tree(tree["arrivals"], code)
@@ -138,6 +141,11 @@ def _matrix_to_tree(code: MatrixCode) -> Tree:
 def _matrix_from_tree(tree: Mapping[str, Any]) -> MatrixCode:
     parts = (tree["data"], tree["indices"], tree["indptr"])
     return MatrixCode(sparse.csr_array(parts, shape=tuple(tree["shape"])), allow_unheld=True)
+
+
+def _lists_to_tree(code: WorkLists) -> Tree:
+    lists = [[segment.tolist() for segment in code.segments_of(client)] for client in range(code.n_clients)]
+    return {"lists": lists, "n_shards": code.n_shards, "interchangeable": code.interchangeable}
 
 
 def _arrivals_to_tree(arrivals: ArrivalModel) -> Tree:

@@ -4,13 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from fedgc.completion_times import CompletionTimes, Overheads
 from fedgc.deadline import Timing
+
+if TYPE_CHECKING:
+    from fedgc.round.choices import Planning
+    from fedgc.round.state import RoundState
 
 #: No progress is thought less likely than this: shards whose recovery was thought impossible could not be decoded, and
 #: one thought next to impossible would weigh next to everything.
@@ -140,6 +144,21 @@ class SomeClients:
         asked = np.zeros(self.n_clients)
         asked[self.clients] = load
         return self.timing.straggle_prob(deadline, asked)[self.clients]
+
+
+def list_timing(state: RoundState, nodes: tuple[int, ...], planning: Planning) -> tuple[Timing, bool]:
+    """Return how far the nodes will get with work lists, and whether that is more than a guess.
+
+    While nothing is known of the times, the first deadline is taken to be about right for a mean share.
+    """
+    if planning.timing is not None:
+        return planning.timing, True
+    if planning.deadline is None:
+        raise ValueError("deadline must be given for schedule 'work-list'; got None")
+    guess = planning.deadline.initial / (1.5 * state.shard_examples.size / len(nodes))
+    away = state.reliability.straggle_prob(nodes)
+    learnt = LearntTiming(state.completion_times, nodes, away, guess, state.overheads, state.rounds).tabulated()
+    return learnt, learnt.has_seen
 
 
 def _guess(done: NDArray[np.float64], seconds_per_shard: float, deadline: float) -> NDArray[np.float64]:
