@@ -160,3 +160,14 @@ def test_units_are_runs_of_shards() -> None:
 def test_refusals(options: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         GradientCoding(num_shards=6, deadline=1.0, **options)
+
+
+@pytest.mark.parametrize("sums", ["shard", "whole"])
+def test_a_partial_mean_weighs_clients_by_their_part_whatever_they_have_done(sums: str) -> None:
+    strategy = coding("uncoded", "partial-mean", schedule="work-list", sums=sums, deadline=3.0)
+    # Two shards for each of three clients: both, one, none of them by the deadline.
+    train(strategy, steady(3, median=[1.0, 2.0, 9.0]), rounds=1)
+    coverage = strategy.history[0].coverage.reshape(3, 2)
+    assert coverage[0].tolist() == [1.5, 1.5]
+    assert sorted(coverage[1].tolist()) == [0.0, 3.0]
+    assert coverage[2].tolist() == [0.0, 0.0]

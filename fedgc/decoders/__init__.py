@@ -10,6 +10,7 @@ from fedgc.decoders.fixed_general import FixedGeneralDecoder
 from fedgc.decoders.inverse_probability import InverseProbabilityDecoder
 from fedgc.decoders.least_squares import LeastSquaresDecoder
 from fedgc.decoders.optimal_unbiased import OptimalUnbiasedDecoder
+from fedgc.decoders.partial_mean import PartialMeanDecoder
 from fedgc.decoders.streaming import StreamingSum
 from fedgc.decoders.sums import NormalisedSumDecoder, ScaledMeanDecoder, SumDecoder
 
@@ -25,6 +26,7 @@ DECODERS: dict[str, type[Decoder]] = {
         LeastSquaresDecoder,
         NormalisedSumDecoder,
         OptimalUnbiasedDecoder,
+        PartialMeanDecoder,
         ScaledMeanDecoder,
         SumDecoder,
     )
@@ -46,6 +48,7 @@ __all__ = [
     "LeastSquaresDecoder",
     "NormalisedSumDecoder",
     "OptimalUnbiasedDecoder",
+    "PartialMeanDecoder",
     "ScaledMeanDecoder",
     "StreamingSum",
     "SumDecoder",
