@@ -49,7 +49,7 @@ class PartialMeanDecoder(Decoder):
 class _CalibratedPartialMean(CalibratedDecoder):
     def __init__(self, code: Code) -> None:
         super().__init__(code)
-        clients = np.arange(code.n_clients)
+        clients = range(code.n_clients)
         self._length = np.array([code.shards_of(client).size for client in clients], dtype=np.float64)
         rows = [code.rows_of(client).size if isinstance(code, WorkLists) else 1 for client in clients]
         self._client = np.repeat(clients, rows)

@@ -1,0 +1,76 @@
+"""What a rival is, and what it is built from."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from flwr.serverapp.strategy import Strategy
+
+from fedgc.deadline import DeadlineRule
+
+#: Seconds that stand for "until everyone has answered".
+WAIT_FOR_EVERYONE = 1.0e6
+
+
+@dataclass(frozen=True)
+class RivalOptions:
+    """What a rival is built from.
+
+    Attributes
+    ----------
+    num_shards : int
+        Number of shards.
+    deadline : float, DeadlineRule or None
+        Seconds that a round lasts at most, for rivals that have one; None to wait for everyone.
+    load : int
+        Copies of each shard, for codes that leave the choice.
+    shard_examples : sequence of int, optional
+        Number of examples of each shard, if known.
+    seed : int
+        Seed of random codes, and of the clients' randomness.
+    inner : mapping
+        Options of the FedAvg that is used or extended.
+    own : mapping
+        Options of the rival itself: over_selection, buffer_size, server_learning_rate, proximal_mu.
+    """
+
+    num_shards: int
+    deadline: float | DeadlineRule | None = None
+    load: int = 2
+    shard_examples: Sequence[int] | None = None
+    seed: int = 0
+    inner: dict[str, Any] = field(default_factory=dict)
+    own: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Rival:
+    """A method that others have published.
+
+    Attributes
+    ----------
+    name : str
+        Its name in configurations.
+    title : str
+        Its name in tables and figures.
+    source : str
+        Where it is from, and in which of its forms.
+    build : callable
+        Returns the strategy for given options.
+    own : tuple of str
+        Options of its own that it heeds.
+    coded : bool
+        Whether its load is a choice.
+    needs_deadline : bool
+        Whether it makes no sense without one.
+    """
+
+    name: str
+    title: str
+    source: str
+    build: Callable[[RivalOptions], Strategy]
+    own: tuple[str, ...] = ()
+    coded: bool = False
+    needs_deadline: bool = True

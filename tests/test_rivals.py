@@ -1,0 +1,231 @@
+"""Rivals as Flower strategies, each against a plain numpy account of what its paper says."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+from fedgc.strategies import GradientCoding
+from fedgc.strategies.baselines import RIVALS, FedBuff, OverSelection, RivalOptions, build_rival
+from flwr.app import ArrayRecord, Message
+from flwr.serverapp import Grid, ServerApp
+from flwr.serverapp.strategy import Result, Strategy
+from numpy.typing import NDArray
+
+from fedgc.assignment import own_part
+from fedgc.fleets import Fleet, build_fleet
+from fedgc.simulation import VirtualRun, run_virtual
+from tests.apps import EXAMPLES, N_SHARDS, arrays_of, full_aggregate, initial_arrays, shard_app, shard_delta, steady
+
+INNER: dict[str, Any] = {"fraction_evaluate": 0.0, "min_train_nodes": 1, "min_available_nodes": 1}
+SIZES = np.array(EXAMPLES, dtype=float)
+#: Rivals whose aggregate is that of all shards when everyone comes; the others count copies.
+COMPLETE = sorted(set(RIVALS) - {"bgc", "bgc-authors", "erasure-head-authors", "sgc-authors", "fedbuff"})
+
+
+def rival(name: str, deadline: float | None = 4.0, **own: Any) -> tuple[Strategy, float]:
+    return build_rival(name, RivalOptions(N_SHARDS, deadline=deadline, shard_examples=EXAMPLES, inner=INNER, own=own))
+
+
+def run(
+    strategy: Strategy, timeout: float, fleet: Fleet, rounds: int
+) -> tuple[Result, VirtualRun, list[dict[str, NDArray[Any]]]]:
+    """Train, and return the models after each round too."""
+    results, models, server = [], [], ServerApp()
+
+    @server.main()
+    def main(grid: Grid, context: Any) -> None:
+        def keep(server_round: int, arrays: ArrayRecord) -> None:
+            models.append(arrays_of(arrays))
+
+        results.append(strategy.start(grid, initial_arrays(), num_rounds=rounds, timeout=timeout, evaluate_fn=keep))
+
+    virtual = run_virtual(server, shard_app(), fleet, num_shards=N_SHARDS)
+    return results[0], virtual, models
+
+
+def client_update(client: int, n_clients: int, model: dict[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
+    """Sum of examples x update over a client's own part."""
+    total = {name: np.zeros(value.shape) for name, value in model.items()}
+    for shard in own_part(client, n_clients, N_SHARDS):
+        for name, value in shard_delta(shard, model).items():
+            total[name] += SIZES[shard] * value
+    return total
+
+
+def came(virtual: VirtualRun, server_round: int) -> list[int]:
+    return [event.client for event in virtual.trace if event.kind == "replied" and event.server_round == server_round]
+
+
+def assert_equal(model: dict[str, NDArray[Any]], expected: dict[str, NDArray[Any]]) -> None:
+    for name, value in expected.items():
+        np.testing.assert_allclose(model[name], value, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", COMPLETE)
+def test_where_everyone_comes_every_shard_counts_once(name: str) -> None:
+    # The first round of those that learn probabilities is by a prior; who waits for some only must be told to wait.
+    strategy, timeout = rival(name, **({"over_selection": 1.0} if name == "over-selection" else {}))
+    rounds = 40 if "prob" in name or name.startswith(("scheme", "sgc", "fedvarp-unb")) else 1
+    _, _, models = run(strategy, timeout, steady(6, median=0.1), rounds)
+    before = models[-2]
+    expected = full_aggregate(ArrayRecord({name: _array(value) for name, value in before.items()}))
+    tolerance = 1e-5 if rounds == 1 else 0.05
+    for key, value in expected.items():
+        gap = np.abs(models[-1][key] - before[key] - value).max()
+        assert gap <= tolerance * max(np.abs(value).max(), 1.0), (key, gap)
+
+
+def _array(value: NDArray[Any]) -> Any:
+    return next(iter(ArrayRecord([value]).values()))
+
+
+def test_mifa_averages_everyones_last_update() -> None:
+    fleet = build_fleet({"preset": "uneven", "clients": 3}, seed=2)
+    strategy, timeout = rival("mifa", 4.0)
+    _, virtual, models = run(strategy, timeout, fleet, 8)
+    memory = {client: {name: np.zeros(v.shape) for name, v in models[0].items()} for client in range(3)}
+    missing = 0
+    for server_round in range(1, 9):
+        before = models[server_round - 1]
+        here = came(virtual, server_round)
+        missing += 3 - len(here)
+        for client in here:
+            memory[client] = client_update(client, 3, before)
+        step = {name: sum(memory[c][name] for c in range(3)) / SIZES.sum() for name in before}
+        expected = {name: before[name] + (step[name] if here else 0.0) for name in before}
+        assert_equal(models[server_round], expected)
+    assert missing > 2
+
+
+def test_fedvarp_corrects_the_mean_of_those_who_came_by_what_is_remembered() -> None:
+    fleet = build_fleet({"preset": "uneven", "clients": 3}, seed=2)
+    strategy, timeout = rival("fedvarp", 4.0)
+    _, virtual, models = run(strategy, timeout, fleet, 8)
+    memory = {client: {name: np.zeros(v.shape) for name, v in models[0].items()} for client in range(3)}
+    for server_round in range(1, 9):
+        before, here = models[server_round - 1], came(virtual, server_round)
+        new = {client: client_update(client, 3, before) for client in here}
+        expected = {}
+        for name in before:
+            mean = sum(memory[c][name] for c in range(3))
+            change = sum(3 / len(here) * (new[c][name] - memory[c][name]) for c in here) if here else 0.0
+            expected[name] = before[name] + ((mean + change) / SIZES.sum() if here else 0.0)
+        memory |= new
+        assert_equal(models[server_round], expected)
+
+
+def test_fedprox_averages_the_means_of_what_each_has_done() -> None:
+    strategy, timeout = rival("fedprox", 3.0, proximal_mu=0.1)
+    assert isinstance(strategy, GradientCoding)
+    _, _, models = run(strategy, timeout, steady(3, median=[1.0, 2.0, 9.0]), 1)
+    done = np.flatnonzero(strategy.history[0].coverage)
+    assert set(done) & {2, 3} and {0, 1} <= set(done) and not set(done) & {4, 5}
+    # Client 0 has done both of its shards, client 1 one of its two, client 2 none: in all four of six, each half.
+    before = models[0]
+    factor = {0: 1.5, 1: 1.5, **{int(shard): 3.0 for shard in done if shard in (2, 3)}}
+    for name in before:
+        update = sum(f * SIZES[s] * shard_delta(s, before)[name] for s, f in factor.items()) / SIZES.sum()
+        np.testing.assert_allclose(models[1][name], before[name] + update, rtol=1e-5, atol=1e-6)
+
+
+def test_over_selection_ends_with_the_answers_that_it_needs() -> None:
+    strategy = OverSelection(over_selection=1.5, **INNER)
+    fleet = steady(6, median=[1.0, 2.0, 3.0, 4.0, 50.0, 60.0])
+    _, virtual, models = run(strategy, 1e6, fleet, 3)
+    assert [sorted(came(virtual, server_round)) for server_round in (1, 2, 3)] == [[0, 1, 2, 3]] * 3
+    assert virtual.seconds == pytest.approx(12.0)
+    before = models[0]
+    total = [client_update(client, 6, before) for client in range(4)]
+    for name in before:
+        step = sum(update[name] for update in total) / SIZES[:4].sum()
+        np.testing.assert_allclose(models[1][name], before[name] + step, rtol=1e-5, atol=1e-6)
+
+
+def test_over_selection_asks_some_of_the_nodes() -> None:
+    strategy = OverSelection(0.5, over_selection=1.4, **INNER)
+    _, virtual, _ = run(strategy, 1e6, steady(6), 2)
+    sent = [event for event in virtual.trace if event.kind == "sent" and event.server_round == 1]
+    assert len(sent) == 5 and len(came(virtual, 1)) >= 3
+    for options, message in (
+        ({"over_selection": 0.5}, "over_selection must be at least 1"),
+        ({"fraction_train": 0.9}, "fraction_train must be above 0 and at most"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            OverSelection(**options)
+
+
+def test_fedbuff_steps_with_every_full_buffer() -> None:
+    """Two nodes of 1 and 2.6 s, a buffer of two, against its account by hand, event for event."""
+    fleet = steady(2, median=[1.0 / 3.0, 2.6 / 3.0])
+    strategy = FedBuff(buffer_size=2, server_learning_rate=0.5, **INNER)
+    _, virtual, models = run(strategy, 1e5, fleet, 4)
+    # Client 0 answers at 1, 2, 3, ... and client 1 at 2.6 and 5.2: the buffer is full at 2, 3, 5 and 6.
+    version, at, model = 0, {0: 0, 1: 0}, [models[0]]
+    buffer: list[tuple[int, int]] = []
+    for client in (0, 0, 1, 0, 0, 0, 1, 0):
+        buffer.append((client, at[client]))
+        if len(buffer) == 2:
+            step = {name: np.zeros(value.shape) for name, value in model[-1].items()}
+            for who, since in buffer:
+                for name, value in client_update(who, 2, model[since]).items():
+                    step[name] += value / np.sqrt(1.0 + version - since)
+            total = sum(SIZES[list(own_part(who, 2, N_SHARDS))].sum() for who, _ in buffer)
+            model.append({name: model[-1][name] + 0.5 * step[name] / total for name in step})
+            version, buffer = version + 1, []
+        at[client] = version
+    assert [event.client for event in virtual.trace if event.kind == "replied"] == [0, 0, 1, 0, 0, 0, 1, 0]
+    assert virtual.seconds == pytest.approx(6.0)
+    for have, want in zip(models, model, strict=True):
+        assert_equal(have, want)
+
+
+def test_all_rivals_meet_the_same_draws() -> None:
+    """What client and round draw does not depend on the strategy: equal loads are answered at equal times."""
+    fleet = build_fleet({"preset": "uneven", "clients": 6}, seed=2)
+    times: dict[tuple[int, int], set[float]] = {}
+    for name in ("fedavg", "mifa", "inverse-probability", "is-sgd"):
+        strategy, timeout = rival(name, None if name == "fedavg" else 1e5)
+        _, virtual, _ = run(strategy, timeout, fleet, 3)
+        began: dict[tuple[int, int], float] = {}
+        for event in virtual.trace:
+            key = (event.client, event.server_round)
+            if event.kind == "sent":
+                began[key] = event.instant
+            elif event.kind == "replied":
+                times.setdefault(key, set()).add(round(event.instant - began[key], 9))
+    assert len(times) > 10 and all(len(seen) == 1 for seen in times.values())
+
+
+@pytest.mark.parametrize(
+    ("name", "deadline", "own", "message"),
+    [
+        ("mife", 1.0, {}, "rival must be one of"),
+        ("mifa", None, {}, "deadline must be given for rival 'mifa'"),
+        ("mifa", 1.0, {"buffer_size": 3}, "options of rival 'mifa' must be among"),
+        ("fedbuff", None, {"buffer_size": 0}, "buffer_size must"),
+        ("fedavg-deadline", -1.0, {}, "deadline must"),
+    ],
+)
+def test_refusals(name: str, deadline: float | None, own: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        rival(name, deadline, **own)
+
+
+def test_fedbuff_leaves_out_what_it_cannot_use_and_goes_on() -> None:
+    def spoil(reply: Message, partition: int) -> Message | None:
+        if partition == 0 and not reply.has_error():
+            reply.content["arrays"] = ArrayRecord([np.full(3, np.nan)])
+            return reply
+        return None
+
+    server, results = ServerApp(), []
+
+    @server.main()
+    def main(grid: Grid, context: Any) -> None:
+        results.append(FedBuff(buffer_size=2, **INNER).start(grid, initial_arrays(), num_rounds=3, timeout=100.0))
+
+    run_virtual(server, shard_app(spoil), steady(3), num_shards=N_SHARDS)
+    assert len(results[0].train_metrics_clientapp) == 3
+    assert all(np.isfinite(value).all() for value in arrays_of(results[0].arrays).values())
