@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import shutil
 import socket
 import ssl
@@ -11,11 +12,16 @@ import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
-from cryptography.hazmat.primitives.asymmetric import ed25519
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import ec, ed25519
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
+from cryptography.x509.oid import NameOID
 
 from tests.flower_runtime import needs_proc
 
@@ -23,7 +29,8 @@ from tests.flower_runtime import needs_proc
 from certificates import Certificates, make_certificates  # isort: skip
 from deployment_error import DeploymentError  # isort: skip
 from node_keys import make_node_key  # isort: skip
-from preflight import check_certificates, check_node_key, check_port_free, check_superlink  # isort: skip
+from own_files import check_certificates, check_node_key, check_port_free  # isort: skip
+from preflight import check_superlink  # isort: skip
 from processes import free_ports  # isort: skip
 
 pytestmark = pytest.mark.alone
@@ -144,6 +151,79 @@ def test_wrong_certificates(
         check_certificates(spoil(files, tmp_path))
 
 
+def signed(name: str, key: Any, issuer: x509.Name, by: Any, *, authority: bool, days: float = 1.0) -> x509.Certificate:
+    now = datetime.now(UTC)
+    made = x509.CertificateBuilder(issuer, x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)]), key.public_key())
+    made = made.serial_number(x509.random_serial_number()).not_valid_before(now - timedelta(days=2.0))
+    made = made.not_valid_after(now + timedelta(days=days))
+    made = made.add_extension(x509.BasicConstraints(ca=authority, path_length=None), critical=True)
+    made = made.add_extension(x509.SubjectAlternativeName([x509.DNSName("localhost")]), critical=False)
+    return made.sign(by, hashes.SHA256())
+
+
+@pytest.mark.parametrize(("spoil", "said"), [("", ""), ("missing", "is not signed by"), ("over", "and not now")])
+def test_a_chain_with_certificates_between(spoil: str, said: str, tmp_path: Path) -> None:
+    keys = [ec.generate_private_key(ec.SECP384R1()) for _ in range(3)]
+    root_name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "root")])
+    root = signed("root", keys[0], root_name, keys[0], authority=True)
+    between = signed("between", keys[1], root.subject, keys[0], authority=True, days=-1.0 if spoil == "over" else 1.0)
+    own = signed("localhost", keys[2], between.subject, keys[1], authority=False)
+    chain = [own] if spoil == "missing" else [own, between]
+    files = Certificates.in_folder(tmp_path)
+    files.authority.write_bytes(root.public_bytes(Encoding.PEM))
+    files.certificate.write_bytes(b"".join(one.public_bytes(Encoding.PEM) for one in chain))
+    files.key.write_bytes(keys[2].private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()))
+    with pytest.raises(DeploymentError, match=said) if spoil else contextlib.nullcontext():
+        check_certificates(files, "localhost")
+    if not spoil:  # what a SuperNode would check agrees
+        asked = ["openssl", "verify", "-CAfile", files.authority, "-untrusted", files.certificate, files.certificate]
+        assert subprocess.run(asked, check=False, capture_output=True).returncode == 0
+
+
+@contextmanager
+def saying(answer: bytes) -> Iterator[int]:
+    """A server that says this to whoever comes, in plain text."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+
+        def serve() -> None:
+            with contextlib.suppress(OSError):
+                connection, _ = server.accept()
+                with connection:
+                    connection.sendall(answer)
+                    connection.shutdown(socket.SHUT_WR)
+                    connection.recv(1000)
+
+        thread = threading.Thread(target=serve, daemon=True)
+        thread.start()
+        yield int(server.getsockname()[1])
+    thread.join(10.0)
+
+
+def test_what_is_no_superlink_is_told_in_one_line() -> None:
+    with saying(b"SSH-2.0-OpenSSH_9.2\r\nmore\r\n") as port, pytest.raises(DeploymentError) as told:
+        check_superlink(f"127.0.0.1:{port}", None, insecure=True)
+    assert "\n" not in str(told.value) and "\r" not in str(told.value)
+    for date in (b"yesterday", b"Thu, 01 Jan 1970 00:00:00 -0000"):
+        head = b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\nDate: " + date + b"\r\n\r\n"
+        wrong = (
+            pytest.raises(DeploymentError, match="clock is .* ahead") if b"1970" in date else contextlib.nullcontext()
+        )
+        with saying(head) as port, wrong:
+            check_superlink(f"127.0.0.1:{port}", None, insecure=True)
+
+
+def test_names_and_ways_that_are_not_there(monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(DeploymentError, match="--superlink must be HOST:PORT"):
+        check_superlink("superlink..example.org:9093", None)
+
+    def no_way(*arguments: object, **options: object) -> None:  # no network here that could be asked for it
+        raise OSError(errno.EHOSTUNREACH, "No route to host")
+
+    monkeypatch.setattr(socket, "create_connection", no_way)
+    with pytest.raises(DeploymentError, match=r"there is no way to 10.0.0.1:9093 \(no route to host\)"):
+        check_superlink("10.0.0.1:9093", None)
+
+
 def test_a_certificate_for_other_names(files: Certificates) -> None:
     with pytest.raises(DeploymentError, match=r"valid for localhost, 127.0.0.1 and not for 10.0.0.1: .* --host 10"):
         check_certificates(files, "10.0.0.1")
@@ -226,6 +306,10 @@ def test_scripts_tell_it_in_one_line(folder: Path, tmp_path: Path) -> None:
         port = taken.getsockname()[1]
         said = one_line("loopback_fleet.py", *own, "--nodes", 2, "--port", port)
         assert f"port {port} of 127.0.0.1 cannot be had (address already in use)" in said
+    for nodes in (0, -1):
+        assert "--nodes must be at least 1" in one_line("loopback_fleet.py", *own, "--nodes", nodes)
+    in_a_file = ("--logs", folder / "ca.crt" / "logs")
+    assert "--logs must be a folder that can be" in one_line("loopback_fleet.py", "--nodes", 2, *in_a_file)
     said = one_line("loopback_fleet.py", *own, "--nodes", 3)
     assert "node-2 must be the node's private key" in said
     other = make_certificates(tmp_path / "other", ["superlink.example.org"])

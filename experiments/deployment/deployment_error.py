@@ -17,3 +17,8 @@ def exit_code(main: Callable[[], int]) -> int:
     except DeploymentError as error:
         print(f"error: {error}", file=sys.stderr, flush=True)
         return 2
+
+
+def reason_of(error: BaseException) -> str:
+    """Return in a few words of one line why something failed."""
+    return " ".join(str(getattr(error, "strerror", None) or error or type(error).__name__).lower().split())

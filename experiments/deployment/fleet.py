@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import json
 import re
 import subprocess
 import sys
-import threading
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +14,7 @@ from certificates import Certificates
 from deployment_error import DeploymentError
 from node_keys import NodeKey
 from processes import is_listening, kill_all, wait_until
+from run_app import run_app
 from unit import Unit
 
 #: Marks every process of a fleet, and those that Flower starts for it, in their environment.
@@ -66,8 +65,7 @@ class LoopbackFleet:
     ) -> subprocess.CompletedProcess[str]:
         """Run a Flower app to its end; its output is shown, returned, and kept in the logs.
 
-        ``flwr run --stream`` ends with code 0 also if the ServerApp has failed or was killed, so the SuperLink is asked
-        how the run ended. Unless it completed, one line on stderr says how it ended, and the exit code is not 0.
+        Its exit code is not 0 unless it completed, see :func:`run_app.run_app`.
 
         Parameters
         ----------
@@ -80,51 +78,21 @@ class LoopbackFleet:
         on_line : callable
             Called with each line as it comes.
         """
-        command = ["flwr", "run", str(app), CONNECTION, "--stream"]
-        command += ["--run-config", run_config] if run_config else []
-        with subprocess.Popen(
-            command, env=dict(self.environment), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
-        ) as process:
-            assert process.stdout is not None
-            # A timer, since a run that hangs prints nothing by which one could look at the clock.
-            killer = threading.Timer(threading.TIMEOUT_MAX if timeout is None else timeout, process.kill)
-            killer.daemon = True
-            killer.start()
-            lines = []
-            with (self.logs / "app.log").open("a") as log:
-                for line in process.stdout:
-                    print(line, end="", flush=True)
-                    log.write(line)
-                    lines.append(line)
-                    on_line(line)
-            timed_out = not killer.is_alive()
-            killer.cancel()
-        output, code = "".join(lines), process.returncode
-        how = f"was not over after {timeout:g} s" if timeout is not None and timed_out else self._failure(output, code)
-        if how is not None:
-            print(f"error: the run {how}; the logs are in {self.logs}", file=sys.stderr, flush=True)
-        return subprocess.CompletedProcess(command, code or int(how is not None), output)
+        with (self.logs / "app.log").open("a") as log:
 
-    def _failure(self, output: str, code: int) -> str | None:
-        """Return how a run ended that `flwr run` has told of, None if it completed."""
-        started = re.search(r"Successfully started run (\d+)", output)
-        if started is None:
-            return f"did not start (flwr run ends with code {code})"
-        try:
-            runs = json.loads(self.flwr("list", CONNECTION, "--run-id", started[1], "--format", "json")).get("runs", [])
-        except DeploymentError:
-            runs = []
-        if not runs:  # in this format flwr list ends with code 0 also if nobody answers
-            return f"{started[1]} has an unknown end, since the SuperLink does not answer"
-        (run,) = runs
-        if run["status"] == "finished:completed":
-            return None if code == 0 else f"{started[1]} completed, but flwr run ends with code {code}"
-        _, finished, end = run["status"].rpartition("finished:")
-        # Of an error in the ServerApp the SuperLink tells no more than that there was one.
-        raised = re.findall(r"^(?:\w+\.)*(\w*Error: .*)$", output, re.MULTILINE)
-        why = raised[-1] if raised else run["status-details"]
-        details = f" ({why})" if why else ""
-        return f"{started[1]} {'has' if finished else 'is'} {end}{details}"
+            def keep(line: str) -> None:
+                log.write(line)
+                on_line(line)
+
+            return run_app(
+                app,
+                CONNECTION,
+                run_config,
+                timeout=timeout,
+                environment=self.environment,
+                on_line=keep,
+                logs=f"the logs are in {self.logs}",
+            )
 
     def flwr(self, *arguments: str) -> str:
         """Run another command of flwr to its end and return its output.

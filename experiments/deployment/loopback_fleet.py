@@ -23,10 +23,10 @@ from pathlib import Path
 from bad_network import BadNetwork, bad_network
 from certificates import Certificates, make_certificates
 from commands import superlink_command, supernode_command
-from deployment_error import DeploymentError, exit_code
+from deployment_error import DeploymentError, exit_code, reason_of
 from fleet import CONNECTION, HOST, MARK, START, LoopbackFleet
 from node_keys import NodeKey, make_node_key
-from preflight import check_certificates, check_node_key, check_port_free
+from own_files import check_certificates, check_node_key, check_port_free
 from processes import end_all, free_ports
 from unit import RESTART_SECONDS, Unit
 
@@ -77,9 +77,16 @@ def loopback_fleet(
     DeploymentError
         If something is missing or does not fit, or the SuperLink or the SuperNodes do not come up.
     """
+    if n_nodes < 1:
+        raise DeploymentError(f"--nodes must be at least 1; got {n_nodes}")
     logs = logs.resolve()
     home = logs / "home"
-    home.mkdir(parents=True, exist_ok=True)
+    try:
+        home.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise DeploymentError(
+            f"--logs must be a folder that can be written; got {logs} ({reason_of(error)})"
+        ) from error
     for old in logs.glob("*.log"):
         old.unlink()
     free, proxy, *node_ports = free_ports(2 + n_nodes)

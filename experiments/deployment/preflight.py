@@ -12,99 +12,24 @@ or key is told with a code and many lines. This takes its options, and is the `E
 from __future__ import annotations
 
 import argparse
+import errno
 import http.client
-import ipaddress
 import socket
 import ssl
-import stat
 import sys
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from pathlib import Path
 
 from certificates import Certificates
-from cryptography import x509
-from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
-from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.hazmat.primitives.serialization import load_pem_private_key, load_ssh_private_key
-from deployment_error import DeploymentError, exit_code
+from deployment_error import DeploymentError, exit_code, reason_of
+from own_files import check_certificates, check_node_key, check_port_free, read_certificates
 
 #: Seconds for an answer.
 TIMEOUT = 10.0
 #: Seconds by which a node's clock may differ from the SuperLink's: Flower 1.41 refuses signatures from the future by
 #: more than 5 s, and older than 305 s; dates in answers are of whole seconds.
 MOST_AHEAD, MOST_BEHIND = 5.0, 300.0
-
-
-def check_port_free(host: str, port: int) -> None:
-    """Raise DeploymentError if a port cannot be listened on."""
-    with socket.socket() as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # as servers do, after a restart
-        try:
-            probe.bind((host, port))
-            probe.listen()
-        except (OSError, OverflowError) as error:
-            raise DeploymentError(
-                f"port {port} of {host} cannot be had ({_reason(error)}): end what listens there, or choose "
-                "another --port"
-            ) from error
-
-
-def check_certificates(files: Certificates, host: str | None = None) -> None:
-    """Raise DeploymentError if a SuperLink's certificate is not signed by its authority, expired, or of another key.
-
-    Parameters
-    ----------
-    files : Certificates
-        The files.
-    host : str, optional
-        A name or address that it must be valid for.
-    """
-    authority, certificate = _certificate(files.authority), _certificate(files.certificate)
-    key = _read(files.key, "the SuperLink's private key", "certificates.py makes it")
-    try:
-        public = load_pem_private_key(key, None).public_key()
-    except (ValueError, TypeError, UnsupportedAlgorithm) as error:
-        raise DeploymentError(
-            f"{files.key} is no private key in PEM format without a password: make it anew with certificates.py"
-        ) from error
-    if public != certificate.public_key():
-        raise DeploymentError(f"{files.key} is not the key of {files.certificate}: use the two that were made together")
-    try:
-        certificate.verify_directly_issued_by(authority)
-    except (ValueError, TypeError, InvalidSignature) as error:
-        raise DeploymentError(
-            f"{files.certificate} is not signed by {files.authority}: use those that were made together, or make the "
-            "SuperLink's anew with certificates.py"
-        ) from error
-    for path, one in ((files.authority, authority), (files.certificate, certificate)):
-        if not one.not_valid_before_utc <= datetime.now(UTC) <= one.not_valid_after_utc:
-            raise DeploymentError(
-                f"{path} is valid from {one.not_valid_before_utc:%Y-%m-%d} to {one.not_valid_after_utc:%Y-%m-%d} and "
-                "not now: renew it with certificates.py, or set this machine's clock"
-            )
-    names = _names(certificate)
-    if host is not None and host not in names:
-        raise DeploymentError(
-            f"{files.certificate} is valid for {', '.join(names)} and not for {host}: make it anew with --host {host}"
-        )
-
-
-def check_node_key(path: Path) -> None:
-    """Raise DeploymentError if a file is no private key that Flower takes, or others may read it."""
-    content = _read(path, "the node's private key", f'ssh-keygen -t ecdsa -b 384 -N "" -f {path} makes it')
-    try:
-        key = load_ssh_private_key(content, None)
-    except (ValueError, TypeError, UnsupportedAlgorithm) as error:
-        raise DeploymentError(
-            f"{path} is no private key in OpenSSH's format without a password: make one with ssh-keygen -t ecdsa -b 384"
-        ) from error
-    if not isinstance(key, ec.EllipticCurvePrivateKey):
-        raise DeploymentError(
-            f"{path} must be an elliptic key on a NIST curve: make one with ssh-keygen -t ecdsa -b 384"
-        )
-    if path.stat().st_mode & (stat.S_IRWXG | stat.S_IRWXO):
-        raise DeploymentError(f"{path} is open to other users: chmod 600 {path}")
 
 
 def check_superlink(address: str, authority: Path | None, *, insecure: bool = False, seconds: float = TIMEOUT) -> None:
@@ -125,7 +50,7 @@ def check_superlink(address: str, authority: Path | None, *, insecure: bool = Fa
     if not host or not port.isdigit() or not 0 < int(port) < 65536:
         raise DeploymentError(f"--superlink must be HOST:PORT; got {address}")
     if authority is not None:
-        _certificate(authority)
+        read_certificates(authority)
     context = None if insecure else ssl.create_default_context(cafile=authority)
     connection = (
         http.client.HTTPConnection(host.strip("[]"), int(port), timeout=seconds)
@@ -140,26 +65,42 @@ def check_superlink(address: str, authority: Path | None, *, insecure: bool = Fa
         raise DeploymentError(_distrust(address, host, authority, error)) from error
     except ssl.SSLError as error:
         raise DeploymentError(
-            f"{address} does not speak TLS ({_reason(error)}): start the SuperLink with certificates, or if you must "
+            f"{address} does not speak TLS ({reason_of(error)}): start the SuperLink with certificates, or if you must "
             "all with --insecure"
         ) from error
+    except UnicodeError as error:  # a label of the name is empty, or too long
+        raise DeploymentError(f"--superlink must be HOST:PORT; got {address} ({reason_of(error)})") from error
     except (socket.gaierror, TimeoutError, ConnectionRefusedError) as error:
         raise DeploymentError(_unreachable(address, host, error, seconds)) from error
     except (OSError, http.client.HTTPException) as error:
+        if getattr(error, "errno", None) in (errno.EHOSTUNREACH, errno.ENETUNREACH, errno.ENETDOWN):
+            raise DeploymentError(
+                f"there is no way to {address} ({reason_of(error)}): check this machine's network and --superlink"
+            ) from error
         hint = "it may expect TLS: give --root-certificates instead of --insecure" if insecure else "is it a SuperLink?"
-        raise DeploymentError(f"{address} closes the connection ({_reason(error)}): {hint}") from error
+        raise DeploymentError(f"{address} closes the connection ({reason_of(error)}): {hint}") from error
     finally:
         connection.close()
     if status != http.client.OK:
         raise DeploymentError(f"{address} is no SuperLink of Flower 1.41 (/health answers {status}): check --superlink")
-    if date is not None:
-        ahead = (datetime.now(UTC) - parsedate_to_datetime(date)).total_seconds()
+    instant = _instant(date)
+    if instant is not None:
+        ahead = (datetime.now(UTC) - instant).total_seconds()
         if not -MOST_BEHIND < ahead < MOST_AHEAD:
             raise DeploymentError(
                 f"this machine's clock is {abs(ahead):.0f} s {'ahead of' if ahead > 0 else 'behind'} that of "
                 f"{address}, which would refuse its signatures: switch on time synchronisation (timedatectl "
                 "set-ntp true)"
             )
+
+
+def _instant(date: str | None) -> datetime | None:
+    """Return the instant that an answer is from, None if it does not say so in a way that can be read."""
+    try:
+        instant = None if date is None else parsedate_to_datetime(date)
+    except ValueError:
+        return None
+    return instant if instant is None or instant.tzinfo is not None else instant.replace(tzinfo=UTC)
 
 
 def _distrust(address: str, host: str, authority: Path | None, error: ssl.SSLCertVerificationError) -> str:
@@ -180,34 +121,6 @@ def _unreachable(address: str, host: str, error: OSError, seconds: float) -> str
     if isinstance(error, ConnectionRefusedError):
         return f"nothing listens at {address}: start the SuperLink, or check --superlink"
     return f"{address} does not answer in {seconds:g} s: is it up, and does a firewall let this device out to it?"
-
-
-def _certificate(path: Path) -> x509.Certificate:
-    content = _read(path, "a certificate", "certificates.py makes it")
-    try:
-        return x509.load_pem_x509_certificate(content)
-    except ValueError as error:
-        raise DeploymentError(f"{path} is no certificate in PEM format: make it anew with certificates.py") from error
-
-
-def _names(certificate: x509.Certificate) -> list[str]:
-    try:
-        names = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
-    except x509.ExtensionNotFound:
-        return []
-    addresses: list[ipaddress.IPv4Address | ipaddress.IPv6Address] = names.get_values_for_type(x509.IPAddress)
-    return [*names.get_values_for_type(x509.DNSName), *map(str, addresses)]
-
-
-def _read(path: Path, what: str, remedy: str) -> bytes:
-    try:
-        return path.read_bytes()
-    except OSError as error:
-        raise DeploymentError(f"{path} must be {what}, but cannot be read ({_reason(error)}): {remedy}") from error
-
-
-def _reason(error: BaseException) -> str:
-    return str(getattr(error, "strerror", None) or error or type(error).__name__).lower()
 
 
 def main() -> int:

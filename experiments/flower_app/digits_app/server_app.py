@@ -1,6 +1,6 @@
 """The server: GradientCoding around FedAvg, tested on the server after every round."""
 
-from fedgc.strategies import GradientCoding
+from fedgc.strategies import GradientCoding, StatusPage
 from flwr.app import ArrayRecord, Context, MetricRecord
 from flwr.serverapp import Grid, ServerApp
 from flwr.serverapp.strategy import FedAvg
@@ -29,6 +29,7 @@ def main(grid: Grid, context: Context) -> None:
         shard_examples=task.shard_examples,
         checkpoints=str(config["checkpoints"]) or None,
         resume=bool(config["checkpoints"]),
+        reporters=[StatusPage(str(config["status"]))] if config["status"] else [],
         seed=int(config["seed"]),
     )
 
