@@ -206,7 +206,7 @@ def test_what_is_no_superlink_is_told_in_one_line() -> None:
     for date in (b"yesterday", b"Thu, 01 Jan 1970 00:00:00 -0000"):
         head = b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\nDate: " + date + b"\r\n\r\n"
         wrong = (
-            pytest.raises(DeploymentError, match="clock is .* ahead") if b"1970" in date else contextlib.nullcontext()
+            pytest.raises(DeploymentError, match=r"clock is .* ahead") if b"1970" in date else contextlib.nullcontext()
         )
         with saying(head) as port, wrong:
             check_superlink(f"127.0.0.1:{port}", None, insecure=True)
