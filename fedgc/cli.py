@@ -9,7 +9,7 @@ import click
 import typer
 
 from fedgc import __version__, commands
-from fedgc.errors import ConfigError, ExperimentError
+from fedgc.errors import ConfigError, ExperimentError, RunInterruptedError
 
 app = typer.Typer(
     help="Federated training that does not wait for stragglers.",
@@ -59,6 +59,9 @@ def main() -> None:
     except (OSError, ExperimentError) as error:
         typer.echo(f"fedgc: {' '.join(str(error).split())}", err=True)
         sys.exit(1)
+    except RunInterruptedError as error:
+        typer.echo(f"fedgc: interrupted, {error}", err=True)
+        sys.exit(_INTERRUPTED)
     except (KeyboardInterrupt, click.Abort):
         typer.echo("fedgc: interrupted, no results were written", err=True)
         sys.exit(_INTERRUPTED)

@@ -36,3 +36,7 @@ class CheckpointError(RuntimeError):
 
 class TooFewNodesError(RuntimeError):
     """Too few nodes are there for a round, for too long; the message is one line that says how many are missing."""
+
+
+class RunInterruptedError(Exception):
+    """The user has interrupted a run; the message says what is left of it."""

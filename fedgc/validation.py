@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import difflib
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from numbers import Integral, Real
 
 import numpy as np
@@ -126,5 +127,18 @@ def check_arrived(value: ArrayLike, n_clients: int) -> NDArray[np.bool_]:
 def one_of(name: str, value: str, allowed: Sequence[str]) -> str:
     """Return `value` if it is one of the `allowed` names, or raise ValueError that lists them."""
     if value not in allowed:
-        raise ValueError(f"{name} must be one of {', '.join(sorted(allowed))}; got {value!r}")
+        hint = did_you_mean(value, allowed)
+        raise ValueError(f"{name} must be one of {', '.join(sorted(allowed))}; got {value!r}{hint}")
     return value
+
+
+def did_you_mean(value: object, allowed: Iterable[str]) -> str:
+    """Return a question that names the allowed name nearest to a wrong one, nothing if none is near.
+
+    Examples
+    --------
+    >>> did_you_mean("mife", ["mifa", "fedavg"]), did_you_mean("gamma", ["mifa", "fedavg"])
+    (', did you mean mifa?', '')
+    """
+    near = difflib.get_close_matches(str(value), list(allowed), n=1)
+    return f", did you mean {near[0]}?" if near else ""

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from fedgc.strategies.baselines import RIVALS
 from fedgc.strategies.reporting.report import METRICS
 from rich.console import Console
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
@@ -23,8 +24,9 @@ from fedgc.decoders import DECODERS
 from fedgc.errors import ConfigError
 from fedgc.experiment.config import check_config, load_config
 from fedgc.experiment.display import results_table
-from fedgc.experiment.runner import Row, run_experiment
+from fedgc.experiment.runner import Row
 from fedgc.experiment.summary import StrategySummary
+from fedgc.experiment.sweep import run_experiment
 from fedgc.experiment.tensorboard import Boards
 from fedgc.fleets import ShiftedExponentialFleet
 from tests.command_line import fedgc
@@ -46,6 +48,8 @@ def test_results_are_complete(results: Path) -> None:
     assert sorted(path.name for path in results.iterdir()) == [
         "accuracy.png",
         "accuracy.svg",
+        "cells",
+        "config.json",
         "results.csv",
         "summary.json",
     ]
@@ -73,8 +77,8 @@ def test_results_are_complete(results: Path) -> None:
 def test_same_seed_same_files(results: Path, tmp_path: Path) -> None:
     done = fedgc("run", SMALLEST, "--out", tmp_path / "again")
     assert done.returncode == 0, done.stderr
-    for path in results.iterdir():
-        assert path.read_bytes() == (tmp_path / "again" / path.name).read_bytes(), path.name
+    for path in results.rglob("*.*"):
+        assert path.read_bytes() == (tmp_path / "again" / path.relative_to(results)).read_bytes(), path.name
 
 
 def test_another_seed_gives_other_results(results: Path, tmp_path: Path) -> None:
@@ -88,16 +92,20 @@ def test_another_seed_gives_other_results(results: Path, tmp_path: Path) -> None
 
 
 def test_refuses_to_overwrite_until_told(results: Path) -> None:
-    before = {path: path.read_bytes() for path in results.iterdir()}
-    refused = fedgc("run", SMALLEST, "--out", results)
+    before = {path: path.read_bytes() for path in results.rglob("*.*")}
+    refused = fedgc("run", SMALLEST, "--set", "rounds=1", "--out", results)
     assert refused.returncode == 2
-    assert refused.stderr.startswith("fedgc: --out must not hold results unless --overwrite is given; got")
-    assert {path: path.read_bytes() for path in results.iterdir()} == before
+    assert refused.stderr.startswith("fedgc: --out must hold cells of this experiment unless --overwrite is given; got")
+    assert refused.stderr.endswith("where rounds is 5 and not 1\n")
+    assert {path: path.read_bytes() for path in results.rglob("*.*")} == before
     (results / "notes.txt").write_text("mine")
     allowed = fedgc("run", SMALLEST, "--set", "rounds=1", "--out", results, "--overwrite")
     assert allowed.returncode == 0, allowed.stderr
     assert len((results / "results.csv").read_text().splitlines()) == 1 + 2 * 2
     assert (results / "notes.txt").read_text() == "mine"
+    (results / "config.json").unlink()
+    unknown = fedgc("run", SMALLEST, "--out", results)
+    assert unknown.stderr.startswith("fedgc: --out must not hold results unless --overwrite is given; got")
 
 
 SETTLED = ", ".join(name for name, kind in DECODERS.items() if kind.weights_settled)
@@ -105,13 +113,13 @@ BAD = {
     "rounds=0": "rounds must be greater than or equal to 1; got 0",
     "rounds=2.5": "rounds must be a valid integer; got 2.5",
     'rounds="five"': "rounds must be a valid integer; got 'five'",
-    "colour=1": "colour is not a known key, allowed are name, rounds, seeds, target_accuracy, tensorboard, task, "
-    "fleet, strategies; got 1",
+    "colour=1": "colour is not a known key, allowed are name, rounds, seeds, target_accuracy, tensorboard, sweep, "
+    "task, fleet, strategies; got 1",
     "task.depth=3": "task.depth is not a known key, allowed are name, shards, alpha, hidden, local_epochs, batch_size, "
     "learning_rate; got 3",
     "strategies.1.loads=3": "strategies.1.loads is not a known key, allowed are kind, label, deadline, "
     "deadline_rule, deadline_share, load, schedule, sums, redraw, early_end, code, decoder, max_weight, memory, "
-    "secure_sum, fractional_bits; got 3",
+    "secure_sum, fractional_bits, grid; got 3, did you mean load?",
     "strategies.1.secure_sum=true": f"strategies.1.decoder must be one of {SETTLED} for secure_sum; got "
     "'optimal-unbiased'",
     "strategies.1.secure_sum=1": "strategies.1.secure_sum must be a valid boolean; got 1",
@@ -136,10 +144,11 @@ BAD = {
     "sessions, uneven; got 'tablets'",
     "fleet.dropout=1.5": "fleet.dropout must lie in [0, 1]; got 1.5 for client 0",
     "fleet.speed=1": f"fleet.speed must be one of {', '.join(sorted(ShiftedExponentialFleet.PARAMETERS))} "
-    "in a shifted-exponential fleet; got 'speed'",
+    "in a shifted-exponential fleet; got 'speed', did you mean spread?",
     "fleet.clients=none": "fleet.clients must be an integer from 1 to 10000000; got 'none'",
     "fleet=3": "fleet must be a valid dictionary; got 3",
-    "strategies.1.kind=fedsgd": "strategies.1.kind must be one of fedavg, gradient-coding; got 'fedsgd'",
+    "strategies.1.kind=fedsgd": f"strategies.1.kind must be one of gradient-coding, {', '.join(RIVALS)}; got "
+    "'fedsgd', did you mean fedavg?",
     "strategies.1.decoder=best": f"strategies.1.decoder must be one of {', '.join(DECODERS)}; got 'best'",
     "strategies.1.label=FedAvg, waits for everyone": "strategies.1.label must differ from the other labels; got "
     "'FedAvg, waits for everyone' again",

@@ -3,14 +3,23 @@
 from __future__ import annotations
 
 import logging
+import os
 import signal
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
+
+from fedgc.errors import RunInterruptedError
+
+if TYPE_CHECKING:
+    from fedgc.experiment.config import ExperimentConfig
+
+#: A process of its own takes as long to start as a short run.
+_RUNS_EACH = 3
 
 
 def run(
@@ -25,9 +34,13 @@ def run(
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Replace results that DIR already holds, and curves.")
     ] = False,
+    jobs: Annotated[
+        int | None,
+        typer.Option(min=1, help="Processes to run in; by default one for each core, if there are many runs."),
+    ] = None,
     verbose: Annotated[bool, typer.Option("--verbose", help="Show Flower's log.")] = False,
 ) -> None:
-    """Run an experiment in virtual time and show a table of its strategies."""
+    """Run an experiment, or a sweep, in virtual time and show a table of its strategies; with --out, go on with one."""
     from rich.console import Console  # noqa: PLC0415
 
     from fedgc.experiment.config import load_config  # noqa: PLC0415
@@ -35,13 +48,13 @@ def run(
     settings = load_config(config, overrides or [])
 
     from fedgc.experiment.display import live_progress, results_table  # noqa: PLC0415
-    from fedgc.experiment.results import check_output_folder, write_results  # noqa: PLC0415
-    from fedgc.experiment.runner import Row, run_experiment  # noqa: PLC0415
+    from fedgc.experiment.results import open_output_folder, write_results  # noqa: PLC0415
+    from fedgc.experiment.runner import Row  # noqa: PLC0415
     from fedgc.experiment.summary import summarise  # noqa: PLC0415
+    from fedgc.experiment.sweep import run_experiment  # noqa: PLC0415
     from fedgc.experiment.tensorboard import Boards  # noqa: PLC0415
 
-    if out is not None:
-        check_output_folder(out, overwrite=overwrite)
+    finished = None if out is None else open_output_folder(out, settings, overwrite=overwrite)
     boards = None if settings.tensorboard is None else Boards(Path(settings.tensorboard), settings, overwrite=overwrite)
     logging.getLogger("flwr").setLevel(logging.INFO if verbose else logging.ERROR)
     _one_thread()
@@ -55,7 +68,11 @@ def run(
                 boards.write(row)
 
         try:
-            rows = run_experiment(settings, on_row)
+            rows = run_experiment(settings, on_row, jobs=_jobs(settings, jobs), finished=finished)
+        except KeyboardInterrupt:
+            if out is not None:
+                raise RunInterruptedError(f"what is finished is in {out}, and the same command goes on") from None
+            raise
         finally:
             if boards is not None:
                 boards.close()
@@ -87,6 +104,16 @@ def heard_interrupts() -> Iterator[Callable[[], None]]:
         yield heard
     finally:
         signal.signal(signal.SIGINT, before)
+
+
+def _jobs(settings: ExperimentConfig, asked: int | None) -> int:
+    """Return the number of processes: for few runs to start others would take longer than it saves."""
+    if asked is not None:
+        return asked
+    from fedgc.experiment.cells import cells_of  # noqa: PLC0415
+
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return max(1, min(cores, len(cells_of(settings)) // _RUNS_EACH))
 
 
 def _one_thread() -> None:

@@ -12,6 +12,7 @@ from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Column, Table
 
+from fedgc.experiment.cells import cells_of
 from fedgc.experiment.config import ExperimentConfig
 from fedgc.experiment.runner import Row
 from fedgc.experiment.summary import StrategySummary
@@ -36,19 +37,19 @@ def live_progress(config: ExperimentConfig, console: Console) -> Iterator[ShowRo
         TimeRemainingColumn(table_column=Column(no_wrap=True, min_width=7)),
         console=console,
     )
-    total = config.rounds * len(config.seeds)
+    totals: dict[str, int] = {}
+    for cell in cells_of(config):
+        totals[cell.strategy.label] = totals.get(cell.strategy.label, 0) + cell.config.rounds
     with progress:
-        bars = {
-            strategy.label: progress.add_task(strategy.label, total=total, status="", start=False)
-            for strategy in config.strategies
-        }
+        bars = {label: progress.add_task(label, total=total, status="", start=False) for label, total in totals.items()}
         for bar in bars.values():
             progress.update(bar, visible=False)
 
         def show(row: Row) -> None:
             bar = bars[row.strategy]
             if row.round == 0:
-                progress.start_task(bar)
+                if not progress.tasks[bar].started:
+                    progress.start_task(bar)
                 progress.update(bar, visible=True)
                 return
             status = f"came {row.metrics['fedgc-arrived']:2.0f}/{row.metrics['fedgc-asked']:.0f} {row.accuracy:6.1%}"
@@ -62,7 +63,7 @@ def results_table(config: ExperimentConfig, summaries: Sequence[StrategySummary]
     seeds = f", mean of {len(config.seeds)} seeds" if len(config.seeds) > 1 else ""
     title = f"{escape(config.name)}: {config.rounds} rounds{seeds}"
     # Without vertical lines, and with labels that break between words only, the table fits eighty columns.
-    caption = "seconds: virtual; error: residual error, mean over rounds"
+    caption = "seconds: virtual" if config.sweep else "seconds: virtual; error: residual error, mean over rounds"
     table = Table(
         title=title,
         caption=caption,
@@ -76,27 +77,27 @@ def results_table(config: ExperimentConfig, summaries: Sequence[StrategySummary]
         min_width=min(24, max(len(word) for line in summaries for word in line.strategy.split())),
         overflow="fold",
     )
+    varied = [key for key in config.sweep if any(key in line.settings for line in summaries)]
     target = f"{100 * config.target_accuracy:.10g}%"
-    headings = (
-        "test\naccuracy",
-        f"rounds\nto {target}",
-        f"seconds\nto {target}",
-        "clients\nthat came",
-        "error\npredicted",
-        "error\nmeasured",
-    )
-    for heading in headings:
+    headings = ("test\naccuracy", f"rounds\nto {target}", f"seconds\nto {target}")
+    # A line of a sweep has its settings in place of what is told of arrivals, which results.csv has.
+    more = () if varied else ("clients\nthat came", "error\npredicted", "error\nmeasured")
+    for heading in (*(key.rpartition(".")[2].replace("_", "\n") for key in varied), *headings, *more):
         table.add_column(heading, justify="right")
     for line in summaries:
         never = f"{line.reached_target} of {len(config.seeds)} seeds" if line.reached_target else "not reached"
-        table.add_row(
-            escape(line.strategy),
-            f"{line.accuracy:.1%}",
-            never if line.rounds_to_target is None else f"{line.rounds_to_target:.1f}",
-            "" if line.seconds_to_target is None else f"{line.seconds_to_target:.0f}",
+        told = (
             f"{line.arrived:.1f} of {line.asked:.0f}",
             _error(line.predicted_residual_error),
             _error(line.measured_residual_error),
+        )
+        table.add_row(
+            escape(line.strategy),
+            *(escape(str(line.settings[key])) for key in varied),
+            f"{line.accuracy:.1%}",
+            never if line.rounds_to_target is None else f"{line.rounds_to_target:.1f}",
+            "" if line.seconds_to_target is None else f"{line.seconds_to_target:.0f}",
+            *(() if varied else told),
         )
     return table
 

@@ -6,16 +6,19 @@ import csv
 import io
 import json
 import math
-import os
 import tempfile
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from fedgc.errors import ConfigError
 from fedgc.experiment.config import ExperimentConfig
 from fedgc.experiment.figure import draw_figure
+from fedgc.experiment.files import write_whole
+from fedgc.experiment.finished import OWNER, FinishedCells
 from fedgc.experiment.runner import MEASURED, Row
 from fedgc.experiment.summary import provenance, summarise
 from fedgc.strategies.reporting.report import METRICS
@@ -26,8 +29,14 @@ _OWN = ("strategy", "seed", "round", "seconds", "accuracy", "loss")
 FILES = ("results.csv", "summary.json", "accuracy.png", "accuracy.svg")
 
 
-def check_output_folder(folder: Path, *, overwrite: bool) -> None:
-    """Raise ConfigError if `folder` cannot be written, or holds results that may not be overwritten."""
+def open_output_folder(folder: Path, config: ExperimentConfig, *, overwrite: bool) -> FinishedCells:
+    """Return the finished cells of a folder, which may be written; none if it is new, or may be overwritten.
+
+    Raises
+    ------
+    ConfigError
+        If it cannot be written, or holds results of another experiment that may not be overwritten.
+    """
     missing = [path for path in (folder.absolute(), *folder.absolute().parents) if not path.exists()]
     try:
         # Only writing shows whether writing works; what had to be made for it is taken away again.
@@ -45,17 +54,18 @@ def check_output_folder(folder: Path, *, overwrite: bool) -> None:
     if blocked:
         raise ConfigError(f"--out must not hold a folder {blocked[0]!r}; got {str(folder)!r}")
     present = [name for name in FILES if (folder / name).exists()]
-    if present and not overwrite:
+    if present and not overwrite and not (folder / OWNER).exists():
         raise ConfigError(f"--out must not hold results unless --overwrite is given; got {str(folder / present[0])!r}")
+    return FinishedCells(folder, config, overwrite=overwrite)
 
 
 def write_results(folder: Path, config: ExperimentConfig, rows: Sequence[Row]) -> list[Path]:
-    """Write results.csv, summary.json, accuracy.png and accuracy.svg into `folder`.
+    """Write results.csv, summary.json and, unless there is a sweep, accuracy.png and accuracy.svg into `folder`.
 
     The contents depend on configuration and versions only: no date, no duration. A row of results.csv has strategy,
     seed, round, the virtual seconds since the start, accuracy and loss, then the numbers of
     :attr:`fedgc.strategies.RoundReport.metrics` under the same names, and last the measured residual error; a cell is
-    empty where a number is not known.
+    empty where a number is not known. What a sweep or a grid varies has columns of its own behind the strategy.
 
     Returns
     -------
@@ -63,20 +73,23 @@ def write_results(folder: Path, config: ExperimentConfig, rows: Sequence[Row]) -
         The files, in that order.
     """
     table = io.StringIO()
-    writer = csv.DictWriter(table, [*_OWN, *METRICS, MEASURED], restval="", lineterminator="\n")
+    varied = list(dict.fromkeys(key for row in rows for key in row.settings))
+    columns = [_OWN[0], *varied, *_OWN[1:], *METRICS, MEASURED]
+    writer = csv.DictWriter(table, columns, restval="", lineterminator="\n")
     writer.writeheader()
-    writer.writerows({**{name: getattr(row, name) for name in _OWN}, **row.metrics} for row in rows)
+    for row in rows:
+        settings = {key: value if np.isscalar(value) else json.dumps(value) for key, value in row.settings.items()}
+        writer.writerow({**{name: getattr(row, name) for name in _OWN}, **settings, **row.metrics})
     summary = provenance(config)
     summary["results"] = [asdict(line) for line in summarise(rows, config.target_accuracy)]
-    png, svg = draw_figure(config, rows)
     contents = [
         table.getvalue().encode(),
         (json.dumps(_finite(summary), indent=2, allow_nan=False) + "\n").encode(),
-        png,
-        svg,
     ]
+    if not config.sweep:  # of a sweep one figure would be many
+        contents += draw_figure(config, rows)
     folder.mkdir(parents=True, exist_ok=True)
-    return [_write_whole(folder / name, content) for name, content in zip(FILES, contents, strict=True)]
+    return [write_whole(folder / name, content) for name, content in zip(FILES, contents, strict=False)]
 
 
 def _finite(value: Any) -> Any:  # noqa: ANN401  (any JSON value)
@@ -86,17 +99,3 @@ def _finite(value: Any) -> Any:  # noqa: ANN401  (any JSON value)
     if isinstance(value, list):
         return [_finite(item) for item in value]
     return None if isinstance(value, float) and not math.isfinite(value) else value
-
-
-def _write_whole(path: Path, content: bytes) -> Path:
-    """Write to a temporary file beside `path` and rename it, so that no reader ever sees half of it."""
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(content)
-        Path(temporary).chmod(0o644)
-        Path(temporary).replace(path)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise
-    return path

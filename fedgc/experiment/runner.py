@@ -1,10 +1,13 @@
-"""Run an experiment: every strategy with every seed, on the same shards, clients and draws."""
+"""Run one strategy with one seed, on the shards, clients and draws that all strategies meet with it."""
 
 from __future__ import annotations
 
+import hashlib
 import logging
+import struct
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import Any
 
 from flwr.app import ArrayRecord, Context, MetricRecord
 from flwr.clientapp import ClientApp
@@ -14,17 +17,14 @@ from flwr.serverapp.strategy import FedAvg, Strategy
 from fedgc.clients import gradient_coded
 from fedgc.errors import ExperimentError, TooFewNodesError
 from fedgc.experiment.audit import measured_residual_error, remember_round
-from fedgc.experiment.config import ExperimentConfig, FedAvgConfig, StrategyConfig
-from fedgc.fleets import build_fleet
+from fedgc.experiment.config import ExperimentConfig, RivalConfig, StrategyConfig
+from fedgc.fleets import Fleet, build_fleet
 from fedgc.simulation import VirtualGrid, run_virtual
 from fedgc.strategies import GradientCoding, SecureSum
+from fedgc.strategies.baselines import WAIT_FOR_EVERYONE, RivalOptions, build_rival
 from fedgc.tasks import DigitsTask
 
 logger = logging.getLogger("flwr.fedgc")
-
-#: Virtual seconds that stand for "until everyone has answered": the fleet reports lost clients long before.
-WAIT_FOR_EVERYONE = 1.0e6
-
 
 #: The residual error that the updates of all shards, which an experiment has, show the round to have had: squared
 #: distance of the aggregate from the one of all shards, relative to the latter's square. What a strategy calls observed
@@ -49,6 +49,8 @@ class Row:
     metrics : mapping of str to float
         What the strategy reports of the round, see :attr:`fedgc.strategies.RoundReport.metrics`; of other strategies
         the clients that were asked and that came. After each round :data:`MEASURED` as well.
+    settings : mapping of str to value
+        Of a sweep the keys that are varied, and the value that each has here.
     """
 
     strategy: str
@@ -58,36 +60,23 @@ class Row:
     accuracy: float
     loss: float
     metrics: Mapping[str, float]
+    settings: Mapping[str, Any] = field(default_factory=dict)
 
 
-def run_experiment(config: ExperimentConfig, on_row: Callable[[Row], None] = lambda _: None) -> list[Row]:
-    """Run all of `config` in virtual time.
+def run_one(config: ExperimentConfig, choice: StrategyConfig, seed: int, keep: Callable[[Row], None]) -> str:
+    """Run one strategy with one seed in virtual time, and return what identifies the draws that it met.
 
     Parameters
     ----------
     config : ExperimentConfig
-        A checked configuration.
-    on_row : callable
+        A checked configuration without a sweep.
+    choice : StrategyConfig
+        One of its strategies.
+    seed : int
+        One of its seeds.
+    keep : callable
         Called with every row as soon as it is known.
-
-    Returns
-    -------
-    list of Row
-        Ordered by strategy, seed and round. The same configuration gives the same rows, bit for bit.
     """
-    rows: list[Row] = []
-
-    def keep(row: Row) -> None:
-        rows.append(row)
-        on_row(row)
-
-    for strategy in config.strategies:
-        for seed in config.seeds:
-            _run_one(config, strategy, seed, keep)
-    return rows
-
-
-def _run_one(config: ExperimentConfig, choice: StrategyConfig, seed: int, keep: Callable[[Row], None]) -> None:
     task = DigitsTask(**config.task.model_dump(exclude={"name"}), seed=seed)
     trainer = remember_round(task.train_shard)
     fleet = build_fleet(config.fleet, seed=seed)
@@ -127,6 +116,7 @@ def _run_one(config: ExperimentConfig, choice: StrategyConfig, seed: int, keep: 
     except (TimeoutError, TooFewNodesError):
         # Strategies of Flower wait for ever for nodes that never come; the rounds until then are the result.
         logger.error("%s, seed %d: training ends early, since every client has left", choice.label, seed)
+    return draws_met(fleet, config.rounds)
 
 
 def _build_strategy(
@@ -134,11 +124,20 @@ def _build_strategy(
 ) -> tuple[Strategy, float]:
     """Return the strategy and the timeout for its ``start``."""
     # One client may be all there is, and the model is tested on the server.
-    fedavg = FedAvg(fraction_evaluate=0.0, min_train_nodes=1, min_available_nodes=1)
-    if isinstance(choice, FedAvgConfig):
-        return fedavg, choice.deadline or WAIT_FOR_EVERYONE
+    inner: dict[str, Any] = {"fraction_evaluate": 0.0, "min_train_nodes": 1, "min_available_nodes": 1}
+    if isinstance(choice, RivalConfig):
+        options = RivalOptions(
+            config.task.shards,
+            deadline=choice.deadline,
+            load=choice.load or 2,
+            shard_examples=task.shard_examples,
+            seed=seed,
+            inner=inner,
+            own=choice.own,
+        )
+        return build_rival(choice.kind, options)
     strategy = GradientCoding(
-        fedavg,
+        FedAvg(**inner),
         num_shards=config.task.shards,
         deadline=choice.build_deadline(),
         load=choice.load,
@@ -155,6 +154,18 @@ def _build_strategy(
         seed=seed,
     )
     return strategy, WAIT_FOR_EVERYONE
+
+
+def draws_met(fleet: Fleet, rounds: int) -> str:
+    """Return a hash of what every client draws in every round, if it begins at the start: the same for equal fleets.
+
+    Draws are keyed by seed, client and round, so that strategies which meet one fleet with one seed meet equal ones.
+    """
+    digest = hashlib.sha256()
+    for server_round in range(1, rounds + 1):
+        for client in range(fleet.n_clients):
+            digest.update(struct.pack("3d", *fleet.draw(client, server_round)))
+    return digest.hexdigest()
 
 
 def _count(grid: VirtualGrid, server_round: int) -> tuple[int, int]:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import platform
 import subprocess
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -34,6 +34,8 @@ class StrategySummary:
         Clients asked and used per round.
     predicted_residual_error, measured_residual_error : float or None
         Mean over the rounds.
+    settings : mapping of str to value
+        Of a sweep the keys that are varied, and the value that each has here.
     """
 
     strategy: str
@@ -45,13 +47,16 @@ class StrategySummary:
     arrived: float
     predicted_residual_error: float | None
     measured_residual_error: float | None
+    settings: Mapping[str, Any] = field(default_factory=dict)
 
 
 def summarise(rows: Sequence[Row], target_accuracy: float) -> list[StrategySummary]:
-    """Return one summary per strategy, in the order in which they appear."""
+    """Return one summary per strategy and point of the sweep, in the order in which they appear."""
     summaries = []
-    for strategy in dict.fromkeys(row.strategy for row in rows):
-        own = [row for row in rows if row.strategy == strategy]
+    groups: dict[tuple[str, str], list[Row]] = {}
+    for row in rows:
+        groups.setdefault((row.strategy, repr(sorted(row.settings.items()))), []).append(row)
+    for (strategy, _), own in groups.items():
         trained = [row for row in own if row.round > 0]
         runs = [[row for row in own if row.seed == seed] for seed in dict.fromkeys(row.seed for row in own)]
         hits = [next((row for row in run if row.accuracy >= target_accuracy), None) for run in runs]
@@ -68,6 +73,7 @@ def summarise(rows: Sequence[Row], target_accuracy: float) -> list[StrategySumma
                 arrived=float(np.mean([row.metrics["fedgc-arrived"] for row in trained])),
                 predicted_residual_error=_mean(row.metrics.get("fedgc-error-predicted") for row in trained),
                 measured_residual_error=_mean(row.metrics.get(MEASURED) for row in trained),
+                settings=own[0].settings,
             )
         )
     return summaries
@@ -75,13 +81,18 @@ def summarise(rows: Sequence[Row], target_accuracy: float) -> list[StrategySumma
 
 def provenance(config: ExperimentConfig) -> dict[str, Any]:
     """Return configuration, seeds, versions and commit: all that the results depend on."""
-    packages = ("fedgc", "flwr", "torch", "numpy", "scipy", "scikit-learn")
     return {
         "config": config.model_dump(mode="json"),
         "seeds": config.seeds,
-        "versions": {"python": platform.python_version(), **{name: metadata.version(name) for name in packages}},
+        "versions": versions(),
         "commit": _commit(),
     }
+
+
+def versions() -> dict[str, str]:
+    """Return the versions of Python and of all packages that results depend on."""
+    packages = ("fedgc", "flwr", "torch", "numpy", "scipy", "scikit-learn")
+    return {"python": platform.python_version(), **{name: metadata.version(name) for name in packages}}
 
 
 def _mean(values: Iterable[float | None]) -> float | None:

@@ -44,6 +44,8 @@ class Boards:
 
     def __init__(self, folder: Path, config: ExperimentConfig, *, overwrite: bool = False) -> None:
         self._failed = False
+        if config.sweep or any(strategy.grid for strategy in config.strategies):
+            raise ConfigError("tensorboard must be left out of sweeps and grids, whose results are in results.csv")
         places = {
             (strategy.label, seed): folder / f"{position}-{_plain(strategy.label)}" / f"seed-{seed}"
             for position, strategy in enumerate(config.strategies)

@@ -9,6 +9,7 @@ from typing import Any
 from fedgc.errors import ConfigError
 from fedgc.fleets.base import Fleet
 from fedgc.fleets.build import build_fleet, presets
+from fedgc.validation import did_you_mean
 
 
 def load_fleet(source: str | Path, *, clients: int | None = None, seed: int) -> Fleet:
@@ -90,6 +91,7 @@ def _read(path: Path) -> dict[str, Any]:
         names = ", ".join(sorted(presets()))
         raise ConfigError(
             f"fleet must be one of the presets {names} or a readable TOML file; got {str(path)!r} ({error.strerror})"
+            f"{did_you_mean(path.name, presets())}"
         ) from None
     except RecursionError:
         raise ConfigError(f"{path}: must be valid TOML; got tables or lists nested too deeply") from None

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from fedgc.errors import ConfigError
 from fedgc.fleets.parameters import Parameter
+from fedgc.validation import did_you_mean
 
 if TYPE_CHECKING:
     from fedgc.fleets.base import Fleet
@@ -60,7 +61,8 @@ def per_client(
     for key, value in settings.items():
         if key not in kind.PARAMETERS:
             allowed = ", ".join(sorted(kind.PARAMETERS))
-            raise ValueError(f"{key} must be one of {allowed} in a {kind.name} fleet; got {key!r}")
+            hint = did_you_mean(key, kind.PARAMETERS)
+            raise ValueError(f"{key} must be one of {allowed} in a {kind.name} fleet; got {key!r}{hint}")
         _check_number(key, value, n_clients)
         parameters[key] = value
     for index, (members, values) in enumerate(_members(groups, n_clients, seed)):
@@ -68,7 +70,8 @@ def per_client(
         for key, value in values.items():
             if key not in kind.PARAMETERS:
                 allowed = ", ".join(sorted({*kind.PARAMETERS, "name", "share"}))
-                raise ValueError(f"{where}.{key} must be one of {allowed}; got {key!r}")
+                hint = did_you_mean(key, kind.PARAMETERS)
+                raise ValueError(f"{where}.{key} must be one of {allowed}; got {key!r}{hint}")
             _check_one(kind.PARAMETERS[key], value, f"{where}.{key}")
             column = _column(parameters, kind.PARAMETERS[key], key, n_clients)
             column[members] = value
@@ -121,7 +124,7 @@ def _client_id(table: Table, taken: Mapping[int, int], n_clients: int) -> int:
 def _check_own(kind: type[Fleet], key: str, value: object) -> None:
     if key not in kind.PARAMETERS:
         allowed = ", ".join(sorted({*kind.PARAMETERS, "id"}))
-        raise ValueError(f"{key} must be one of {allowed}; got {key!r}")
+        raise ValueError(f"{key} must be one of {allowed}; got {key!r}{did_you_mean(key, kind.PARAMETERS)}")
     _check_one(kind.PARAMETERS[key], value, key)
 
 

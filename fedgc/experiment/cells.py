@@ -1,0 +1,62 @@
+"""The cells of an experiment: one run each, of one strategy with one seed at one point of a sweep."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from fedgc.experiment.config import ExperimentConfig, StrategyConfig, points_of
+
+
+@dataclass(frozen=True, eq=False)
+class Cell:
+    """One run.
+
+    Attributes
+    ----------
+    config : ExperimentConfig
+        The experiment at its point of the sweep.
+    strategy : StrategyConfig
+        What is run.
+    seed : int
+        Seed.
+    settings : mapping of str to value
+        The keys that sweep and grid vary, and the value that each has here.
+    point : int
+        Number of the point: cells of one point and seed meet the same shards, clients and draws.
+    """
+
+    config: ExperimentConfig
+    strategy: StrategyConfig
+    seed: int
+    settings: Mapping[str, Any]
+    point: int
+
+    @property
+    def key(self) -> str:
+        """What names the cell in a folder: it depends on all that its results depend on but for the code itself.
+
+        Labels and the experiment's name are not among it, nor the target, which is looked for afterwards.
+        """
+        strategy = self.strategy.model_dump(mode="json", exclude={"label", "grid"})
+        point = self.config.model_dump(mode="json", include={"rounds", "task", "fleet"})
+        plain = json.dumps([point, strategy, self.seed], sort_keys=True)
+        return hashlib.sha256(plain.encode()).hexdigest()[:24]
+
+
+def cells_of(config: ExperimentConfig) -> list[Cell]:
+    """Return all cells of an experiment, ordered by point, strategy and seed."""
+    return [
+        Cell(point.config, strategy, seed, {**point.settings, **choice}, number)
+        for number, point in enumerate(points_of(config))
+        for strategy, choice in zip(point.config.strategies, point.choices, strict=True)
+        for seed in config.seeds
+    ]
+
+
+def settings_of(cells: list[Cell]) -> list[str]:
+    """Return the keys that are varied, in order of their first appearance."""
+    return list(dict.fromkeys(key for cell in cells for key in cell.settings))

@@ -1,0 +1,24 @@
+"""Configurations of experiments: sections and their keys, files, overrides, sweeps, and what is wrong in one line."""
+
+from fedgc.experiment.config.check import check_config, points_of
+from fedgc.experiment.config.load import load_config
+from fedgc.experiment.config.points import Point
+from fedgc.experiment.config.sections import (
+    ExperimentConfig,
+    GradientCodingConfig,
+    RivalConfig,
+    StrategyConfig,
+    TaskConfig,
+)
+
+__all__ = [
+    "ExperimentConfig",
+    "GradientCodingConfig",
+    "Point",
+    "RivalConfig",
+    "StrategyConfig",
+    "TaskConfig",
+    "check_config",
+    "load_config",
+    "points_of",
+]

@@ -1,0 +1,108 @@
+"""Check a configuration, including what no single key shows."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from pydantic import ValidationError
+
+from fedgc.assignment import number_of_blocks
+from fedgc.decoders import DECODERS
+from fedgc.errors import ConfigError
+from fedgc.experiment.config.messages import one_line
+from fedgc.experiment.config.points import Point, points
+from fedgc.experiment.config.sections import ExperimentConfig, GradientCodingConfig, RivalConfig
+from fedgc.fleets import build_fleet
+from fedgc.round import check_list_options, check_sum_only
+from fedgc.schemes import BALANCED_BLOCKS, CODES, LIST_CODES
+from fedgc.strategies.baselines import RIVALS
+from fedgc.validation import did_you_mean
+
+
+def check_config(raw: Mapping[str, Any]) -> ExperimentConfig:
+    """Check a configuration given as plain data, including what no single key shows; of a sweep, every point."""
+    try:
+        config = ExperimentConfig.model_validate(raw)
+    except ValidationError as error:
+        raise ConfigError(one_line(error)) from None
+    if config.sweep or any(strategy.grid for strategy in config.strategies):
+        points_of(config)
+        return config
+    build_fleet(config.fleet, seed=config.seeds[0])
+    if len(set(config.seeds)) < len(config.seeds):
+        raise ConfigError(f"seeds must not name a seed twice; got {config.seeds}")
+    labels = [strategy.label for strategy in config.strategies]
+    for index, strategy in enumerate(config.strategies):
+        where = f"strategies.{index}"
+        if labels.index(strategy.label) != index:
+            raise ConfigError(f"{where}.label must differ from the other labels; got {strategy.label!r} again")
+        if isinstance(strategy, GradientCodingConfig):
+            _check_coding(strategy, where, n_clients=config.n_clients, n_shards=config.task.shards)
+        else:
+            _check_rival(strategy, where, n_clients=config.n_clients)
+    return config
+
+
+def points_of(config: ExperimentConfig) -> list[Point]:
+    """Return the points of a sweep; one, if nothing is swept.
+
+    Raises
+    ------
+    ConfigError
+        If a key cannot be swept, or a value is not allowed where it is set.
+    """
+    return list(points(config, check_config))
+
+
+def _check_rival(strategy: RivalConfig, where: str, *, n_clients: int) -> None:
+    rival = RIVALS[strategy.kind]
+    if rival.needs_deadline and strategy.deadline is None:
+        raise ConfigError(f"{where}.deadline must be given for {strategy.kind!r}; got nothing")
+    heeded = [*rival.own, *(["load"] if rival.coded else [])]
+    for key in [*strategy.own, *(["load"] if strategy.load is not None else [])]:
+        if key not in heeded:
+            allowed = f"only {', '.join(heeded)} of these" if heeded else "none of these"
+            raise ConfigError(f"{where}.{key} must be left out for {strategy.kind!r}, which heeds {allowed}; got it")
+    if rival.coded and (strategy.load or 2) > n_clients:
+        raise ConfigError(f"{where}.load must be at most fleet.clients = {n_clients}; got {strategy.load or 2}")
+
+
+def _check_coding(strategy: GradientCodingConfig, where: str, *, n_clients: int, n_shards: int) -> None:
+    if strategy.decoder not in DECODERS:
+        hint = did_you_mean(strategy.decoder, DECODERS)
+        raise ConfigError(f"{where}.decoder must be one of {', '.join(DECODERS)}; got {strategy.decoder!r}{hint}")
+    if "deadline_share" in strategy.model_fields_set and strategy.deadline_rule != "quantile":
+        raise ConfigError(
+            f"{where}.deadline_share must be left out unless deadline_rule is 'quantile'; "
+            f"got {strategy.deadline_share} with {strategy.deadline_rule!r}"
+        )
+    if strategy.code not in CODES:
+        hint = did_you_mean(strategy.code, CODES)
+        raise ConfigError(f"{where}.code must be one of {', '.join(CODES)}; got {strategy.code!r}{hint}")
+    try:
+        strategy.build_deadline()
+    except ValueError as error:
+        raise ConfigError(f"{where}.deadline, {error} (of the rule {strategy.deadline_rule!r})") from None
+    schedule, sums = strategy.schedule, strategy.sums
+    try:
+        check_list_options(schedule, sums=sums, redraw=strategy.redraw)
+        if strategy.code not in (BALANCED_BLOCKS, *LIST_CODES) and schedule == "work-list":
+            raise ConfigError(
+                f"{where}.code must be one of {', '.join((BALANCED_BLOCKS, *LIST_CODES))} for schedule 'work-list'; "
+                f"got {strategy.code!r}"
+            )
+        if strategy.secure_sum:
+            decoder = DECODERS[strategy.decoder]
+            check_sum_only(decoder, schedule=schedule, sums=sums or "shard", memory=strategy.memory)
+    except ValueError as error:
+        raise ConfigError(f"{where}.{error}") from None
+    try:
+        n_blocks = number_of_blocks(n_clients, strategy.load)
+    except ValueError as error:
+        raise ConfigError(f"{where}.{error} (load may not exceed fleet.clients)") from None
+    if n_blocks > n_shards:
+        raise ConfigError(
+            f"task.shards must be at least the number of blocks, fleet.clients // {where}.load = {n_blocks}; "
+            f"got {n_shards}"
+        )

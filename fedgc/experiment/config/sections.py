@@ -1,0 +1,156 @@
+"""The sections of an experiment's configuration, each key with what it may be."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, model_validator
+
+from fedgc.assignment import Schedule, Sums
+from fedgc.deadline import DeadlineRule, build_deadline
+from fedgc.schemes import BALANCED_BLOCKS
+from fedgc.strategies.baselines import RIVALS
+
+Count = Annotated[int, Field(ge=1, le=1_000_000, strict=True)]
+Name = Annotated[str, Field(min_length=1, max_length=200, strict=True)]
+#: Keys, and the values that each takes.
+Grid = dict[Name, Annotated[list[Any], Field(min_length=1)]]
+Positive = Annotated[float, Field(gt=0, allow_inf_nan=False, strict=True)]
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class TaskConfig(_Section):
+    """What is trained: scikit-learn's digits, see :class:`fedgc.tasks.DigitsTask` for the keys."""
+
+    name: Literal["digits"] = "digits"
+    shards: Annotated[int, Field(ge=1, le=500, strict=True)] = 40
+    alpha: Positive = 0.3
+    hidden: Annotated[int, Field(ge=1, le=10_000, strict=True)] = 32
+    local_epochs: Count = 1
+    batch_size: Count = 16
+    learning_rate: Annotated[float, Field(gt=0, le=1000, allow_inf_nan=False, strict=True)] = 0.1
+
+
+class RivalConfig(_Section):
+    """A method that others have published: one of :data:`fedgc.strategies.baselines.RIVALS`, by its name.
+
+    `label` is the rival's title unless given. Which of the other keys a rival heeds is said there; those that it does
+    not heed are refused.
+    """
+
+    kind: Name
+    label: Name
+    deadline: Positive | None = None
+    load: Count | None = None
+    over_selection: Annotated[float, Field(ge=1, allow_inf_nan=False, strict=True)] | None = None
+    buffer_size: Count | None = None
+    server_learning_rate: Positive | None = None
+    proximal_mu: Annotated[float, Field(ge=0, allow_inf_nan=False, strict=True)] | None = None
+    grid: Grid = Field(default_factory=dict)
+
+    @property
+    def own(self) -> dict[str, Any]:
+        """The options of its own that are given."""
+        names = ("over_selection", "buffer_size", "server_learning_rate", "proximal_mu")
+        return {name: getattr(self, name) for name in names if getattr(self, name) is not None}
+
+    @model_validator(mode="before")
+    @classmethod
+    def _title_is_the_label(cls, given: object) -> object:
+        if isinstance(given, Mapping) and "label" not in given and given.get("kind") in RIVALS:
+            return {**given, "label": RIVALS[given["kind"]].title}
+        return given
+
+
+class GradientCodingConfig(_Section):
+    """fedgc's GradientCoding around FedAvg.
+
+    With a rule for the deadline, `deadline` is that of the first round; `deadline_share` belongs to the rule "quantile"
+    alone. With `secure_sum` the server uses only the sum
+    of what arrives, in fixed point with so many `fractional_bits`; the decoder must then be one whose weights are
+    settled before the round: "fixed", say.
+    """
+
+    kind: Literal["gradient-coding"]
+    label: Name
+    deadline: Positive
+    deadline_rule: Literal["fixed", "quantile", "auto"] = "fixed"
+    deadline_share: Annotated[float, Field(gt=0, lt=1, allow_inf_nan=False, strict=True)] = 0.8
+    load: Count = 2
+    schedule: Schedule = "full"
+    sums: Sums | None = None
+    redraw: Annotated[bool | None, Field(strict=True)] = None
+    early_end: Annotated[bool, Field(strict=True)] = True
+    code: str = BALANCED_BLOCKS
+    decoder: str = "optimal-unbiased"
+    max_weight: Positive | None = None
+    memory: Annotated[bool, Field(strict=True)] = False
+    secure_sum: Annotated[bool, Field(strict=True)] = False
+    fractional_bits: Annotated[int, Field(ge=8, le=48, strict=True)] = 32
+    grid: Grid = Field(default_factory=dict)
+
+    def build_deadline(self) -> DeadlineRule:
+        """Return the rule for the deadline, or raise ValueError if the first one is beyond the rule's longest."""
+        if self.deadline_rule == "fixed":
+            return build_deadline(self.deadline)
+        options = {"share": self.deadline_share} if self.deadline_rule == "quantile" else {}
+        return build_deadline({"rule": self.deadline_rule, "initial": self.deadline, **options})
+
+
+#: What is no rival.
+GRADIENT_CODING = "gradient-coding"
+#: Every kind of strategy.
+KINDS = (GRADIENT_CODING, *RIVALS)
+
+
+def _family_of(given: object) -> str | None:
+    kind = given.get("kind") if isinstance(given, Mapping) else getattr(given, "kind", None)
+    return kind if kind == GRADIENT_CODING else "rival" if kind in RIVALS else None
+
+
+StrategyConfig = Annotated[
+    Annotated[RivalConfig, Tag("rival")] | Annotated[GradientCodingConfig, Tag(GRADIENT_CODING)],
+    Discriminator(_family_of),
+]
+
+
+class ExperimentConfig(_Section):
+    """A whole experiment.
+
+    Attributes
+    ----------
+    name : str
+        Title of tables and figures.
+    rounds : int
+        Rounds per run.
+    seeds : list of int
+        One run per strategy and seed. A seed fixes shards, initial model, fleet and draws.
+    target_accuracy : float
+        Test accuracy whose first attainment is reported.
+    tensorboard : str or None
+        Folder for TensorBoard's curves; each strategy and seed gets a folder in it.
+    sweep : mapping of str to list
+        Dotted keys of task, fleet, rounds or target_accuracy, and the values that each takes: the experiment is run for
+        every combination. A strategy's `grid` is the same for keys of its own.
+    task, fleet, strategies
+        What is trained, by whom, and how. The fleet is a table as in :func:`fedgc.fleets.build_fleet`.
+    """
+
+    name: Name
+    rounds: Count
+    seeds: Annotated[list[Annotated[int, Field(ge=0, lt=2**32, strict=True)]], Field(min_length=1)]
+    target_accuracy: Annotated[float, Field(gt=0, le=1, allow_inf_nan=False, strict=True)] = 0.9
+    tensorboard: Name | None = None
+    sweep: Grid = Field(default_factory=dict)
+    task: TaskConfig = TaskConfig()
+    fleet: dict[str, Any]
+    strategies: Annotated[list[StrategyConfig], Field(min_length=1)]
+
+    @property
+    def n_clients(self) -> int:
+        """Number of clients in the fleet."""
+        return int(self.fleet["clients"])

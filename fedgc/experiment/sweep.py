@@ -1,0 +1,145 @@
+"""Run all cells of an experiment, over processes if there are many, and leave out those that are finished."""
+
+from __future__ import annotations
+
+import logging
+import multiprocessing
+import signal
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from dataclasses import replace
+from queue import Empty
+from typing import Any
+
+from fedgc.errors import ExperimentError
+from fedgc.experiment.cells import Cell, cells_of
+from fedgc.experiment.config import ExperimentConfig
+from fedgc.experiment.finished import FinishedCells
+from fedgc.experiment.runner import Row, run_one
+
+#: Seconds after which rows of other processes are looked for.
+_LOOK = 0.1
+
+
+def run_experiment(
+    config: ExperimentConfig,
+    on_row: Callable[[Row], None] = lambda _: None,
+    *,
+    jobs: int = 1,
+    finished: FinishedCells | None = None,
+) -> list[Row]:
+    """Run all of `config` in virtual time.
+
+    Parameters
+    ----------
+    config : ExperimentConfig
+        A checked configuration.
+    on_row : callable
+        Called with every row as soon as it is known; with those of finished cells, which are read, first.
+    jobs : int
+        Number of processes. Results do not depend on it.
+    finished : FinishedCells, optional
+        Cells that need not be run again; what is finished now is added, so that an interrupted run can go on.
+
+    Returns
+    -------
+    list of Row
+        Ordered by point of the sweep, strategy, seed and round. The same configuration gives the same rows, bit for
+        bit.
+
+    Raises
+    ------
+    ExperimentError
+        If two strategies of one point and seed have met other draws, or a client failed.
+    """
+    cells = cells_of(config)
+    results: dict[int, tuple[list[Row], str]] = {}
+    for number, cell in enumerate(cells):
+        known = None if finished is None else finished.read(cell)
+        if known is not None:
+            results[number] = known
+            for row in known[0]:
+                on_row(row)
+    left = [number for number in range(len(cells)) if number not in results]
+    run = _run_here if jobs == 1 or len(left) < 2 else _run_in_processes
+    for number, rows, draws in run(cells, left, on_row, min(jobs, len(left))):
+        results[number] = rows, draws
+        if finished is not None:
+            finished.write(cells[number], rows, draws)
+    met: dict[tuple[int, int], str] = {}
+    for number, cell in enumerate(cells):
+        if met.setdefault((cell.point, cell.seed), results[number][1]) != results[number][1]:
+            raise ExperimentError(f"{cell.strategy.label}, seed {cell.seed}: has met other draws than those before it")
+    return [row for number in range(len(cells)) for row in results[number][0]]
+
+
+def _run_here(
+    cells: Sequence[Cell], left: Sequence[int], on_row: Callable[[Row], None], jobs: int
+) -> Iterator[tuple[int, list[Row], str]]:
+    for number in left:
+        rows, draws = _run_cell(cells[number], on_row)
+        yield number, rows, draws
+
+
+def _run_cell(cell: Cell, on_row: Callable[[Row], None]) -> tuple[list[Row], str]:
+    rows: list[Row] = []
+
+    def keep(row: Row) -> None:
+        rows.append(replace(row, settings=cell.settings))
+        on_row(rows[-1])
+
+    return rows, run_one(cell.config, cell.strategy, cell.seed, keep)
+
+
+#: In a process of the pool: where its rows go.
+_rows: Any = None
+
+
+def _begin(rows: Any, level: int) -> None:  # noqa: ANN401  (a queue of whatever context)
+    """Prepare a process of the pool; interrupts are for the process that has started it."""
+    global _rows  # noqa: PLW0603  (the only way to reach what a pool runs)
+    _rows = rows
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    logging.getLogger("flwr").setLevel(level)
+    import torch  # noqa: PLC0415
+
+    torch.set_num_threads(1)
+
+
+def _run_there(cell: Cell) -> tuple[list[Row], str]:
+    return _run_cell(cell, _rows.put)
+
+
+def _run_in_processes(
+    cells: Sequence[Cell], left: Sequence[int], on_row: Callable[[Row], None], jobs: int
+) -> Iterator[tuple[int, list[Row], str]]:
+    # Threads of this process must not be copied in the middle of what they do, as a fork would.
+    context = multiprocessing.get_context("spawn")
+    rows = context.Queue()
+    level = logging.getLogger("flwr").level
+    pool = ProcessPoolExecutor(jobs, context, initializer=_begin, initargs=(rows, level))
+    try:
+        running: dict[Future[tuple[list[Row], str]], int] = {
+            pool.submit(_run_there, cells[number]): number for number in left
+        }
+        while running:
+            done, _ = wait(running, timeout=_LOOK, return_when=FIRST_COMPLETED)
+            _show(rows, on_row)
+            for future in done:
+                yield running.pop(future), *future.result()
+        _show(rows, on_row)
+    except BaseException:
+        # What is running is of no use any more, be it an error or an interrupt that has ended the rest.
+        for process in list((pool._processes or {}).values()):
+            process.terminate()
+        raise
+    finally:
+        pool.shutdown(wait=True, cancel_futures=True)
+
+
+def _show(rows: Any, on_row: Callable[[Row], None]) -> None:  # noqa: ANN401
+    while True:
+        try:
+            on_row(rows.get_nowait())
+        except Empty:
+            return
