@@ -8,8 +8,9 @@ from collections.abc import Callable, Collection, Iterable
 
 import numpy as np
 from fedgc.strategies.nodes.newcomers import Newcomers
+from fedgc.strategies.nodes.partitions import Partitions
 from fedgc.strategies.nodes.set_aside import SetAside
-from fedgc.strategies.reporting.status import Phase
+from fedgc.strategies.reporting.status import Phase, Waiting
 from fedgc.strategies.reporting.tally import RunTally
 from fedgc.strategies.rounds.deadline_grid import DeadlineGrid
 from fedgc.strategies.rounds.open_round import OpenRound
@@ -60,8 +61,24 @@ class CodedRun:
         Nodes that are not asked, as they send other sums than most who hold the same shards.
     newcomers : Newcomers
         Nodes that have joined since it began.
+    partitions : Partitions
+        Which node is which partition.
+    introduced : bool
+        Whether nodes have been asked to introduce themselves.
+    unplannable_since : float or None
+        Instant since which the coming round cannot be planned with those that are there.
+    waiting : Waiting or None
+        How many nodes are waited for, if too few are there.
+    silent_rounds : int
+        Rounds in a row of which nothing of use has come.
+    silent_since : float or None
+        Instant at which the first of them began.
+    heard_late : set of int
+        Nodes that have answered the round before the last one since its end.
+    unasked : set of (int, str)
+        Nodes of which the log has said something, and what, so that it does once.
     phase : str
-        Where the run is, see :data:`fedgc.strategies.reporting.status.Phase`.
+        Where the run is but for that, see :data:`fedgc.strategies.reporting.status.Phase`.
     rounds : int or None
         Rounds that the run is to have; None where another loop decides.
     first_report : int
@@ -90,6 +107,14 @@ class CodedRun:
         self.set_aside = SetAside()
         self.dissent = SetAside(after=_DISSENTS)
         self.newcomers = Newcomers()
+        self.partitions = Partitions()
+        self.introduced = False
+        self.unplannable_since: float | None = None
+        self.waiting: Waiting | None = None
+        self.silent_rounds = 0
+        self.silent_since: float | None = None
+        self.heard_late: set[int] = set()
+        self.unasked: set[tuple[int, str]] = set()
         self.phase: Phase = "waiting"
         self.rounds: int | None = None
         self.first_report = self.rounds_before = 0
@@ -198,6 +223,7 @@ class CodedRun:
     def listen(self, server_round: int, current: OpenRound) -> tuple[LateReplies | None, Collection[int]]:
         """Return what was heard of the round before, and the clients of this one that are listened to from now on."""
         past, self.past = self.past, None
+        self.heard_late = set() if past is None else {past.round.plan.node_ids[client] for client in past.answered}
         if self.grid is None or self.grid.collected is None:
             return None, ()
         late = None

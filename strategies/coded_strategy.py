@@ -77,12 +77,13 @@ class CodedStrategy(MeetingStrategy):
     def _configure(self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid) -> Iterable[Message]:
         if server_round == 1:
             check_finite(arrays)
-        self._wait_for_nodes(server_round)
+        self._wait_for_nodes(server_round, arrays)
         inner = {
             message.metadata.dst_node_id: message
             for message in self.strategy.configure_train(server_round, arrays, config, grid)
         }
         self._learn_if_passed_over()
+        self._check_that_some_reply(server_round)
         self._run.forget()
         here = [*{*grid.get_node_ids(), *inner}]
         self._meet(self._run.newcomers.heard(), here)
@@ -97,18 +98,20 @@ class CodedStrategy(MeetingStrategy):
                 node_id,
             )
             del inner[node_id]
-        self.planning = self._planning_for(here)
-        for node_id in self._without_limits(list(inner)):
-            logger.warning("round %d: node %d is not asked: the constraints do not name it", server_round, node_id)
+        self._plan_with(here)
+        for node_id, why in self._without_limits(list(inner)).items():
+            self._warn_once(node_id, f"node {node_id} is not asked: {why}")
             del inner[node_id]
-        if not inner:
-            return introductions
         try:
+            if not inner and not self._some_planned(here):
+                raise InfeasibleAssignmentError((), "none of them has limits that are known")
+            if not inner:
+                return introductions
             plan = plan_round(self.state, list(inner), self.planning)
         except InfeasibleAssignmentError as error:
-            self._wait_for_others(here, server_round, error)
-            self._warm_up(arrays)
+            self._wait_for_others(here, server_round, arrays, error)
             return self._configure(server_round, arrays, config, grid)
+        self._run.unplannable_since = None
         deadline = plan.deadline if plan.deadline is not None else self.deadline.initial
         if server_round == 1 and self.first_deadline is not None:
             deadline = self.first_deadline
@@ -135,7 +138,7 @@ class CodedStrategy(MeetingStrategy):
                 plan, self.planning, nothing_learnt=self.state.rounds == 0, checkpoints_unused=unused
             ):
                 logger.warning("round %d: %s", server_round, line)
-            self._write_status()
+        self._write_status()
         return [*self._run.open.messages, *introductions]
 
     def aggregate_train(
@@ -158,6 +161,7 @@ class CodedStrategy(MeetingStrategy):
         self._run.set_aside.note(server_round, good=good, bad=current.bad - good)
         dissenting = self._run.judge(server_round, current)
         late, pending = self._run.listen(server_round, current)
+        self._note_replies(bool(good) or (late is not None and bool(late.replies)))
         self.state, outcome, report = close_round(
             server_round,
             self.state,

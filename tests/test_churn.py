@@ -270,7 +270,7 @@ def test_an_evaluation_waits_for_nodes_that_come_back(caplog: pytest.LogCaptureF
 @pytest.mark.parametrize("schedule", ["work-list", "full"])
 def test_limits_stay_with_partitions(schedule: str, caplog: pytest.LogCaptureFixture) -> None:
     """Shards 0 and 1 may live on partitions 2 and 3 only, whatever id these have, and a stranger gets nothing."""
-    limits = AssignmentConstraints(residency={0: [2, 3], 1: [2, 3]})
+    limits = AssignmentConstraints(storage=[N_SHARDS] * 6, residency={0: [2, 3], 1: [2, 3]})
     stayed = [100, 101, 103, 104, 105]
     asked: dict[int, set[int]] = {}
     original = GradientCoding.configure_train

@@ -47,7 +47,7 @@ class Planning:
         While the same nodes take part, blocks stay as they are, since new ones mean that clients must fetch other
         shards, unless new ones cut the predicted residual error by more than this fraction; 1 keeps them for ever.
     constraints : AssignmentConstraints, optional
-        Limits of the clients, in ascending order of their node ids. They hold on both schedules; the blocks of the full
+        Limits of the clients, in the order of `nodes`. They hold on both schedules; the blocks of the full
         one are then chosen by :func:`fedgc.assignment.assign` too, and clients that no block has room for have no part.
     fetch_seconds : float, optional
         Seconds in which a client fetches one shard; all fetch at once. For work lists: shards then move only if that
@@ -55,9 +55,10 @@ class Planning:
         not given, a shard is taken to be fetched as fast as it is computed.
     rounds : int
         Rounds that the run is planned to take.
-    nodes : tuple of int, optional
-        The node ids, ascending, that `timing` and `constraints` are about; by default those of each round. Nodes may
-        then leave; if one takes part that is not among them, times are learnt and limits are not known.
+    nodes : tuple of (int or None), optional
+        The node ids that `timing` and `constraints` are about, one for each client that these are stated for, None for
+        one that is away; by default those of each round, ascending. Nodes may then leave; if one takes part that is not
+        among them, times are learnt and limits are not known.
     redraw : bool or None
         Whether the shards of a block change places in its work lists every round, so that none is always last. None for
         what is predicted to have less residual error, which is fixed places only where shards of a block differ much
@@ -65,7 +66,7 @@ class Planning:
     seed : int
         Seed of these places.
     timing : Timing, optional
-        What is known of the clients, in ascending order of their node ids, in place of what is learnt: a fleet, for
+        What is known of the clients, in the order of `nodes`, in place of what is learnt: a fleet, for
         simulations. Blocks of the full schedule then are sized by speed.
     code : callable, optional
         Another code than blocks formed for the fleet: made from straggle probabilities, load and generator, with
@@ -87,7 +88,7 @@ class Planning:
     constraints: AssignmentConstraints | None = None
     fetch_seconds: float | None = None
     rounds: int = 100
-    nodes: tuple[int, ...] | None = None
+    nodes: tuple[int | None, ...] | None = None
     redraw: bool | None = None
     seed: int = 0
     timing: Timing | None = None
@@ -174,7 +175,7 @@ def planning_for(planning: Planning, nodes: tuple[int, ...]) -> Planning:
     everyone = planning.nodes
     if everyone is None or nodes == everyone:
         return planning
-    place = {node: index for index, node in enumerate(everyone)}
+    place = {node: index for index, node in enumerate(everyone) if node is not None}
     if not all(node in place for node in nodes):
         return replace(planning, timing=None, constraints=None)
     here = np.array([place[node] for node in nodes], dtype=np.intp)

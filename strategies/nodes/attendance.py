@@ -1,13 +1,12 @@
-"""Who is there: nodes that are waited for, that join while a run goes on, that come back under another id."""
+"""Who is there: how many nodes a round needs, and the wait until they are there."""
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable
 from typing import Literal
 
-from fedgc.strategies.nodes.warm_up import NodeFacts
-from fedgc.strategies.reporting.report import RoundReport
+from fedgc.strategies.reporting.status import Waiting
 from flwr.serverapp.strategy import Strategy
 
 from fedgc.clock import Clock
@@ -17,6 +16,8 @@ logger = logging.getLogger("flwr.fedgc")
 
 #: Seconds between two lines in the log that tell that nodes are still waited for.
 _TOLD_EVERY = 60.0
+#: Seconds between two times that a wait is shown where a run's status is.
+_SHOWN_EVERY = 10.0
 
 #: What nodes are needed for.
 Work = Literal["train", "evaluate"]
@@ -58,6 +59,8 @@ def wait_for_nodes(
     server_round: int,
     which: str = "nodes",
     work: Work = "train",
+    began: float | None = None,
+    show: Callable[[Waiting | None], None] = lambda waiting: None,
 ) -> None:
     """Wait until enough nodes are there, and say so every minute.
 
@@ -77,84 +80,42 @@ def wait_for_nodes(
         What they are called there.
     work : str
         What they are needed for, "train" or "evaluate".
+    began : float, optional
+        Instant since which they have been waited for; now, if not given.
+    show : callable
+        Called with what is waited for as soon as it is, then every ten seconds, and with None when it is over.
 
     Raises
     ------
     TooFewNodesError
         If there are still too few after that. Flower's own sampling would wait without a limit.
     """
-    began = told = clock.now()
-    again = began
-    while (there := len(list(node_ids()))) < least:
-        waited = clock.now() - began
-        if waited >= limit:
-            raise TooFewNodesError(
-                f"round {server_round}: {there} of at least {least} {which} are there after {waited:.0f} s: "
-                f"bring more up, ask for fewer (min_available_nodes, min_{work}_nodes), or wait longer (nodes_timeout)"
-            )
-        if again == began or clock.now() >= told + _TOLD_EVERY:
-            told = clock.now()
-            logger.warning(
-                "round %d: %d of at least %d %s are there%s; waiting for up to %.0f s more",
-                server_round, there, least, which, " for evaluation" if work == "evaluate" else "", limit - waited,
-            )  # fmt: skip
-        again = min(began + limit, clock.now() + 1.0)
-        while clock.now() < again:
-            clock.wait(again)
-    if again > began:
+    first = again = told = shown = clock.now()
+    began = first if began is None else began
+    for_what = " for evaluation" if work == "evaluate" else ""
+    try:
+        while (there := len(list(node_ids()))) < least:
+            now = clock.now()
+            waited = now - began
+            if waited >= limit:
+                raise TooFewNodesError(
+                    f"round {server_round}: {there} of at least {least} {which} are there after {waited:.0f} s: bring "
+                    f"more up, ask for fewer (min_available_nodes, min_{work}_nodes), or wait longer (nodes_timeout)"
+                )
+            if again == first or now >= shown + _SHOWN_EVERY:
+                shown = now
+                show(Waiting(waited, limit - waited, there, least, f"{which}{for_what}"))
+            if again == first or now >= told + _TOLD_EVERY:
+                told = now
+                logger.warning(
+                    "round %d: %d of at least %d %s are there%s; waiting for up to %.0f s more",
+                    server_round, there, least, which, for_what, limit - waited,
+                )  # fmt: skip
+            again = min(began + limit, now + 1.0)
+            while clock.now() < again:
+                clock.wait(again)
+    finally:
+        if again > first:
+            show(None)
+    if again > first:
         logger.info("round %d: enough of them are there after %.0f s", server_round, clock.now() - began)
-
-
-def come_back(
-    newcomers: Mapping[int, NodeFacts],
-    known: Mapping[int, NodeFacts],
-    *,
-    here: Collection[int],
-    heard: Callable[[int], bool],
-) -> dict[int, int]:
-    """Return which newcomers are former nodes, by the partition that they tell: the former id by the new one.
-
-    Parameters
-    ----------
-    newcomers, known : mapping of int to NodeFacts
-        What nodes have told that have just joined, and those before them, by node id.
-    here : collection of int
-        Nodes that are there.
-    heard : callable
-        Whether a node answered the last time it was asked.
-
-    Notes
-    -----
-    A device that starts again without its key gets another node id, and the runtime takes the former one for alive for
-    up to a minute. So a newcomer is taken for the last node with its partition if that has gone or was silent. If it
-    is there and answers, two nodes claim one partition: they are two clients, and that is logged.
-
-    Examples
-    --------
-    >>> facts = {7: NodeFacts(0.1, partition=3), 8: NodeFacts(0.1, partition=4)}
-    >>> come_back({9: NodeFacts(0.1, partition=3)}, facts, here=[8, 9], heard=[8].__contains__)
-    {9: 7}
-    """
-    last = {facts.partition: node for node, facts in known.items() if facts.partition is not None}
-    old_of: dict[int, int] = {}
-    for node, facts in newcomers.items():
-        old = None if facts.partition is None else last.get(facts.partition)
-        if old is not None and old in here and heard(old):
-            logger.warning(
-                "nodes %d and %d both say that they are partition %d: they count as two clients",
-                old, node, facts.partition,
-            )  # fmt: skip
-        elif old is not None:
-            logger.info("node %d is node %d come back: both say that they are partition %d", node, old, facts.partition)
-            old_of[node] = old
-        if facts.partition is not None:
-            last[facts.partition] = node
-    return old_of
-
-
-def was_heard(history: Sequence[RoundReport], node: int) -> bool:
-    """Return whether something came of a node the last time it was asked."""
-    for report in reversed(history):
-        if node in report.node_ids:
-            return bool(report.arrived[report.node_ids.index(node)])
-    return False

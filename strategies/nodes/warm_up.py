@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import cast
 
 import numpy as np
 from fedgc.strategies.messages.reply_limits import check_small, one_line
@@ -54,6 +53,16 @@ class NodeFacts:
     labels: Mapping[str, str] = field(default_factory=dict)
 
 
+def start_seconds(grid: DeadlineGrid, timeout: float | None) -> float:
+    """Return the seconds that nodes get to start and introduce themselves: :data:`START_TIMEOUT` by default.
+
+    And 0 by default in the embedded runtime, where nothing has to start.
+    """
+    if timeout is None:
+        return START_TIMEOUT if grid.one_at_a_time else 0.0
+    return timeout
+
+
 def warm_up(
     grid: DeadlineGrid,
     arrays: ArrayRecord,
@@ -61,6 +70,7 @@ def warm_up(
     n_nodes: int,
     timeout: float | None = None,
     deadline: float = float("inf"),
+    but: Collection[int] = (),
     arrayrecord_key: str = "arrays",
     configrecord_key: str = "config",
 ) -> dict[int, NodeFacts]:
@@ -75,10 +85,12 @@ def warm_up(
     n_nodes : int
         Nodes that must be there before anything is sent.
     timeout : float, optional
-        Seconds for all of it; it is over as soon as all nodes have answered. By default :data:`START_TIMEOUT`, and 0,
-        with which nothing is sent, in the embedded runtime, where nothing has to start.
+        Seconds for all of it; it is over as soon as all nodes have answered. See :func:`start_seconds`; with 0 nothing
+        is sent.
     deadline : float
         Seconds that the first rounds last: that no node can answer in them is told now.
+    but : collection of int
+        Nodes that are left in peace, as they have introduced themselves.
     arrayrecord_key, configrecord_key : str
         Names of the records.
 
@@ -92,13 +104,15 @@ def warm_up(
     Runtimes start processes, and clients load their libraries, when the first message comes. What that takes is not
     part of a round, so the overheads are those of a second message to the nodes that have answered the first.
     """
-    if timeout is None:
-        timeout = START_TIMEOUT if grid.one_at_a_time else 0.0
+    timeout = start_seconds(grid, timeout)
     if timeout == 0.0:
         return {}
     clock, began = grid.clock, grid.clock.now()
     while len(nodes := sorted(grid.get_node_ids())) < n_nodes and clock.now() < began + timeout:
         clock.wait(began + timeout)
+    nodes = [node for node in nodes if node not in but]
+    if but and not nodes:
+        return {}
 
     def ask(asked: Sequence[int], seconds: float) -> dict[int, tuple[Message, float]]:
         keys = {"arrayrecord_key": arrayrecord_key, "configrecord_key": configrecord_key}
@@ -147,22 +161,6 @@ def facts_of(node: int, reply: Message, after: float) -> NodeFacts:
     if not _introduces(reply):
         return NodeFacts(after)
     return _facts(node, reply.content.config_records[RECORD], after)
-
-
-def by_partition(facts: Mapping[int, NodeFacts], node_ids: Sequence[int]) -> tuple[int, ...]:
-    """Return the nodes in the order of their partitions, or of their ids if not all have told different ones.
-
-    Examples
-    --------
-    >>> by_partition({11: NodeFacts(0.1, partition=1), 12: NodeFacts(0.1, partition=0)}, [11, 12])
-    (12, 11)
-    >>> by_partition({}, [12, 11])
-    (11, 12)
-    """
-    partitions = {node: facts[node].partition if node in facts else None for node in node_ids}
-    if None in partitions.values() or len(set(partitions.values())) < len(partitions):
-        return tuple(sorted(partitions))
-    return tuple(sorted(partitions, key=lambda node: cast(int, partitions[node])))
 
 
 def _introduces(reply: Message) -> bool:

@@ -28,9 +28,10 @@ class RoundReporter(ABC):
         """Take a round's report."""
 
     def write_status(self, status: RunStatus) -> None:  # noqa: B027  (not every kind wants it)
-        """Take what is known of the run: when it begins, when its first round is sent, after each, and when it ends.
+        """Take what is known of the run: when it begins, when a round is sent, after each, and when it ends.
 
-        It is only put together for those reporters that have this method.
+        While too few nodes are there it comes too: when waiting begins, every ten seconds, and when it is over. It is
+        only put together for those reporters that have this method.
         """
 
     def close(self) -> None:  # noqa: B027  (not every kind has something to close)

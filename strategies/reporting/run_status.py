@@ -38,7 +38,9 @@ def run_status(strategy: CodedStrategy) -> RunStatus:
     ('waiting', 0, 30.0)
     """
     run, state, result = strategy._run, strategy.state, strategy._journal.result
-    current = run.open if run.phase == "training" else None
+    waiting = None if run.phase in {"ended", "stopped"} else run.waiting
+    phase = run.phase if waiting is None else "waiting"
+    current = run.open if phase == "training" else None
     plan = state.plan if current is None else current.plan
     deadline = current.deadline if current is not None else None if plan is None else plan.deadline
     if deadline is None:
@@ -48,7 +50,7 @@ def run_status(strategy: CodedStrategy) -> RunStatus:
     seconds = None if run.began is None or run.grid is None else run.grid.clock.now() - run.began
     left = None
     if seconds is not None and run.rounds is not None and here > 0:
-        left = seconds / here * (run.rounds - done) if run.phase == "training" else None
+        left = seconds / here * (run.rounds - done) if phase == "training" else None
     nodes = sorted({*tally.place, *strategy.nodes, *(() if plan is None else plan.everyone)})
     straggle_prob = state.reliability.straggle_prob(nodes)
     blocks: tuple[BlockStatus, ...] = ()
@@ -57,7 +59,8 @@ def run_status(strategy: CodedStrategy) -> RunStatus:
         missing = straggle_prob[[place[node] for node in plan.node_ids]]
         blocks = _blocks(plan, _silence(strategy, plan, missing, planned=current is not None), tally)
     return RunStatus(
-        phase=run.phase,
+        phase=phase,
+        waiting=waiting,
         rounds_done=done,
         rounds_planned=run.rounds,
         round_open=None if current is None else current.server_round,

@@ -8,7 +8,8 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any, Literal, NamedTuple
 
-#: Where a run is: before its first round, in its rounds, after its last one, or ended before that by an error.
+#: Where a run is: before its first round or while too few nodes are there, in its rounds, after its last one, or ended
+#: before that by an error.
 Phase = Literal["waiting", "training", "ended", "stopped"]
 
 #: Name and version of the format of :meth:`RunStatus.to_data`.
@@ -105,6 +106,28 @@ class Evaluation(NamedTuple):
     metrics: Mapping[str, Any]
 
 
+class Waiting(NamedTuple):
+    """What a run waits for while too few nodes are there.
+
+    Attributes
+    ----------
+    seconds : float
+        Seconds for which it has waited, by the clock of the runtime.
+    seconds_left : float
+        Seconds for which it goes on to wait at most.
+    there, needed : int
+        How many are there, and how many there must be.
+    what : str
+        What they are called: "nodes", say.
+    """
+
+    seconds: float
+    seconds_left: float
+    there: int
+    needed: int
+    what: str
+
+
 @dataclass(frozen=True)
 class RunStatus:
     """What is known of a run at an instant. All that is counted is of the whole run, before it was resumed too.
@@ -112,7 +135,10 @@ class RunStatus:
     Attributes
     ----------
     phase : str
-        "waiting" before the first round is sent, "training", "ended", or "stopped" if it ended before its time.
+        "waiting" before the first round is sent, and whenever too few nodes are there, "training", "ended", or
+        "stopped" if it ended before its time.
+    waiting : Waiting or None
+        How many nodes are waited for, if too few are there.
     rounds_done : int
         Rounds that are over.
     rounds_planned : int or None
@@ -153,6 +179,7 @@ class RunStatus:
     """
 
     phase: Phase
+    waiting: Waiting | None
     rounds_done: int
     rounds_planned: int | None
     round_open: int | None
@@ -199,6 +226,9 @@ class RunStatus:
             "blocks": [{**block._asdict(), "members": [str(node) for node in block.members]} for block in self.blocks],
             "numbers": {name: _finite(values) for name, values in self.numbers.items()},
         }
+        if self.waiting is not None:
+            times = zip(("seconds", "seconds_left"), _finite(self.waiting[:2]), strict=True)
+            plain["waiting"] = {**self.waiting._asdict(), **dict(times)}
         for name in ("clients_evaluation", "server_evaluation"):
             found: Evaluation | None = plain[name]
             if found is not None:

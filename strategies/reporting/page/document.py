@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from datetime import datetime, timedelta
 
 from fedgc.strategies.reporting.page.chart import Curve, chart
 from fedgc.strategies.reporting.page.style import STYLE
@@ -15,7 +16,7 @@ from fedgc.strategies.reporting.page.tables import (
     table,
 )
 from fedgc.strategies.reporting.page.text import UNKNOWN, count, duration, number, percent, safe
-from fedgc.strategies.reporting.status import RISK, Evaluation, RunStatus
+from fedgc.strategies.reporting.status import RISK, Evaluation, RunStatus, Waiting
 
 #: What the page begins with, by which it is known again.
 GENERATOR = (
@@ -75,7 +76,9 @@ def _head(status: RunStatus) -> str:
         bar = f'<progress value="{status.rounds_done}" max="{status.rounds_planned}"></progress>'
     told = [f"Written {status.written:%Y-%m-%d %H:%M:%S} UTC"]
     if not status.is_over:
-        told[-1] += ", and again after every round; if it grows older than rounds take, the run is gone"
+        told[-1] += ", and again before and after every round; if it grows older than rounds take, the run is gone"
+    if status.waiting is not None:
+        told.append(_waiting(status.waiting, status.written))
     if status.round_open is not None:
         told.append(f"Round {status.round_open} is under way")
     if status.seconds is not None:
@@ -87,6 +90,14 @@ def _head(status: RunStatus) -> str:
     return (
         f'<p class="phase {status.phase}">{status.phase}</p><h1>{_progress(status)}</h1>{bar}'
         f'<p class="note">{". ".join(told)}.</p><p class="note">{safe(plan)}.</p>'
+    )
+
+
+def _waiting(waiting: Waiting, now: datetime) -> str:
+    since = now - timedelta(seconds=waiting.seconds)
+    return (
+        f"Waiting since {since:%Y-%m-%d %H:%M:%S} UTC, for {duration(waiting.seconds)}: {waiting.there:,} of at least "
+        f"{waiting.needed:,} {safe(waiting.what)} are there; for up to {duration(waiting.seconds_left)} more"
     )
 
 
