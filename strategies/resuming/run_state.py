@@ -15,7 +15,7 @@ from fedgc.checkpoint import Tree
 from fedgc.errors import CheckpointError
 from fedgc.round.saved_state import state_from_tree, state_to_tree
 from fedgc.simulation.isolation import globals_to_tree, restore_globals
-from fedgc.simulation.records import arrays_from_tree, arrays_to_tree
+from fedgc.simulation.records import arrays_from_tree, arrays_to_tree, message_from_tree, message_to_tree
 
 if TYPE_CHECKING:
     from fedgc.strategies.coded_strategy import CodedStrategy
@@ -50,11 +50,15 @@ def run_to_tree(strategy: CodedStrategy, arrays: ArrayRecord, made_with: dict[st
         "planned_nodes": strategy.planning.nodes,
         "set_aside": run.set_aside.to_data(),
         "dissent": run.dissent.to_data(),
+        "newcomers": run.newcomers.to_data(),
+        "told": sorted(run._told),
+        "shard_counts": strategy._shard_counts.to_data(),
         "history": [{name: getattr(report, name) for name in _REPORT} for report in strategy.history],
         # Elsewhere messages are lost with the process that sent them.
         "grid": in_virtual_time,
         "past": None if in_virtual_time is None or run.past is None else past_to_tree(run.past),
         "listened for": sorted(run.grid.earlier),
+        "late": [] if in_virtual_time is None else [(message_to_tree(one), instant) for one, instant in run.grid.late],
         "global randomness": globals_to_tree(),
     }
 
@@ -92,6 +96,10 @@ def restore_run(strategy: CodedStrategy, tree: Tree, initial: ArrayRecord) -> Ar
         history = [RoundReport(**report) for report in tree["history"]]
         set_aside = run.set_aside.from_data(tree["set_aside"])
         dissent = run.dissent.from_data(tree["dissent"])
+        counts = strategy._shard_counts.from_data(tree["shard_counts"])
+        told = {(shard, tuple(nodes)) for shard, nodes in tree["told"]}
+        newcomers = run.newcomers.from_data(tree["newcomers"], messages=tree["grid"] is not None)
+        late = [(message_from_tree(reply), float(instant)) for reply, instant in tree["late"]]
         past = None if tree["past"] is None else past_from_tree(tree["past"], state, strategy.secure_sum)
         in_virtual_time = run.grid.restore(tree["grid"])
     except (KeyError, TypeError, ValueError) as error:
@@ -99,10 +107,12 @@ def restore_run(strategy: CodedStrategy, tree: Tree, initial: ArrayRecord) -> Ar
     restore_inner(strategy.strategy, tree["inner"])
     strategy.state, strategy.nodes, strategy.history[:] = state, nodes, history
     strategy.planning = replace(planning, nodes=tree["planned_nodes"])
-    run.set_aside, run.dissent = set_aside, dissent
-    if in_virtual_time and past is not None:
+    strategy._shard_counts = counts
+    run.set_aside, run.dissent, run.newcomers, run._told = set_aside, dissent, newcomers, told
+    if in_virtual_time:
         run.past = past
         run.grid.listen_for(tree["listened for"])
+        run.grid.late = late
     restore_globals(tree["global randomness"])
     return arrays
 
