@@ -37,8 +37,8 @@ KNOWN: dict[str, dict[str, str]] = {
         "_evaluates": ROUND,
     },
     "CodedRun": {
-        **dict.fromkeys(("past", "set_aside", "dissent", "newcomers", "_told"), SAVED),
-        **dict.fromkeys(("rounds", "first_report", "rounds_before", "tally"), DERIVED),
+        **dict.fromkeys(("past", "set_aside", "dissent", "newcomers", "_told", "first_report"), SAVED),
+        **dict.fromkeys(("rounds", "rounds_before", "tally"), DERIVED),
         **dict.fromkeys(("_on_end", "phase", "began"), PROCESS),
         "open": ROUND,
         "grid": "see DeadlineGrid",

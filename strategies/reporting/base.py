@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 
 from fedgc.strategies.reporting.report import RoundReport
 from fedgc.strategies.reporting.status import RunStatus
@@ -31,6 +32,13 @@ class RoundReporter(ABC):
         """Take what is known of the run: when it begins, when its first round is sent, after each, and when it ends.
 
         It is only put together for those reporters that have this method.
+        """
+
+    def resume(self, reports: Sequence[RoundReport]) -> None:  # noqa: B027  (not every kind can take back)
+        """Take note that a run goes on after the last of these rounds, its own so far: later ones do not count.
+
+        They come again. A process may have been killed between a round's report and its checkpoint, or been unable to
+        write that.
         """
 
     def close(self) -> None:  # noqa: B027  (not every kind has something to close)
