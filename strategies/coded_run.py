@@ -144,9 +144,9 @@ class CodedRun:
             self.phase = "ended" if complete else "stopped"
             on_end(complete)
 
-    def resumed(self, n_reports: int, rounds_before: int, rounds: int) -> None:
-        """Take note of how many of the strategy's reports are of the run's earlier rounds, and how many are to be."""
-        self.first_report, self.rounds_before, self.rounds = n_reports - rounds_before, rounds_before, rounds
+    def resumed(self, rounds_before: int, rounds: int) -> None:
+        """Take note of how many rounds were over before this process, and how many there are to be in all."""
+        self.rounds_before, self.rounds = rounds_before, rounds
 
     def begin_rounds(self) -> bool:
         """Take note that a round has been sent, and return whether it is the first one of this process."""

@@ -36,33 +36,39 @@ class StartedStrategy(CodedStrategy):
         ------
         ValueError
             If an initial array is not finite: no reply could be.
+        CheckpointError
+            If checkpoints cannot be written to their folder, another run has it, or what is there is not to be gone on
+            from or cannot be.
         """
         check_finite(initial_arrays)
         self._run = self._begin(grid)
         assert self._run.grid is not None
         self._journal = journal = Journal(self.checkpoints, resume=self.resume)
-        arrays = journal.begin(self, initial_arrays)
-        rounds_left = max(num_rounds - journal.rounds_before, 0)
-        self._run.resumed(len(self.history), journal.rounds_before, journal.rounds_before + rounds_left)
-        self.planning = replace(self.planning, rounds=self.state.rounds + rounds_left)
-        self._run.grid.expect(initial_arrays)
-        with self._run.grid as timed:
-            self._write_status()
-            if journal.rounds_before == 0 or timed.one_at_a_time:
-                self._warm_up(arrays)
-            if journal.clients_must_evaluate:
-                messages = self.configure_evaluate(0, arrays, evaluate_config or ConfigRecord(), timed)
-                self.aggregate_evaluate(0, timed.send_and_receive(messages, timeout=timeout))
-            super().start(
-                grid=timed,
-                initial_arrays=arrays,
-                num_rounds=rounds_left,
-                timeout=timeout,
-                train_config=train_config,
-                evaluate_config=evaluate_config,
-                evaluate_fn=journal.noting(self, evaluate_fn),
-            )
-            return journal.result
+        with journal.held():
+            arrays = journal.begin(self, initial_arrays)
+            rounds_left = max(num_rounds - journal.rounds_before, 0)
+            self._run.resumed(journal.rounds_before, journal.rounds_before + rounds_left)
+            if journal.rounds_before > 0:
+                self.reporting.resume(self.history[self._run.first_report :])
+            self.planning = replace(self.planning, rounds=self.state.rounds + rounds_left)
+            self._run.grid.expect(initial_arrays)
+            with self._run.grid as timed:
+                self._write_status()
+                if journal.rounds_before == 0 or timed.one_at_a_time:
+                    self._warm_up(arrays)
+                if journal.clients_must_evaluate:
+                    messages = self.configure_evaluate(0, arrays, evaluate_config or ConfigRecord(), timed)
+                    self.aggregate_evaluate(0, timed.send_and_receive(messages, timeout=timeout))
+                super().start(
+                    grid=timed,
+                    initial_arrays=arrays,
+                    num_rounds=rounds_left,
+                    timeout=timeout,
+                    train_config=train_config,
+                    evaluate_config=evaluate_config,
+                    evaluate_fn=journal.noting(self, evaluate_fn),
+                )
+                return journal.result
 
     def deadline_grid(self, grid: Grid, initial_arrays: ArrayRecord | None = None) -> DeadlineGrid:
         """Return a grid that keeps this strategy's deadlines, to start a strategy around this one with.

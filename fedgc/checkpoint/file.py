@@ -19,11 +19,11 @@ from fedgc.shard_format import laid_out, unpack_shard
 
 #: Version of what is in a checkpoint. A file of another version is refused, since a state that is read wrongly trains
 #: on without an error.
-VERSION = 1
+VERSION = 2
 _MAGIC = "fedgc-checkpoint"
 #: Largest header in bytes, as the format allows it: a memory has the arrays of a model for each block.
 _HEADER_LIMIT = 100_000_000
-#: Files that are being written; those of a process that was killed are removed by the next one.
+#: Files that are being written; those of a process that was killed are removed when the next run takes the folder.
 UNFINISHED = ".unfinished-"
 
 
@@ -70,6 +70,22 @@ def write_checkpoint(path: Path, tree: Tree) -> None:
         if isinstance(error, OSError):
             raise CheckpointError(f"{path}: the checkpoint could not be written: {error.strerror or error}") from error
         raise
+
+
+def try_to_write(folder: Path) -> None:
+    """Raise CheckpointError if no file can be written to a folder; nothing is left there."""
+    name = None
+    try:
+        handle, name = tempfile.mkstemp(prefix=UNFINISHED, dir=folder)
+        with os.fdopen(handle, "wb") as file:
+            file.write(b"?")
+            file.flush()
+            os.fsync(file.fileno())
+    except OSError as error:
+        raise CheckpointError(f"{folder}: checkpoints cannot be written here: {error.strerror or error}") from error
+    finally:
+        if name is not None:
+            Path(name).unlink(missing_ok=True)
 
 
 def read_checkpoint(path: Path) -> Tree:

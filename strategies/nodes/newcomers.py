@@ -7,6 +7,9 @@ from collections.abc import Iterable, Mapping
 from fedgc.strategies.nodes.warm_up import NodeFacts, facts_of, introduction
 from flwr.app import ArrayRecord, Message
 
+from fedgc.checkpoint import Tree
+from fedgc.simulation.records import message_from_tree, message_to_tree
+
 
 class Newcomers:
     """Asks nodes for what the warm-up asks all for at the start, and keeps what they say.
@@ -98,3 +101,25 @@ class Newcomers:
         heard, self._heard = self._heard, {}
         self._messages = {node: message for node, message in self._messages.items() if node not in heard}
         return heard
+
+    def to_data(self) -> Tree:
+        """Return who has been asked and who has answered, as plain data."""
+        return {
+            # Of what was sent only the id and the time to live are asked for again.
+            "messages": [(node, message_to_tree(message, content=False)) for node, message in self._messages.items()],
+            "heard": {
+                node: (facts.overhead, facts.partition, dict(facts.labels)) for node, facts in self._heard.items()
+            },
+            "sent": dict(self._sent),
+            "answered": sorted(self._answered),
+        }
+
+    @classmethod
+    def from_data(cls, data: Tree, *, messages: bool) -> Newcomers:
+        """Return others that know what :meth:`to_data` wrote; without the messages, if these are lost."""
+        other = cls()
+        other._heard = {int(node): NodeFacts(*facts) for node, facts in data["heard"].items()}
+        if messages:
+            other._messages = {int(node): message_from_tree(message) for node, message in data["messages"]}
+            other._sent, other._answered = dict(data["sent"]), set(data["answered"])
+        return other

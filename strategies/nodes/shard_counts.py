@@ -51,3 +51,13 @@ class ShardCounts:
                     "GradientCoding: do both divide the data alike?",
                     server_round, theirs, named, self._num_shards,
                 )  # fmt: skip
+
+    def to_data(self) -> list[int]:
+        """Return the nodes that have been warned of."""
+        return sorted(self._warned)
+
+    def from_data(self, data: Iterable[int]) -> ShardCounts:
+        """Return another one for the same number that has warned of these nodes."""
+        other = ShardCounts(self._num_shards)
+        other._warned = set(data)
+        return other

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 
 from fedgc.strategies.reporting.report import RoundReport
 from fedgc.strategies.reporting.status import RunStatus
@@ -32,6 +33,13 @@ class RoundReporter(ABC):
 
         While too few nodes are there it comes too: when waiting begins, every ten seconds, and when it is over. It is
         only put together for those reporters that have this method.
+        """
+
+    def resume(self, reports: Sequence[RoundReport]) -> None:  # noqa: B027  (not every kind can take back)
+        """Take note that a run goes on after the last of these rounds, its own so far: later ones do not count.
+
+        They come again. A process may have been killed between a round's report and its checkpoint, or been unable to
+        write that.
         """
 
     def close(self) -> None:  # noqa: B027  (not every kind has something to close)

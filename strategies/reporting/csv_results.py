@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import logging
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import BinaryIO
 
@@ -28,7 +28,8 @@ class CsvResults(RoundReporter):
     ----------
     path : str or Path
         The file. If it does not exist it is made, with its folder. If it holds results, rows are added below them: of a
-        run that is resumed, or of a further one, whose rounds count from 1 again.
+        run that is resumed, whose rounds after its last checkpoint are taken away, or of a further one, whose rounds
+        count from 1 again.
 
     Raises
     ------
@@ -63,8 +64,23 @@ class CsvResults(RoundReporter):
 
     def write(self, report: RoundReport) -> None:
         """Append the round's row."""
-        row = {"round": report.server_round, **report.numbers}
-        self._append(_line("" if row[name] is None else row[name] for name in COLUMNS))
+        self._append(_row(report))
+
+    def resume(self, reports: Sequence[RoundReport]) -> None:
+        """Take away the rows of a resumed run's later rounds, if the file ends with rows of that run."""
+        if not reports:
+            return
+        last = _row(reports[-1])
+        with self.path.open("r+b") as file:
+            end = _whole(file, self.path)
+            file.seek(0)
+            rows = file.read(end).splitlines(keepends=True)[1:]
+            later = 0
+            while rows and _round_of(rows[-1]) > reports[-1].server_round:
+                later += len(rows.pop())
+            if later and rows and rows[-1] == last:  # else they are another run's, and stay
+                logger.info("%s: rows of rounds after %d are taken away", self.path, reports[-1].server_round)
+                file.truncate(end - later)
 
     def _append(self, line: bytes) -> None:
         """Write a line behind the last whole one, below the header."""
@@ -121,6 +137,15 @@ def _whole(file: BinaryIO, path: Path) -> int:
             break
         end += len(line)
     return end
+
+
+def _row(report: RoundReport) -> bytes:
+    row = {"round": report.server_round, **report.numbers}
+    return _line("" if row[name] is None else row[name] for name in COLUMNS)
+
+
+def _round_of(row: bytes) -> int:
+    return int(row.split(b",", 1)[0])
 
 
 def _line(cells: Iterable[object]) -> bytes:

@@ -61,6 +61,11 @@ class Reporting:
             if type(reporter).write_status is not RoundReporter.write_status:
                 self._guarded(index, lambda take=reporter.write_status: take(known()))
 
+    def resume(self, reports: Sequence[RoundReport]) -> None:
+        """Tell all reporters that a run goes on after these rounds."""
+        for index, reporter in enumerate(self.reporters):
+            self._guarded(index, reporter.resume, reports)
+
     def end_run(self, reports: Sequence[RoundReport]) -> None:
         """Log a summary of a run's rounds and close all reporters."""
         for line in run_lines(reports):

@@ -1,111 +1,130 @@
-"""What an inner strategy has come to know, as plain data: momentum, second moments, its copy of the model."""
+"""What an inner strategy has come to know: momentum, second moments, its copy of the model, its generators."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+import functools
+import logging
+from collections.abc import Iterator, Mapping
+from types import BuiltinFunctionType, FunctionType, MethodType, ModuleType
 from typing import Any
 
 import numpy as np
-from flwr.app import ArrayRecord, ConfigRecord, MetricRecord, RecordDict
+from fedgc.strategies.resuming.plain_values import value_from_tree, value_to_tree
+from fedgc.strategies.resuming.random_state import random_from_tree
 from flwr.serverapp.strategy import Strategy
 
 from fedgc.checkpoint import Tree, pack_tree
-from fedgc.errors import CheckpointError
-from fedgc.simulation.records import records_from_tree, records_to_tree
 
-#: Kinds of containers, and how each is made of its parts.
-_CONTAINERS: dict[str, Callable[[list[Any]], Any]] = {"list": list, "tuple": tuple, "dict": dict}
+logger = logging.getLogger("flwr.fedgc")
+
+#: How a strategy was made, rather than what it has come to know: nothing is lost where these are not saved.
+_MADE_OF = (FunctionType, BuiltinFunctionType, MethodType, ModuleType, type, functools.partial, logging.Logger)
 
 
-def inner_to_tree(strategy: Strategy) -> dict[str, Tree]:
-    """Return what can be saved of a strategy's attributes, by their name, those of strategies within it by their path.
+def inner_to_tree(strategy: Strategy) -> tuple[dict[str, Tree], dict[str, str]]:
+    """Return a strategy's attributes as plain data, and the types of those that cannot be saved.
+
+    Both are by name, those of strategies within it by their path.
 
     Notes
     -----
     Flower's strategies keep what they learn in plain attributes: ``momentum_vector``, ``m_t``, ``v_t``,
-    ``current_arrays``. Numbers, text, arrays and records are saved, and containers of these; what else there is
-    (functions, say) is part of how a strategy was made.
+    ``current_arrays``. What can be saved is in :func:`fedgc.strategies.resuming.plain_values.value_to_tree`. Functions
+    and classes are how a strategy was made, and in neither.
 
     Examples
     --------
     >>> from flwr.serverapp.strategy import FedAvgM
     >>> strategy = FedAvgM()
-    >>> before = inner_to_tree(strategy)
-    >>> strategy.momentum_vector = {"w": np.ones(2)}
-    >>> changes = changed(inner_to_tree(strategy), before)
+    >>> before, _ = inner_to_tree(strategy)
+    >>> strategy.momentum_vector, strategy.file = {"w": np.ones(2)}, open
+    >>> changes = changed(inner_to_tree(strategy)[0], before)
     >>> list(changes)
     ['momentum_vector']
     >>> other = FedAvgM()
-    >>> restore_inner(other, changes)
+    >>> restore_inner(inner_values(other, changes))
     >>> other.momentum_vector
     {'w': array([1., 1.])}
     """
     saved: dict[str, Tree] = {}
+    unsaved: dict[str, str] = {}
     for path, value in _attributes(strategy):
-        try:
-            saved[path] = _to_tree(value)
-        except TypeError:
+        if isinstance(value, _MADE_OF):
             continue
-    return saved
+        try:
+            saved[path] = value_to_tree(value)
+        except (TypeError, RecursionError):
+            unsaved[path] = f"{type(value).__module__}.{type(value).__qualname__}".removeprefix("builtins.")
+    return saved, unsaved
 
 
 def changed(now: Mapping[str, Tree], before: Mapping[str, Tree]) -> dict[str, Tree]:
-    """Return what differs: options are not saved, so that a resumed run may have others."""
-    return {path: tree for path, tree in now.items() if path not in before or not _same(tree, before[path])}
+    """Return what differs: options are not saved, so that a resumed run may have others.
+
+    Generators are saved in any case: one that has not been drawn from may have been made without a seed.
+    """
+    return {
+        path: tree
+        for path, tree in now.items()
+        if path not in before or tree["kind"] == "random" or not _same(tree, before[path])
+    }
 
 
-def restore_inner(strategy: Strategy, tree: Mapping[str, Tree]) -> None:
-    """Set the attributes that :func:`inner_to_tree` saved.
+def kinds(strategy: Strategy) -> str:
+    """Return the classes of a strategy and of those within it, as an error names them.
+
+    Examples
+    --------
+    >>> from flwr.serverapp.strategy import DifferentialPrivacyServerSideFixedClipping, FedAvg
+    >>> kinds(DifferentialPrivacyServerSideFixedClipping(FedAvg(), 0.1, 1.0, num_sampled_clients=2))
+    'DifferentialPrivacyServerSideFixedClipping around FedAvg'
+    """
+    return " around ".join(type(one).__qualname__ for _, one in _strategies(strategy))
+
+
+def inner_values(strategy: Strategy, tree: Mapping[str, Tree]) -> list[tuple[Strategy, str, Tree, Any]]:
+    """Return what :func:`restore_inner` is to set of what was saved; nothing is set yet.
 
     Raises
     ------
     CheckpointError
-        If the strategy has no such attribute: another kind of strategy wrote it.
+        If a value cannot be had, see :func:`fedgc.strategies.resuming.plain_values.value_from_tree`.
     """
-    for path, value in tree.items():
+    values = []
+    for path, saved in tree.items():
         owner: Any = strategy
         *steps, name = path.split(".")
         for step in steps:
             owner = getattr(owner, step, None)
-        if not isinstance(owner, Strategy) or not hasattr(owner, name):
-            raise CheckpointError(
-                f"the inner strategy must be of the kind that wrote the checkpoint, with {path!r}; got {strategy!r:.80}"
-            )
-        setattr(owner, name, _from_tree(value))
+        if not isinstance(owner, Strategy):  # one that was made on first use
+            logger.warning("%s of the inner strategy is not restored: there is no strategy yet that it is of", path)
+            continue
+        values.append((owner, name, saved, None if saved["kind"] == "random" else value_from_tree(saved)))
+    return values
+
+
+def restore_inner(values: list[tuple[Strategy, str, Tree, Any]]) -> None:
+    """Set the attributes, also those that the constructor does not: many are set when they are first needed."""
+    for owner, name, saved, value in values:
+        if saved["kind"] == "random":
+            value = random_from_tree(saved, getattr(owner, name, None))  # noqa: PLW2901
+        setattr(owner, name, value)
+
+
+def _strategies(
+    strategy: Strategy, at: str = "", around: frozenset[int] = frozenset()
+) -> Iterator[tuple[str, Strategy]]:
+    """Yield a strategy and those within it, with the path to their attributes; one that refers back is passed over."""
+    yield at, strategy
+    around |= {id(strategy)}
+    for name, value in vars(strategy).items():
+        if isinstance(value, Strategy) and id(value) not in around:
+            yield from _strategies(value, f"{at}{name}.", around)
 
 
 def _attributes(strategy: Strategy) -> Iterator[tuple[str, object]]:
-    for name, value in vars(strategy).items():
-        if isinstance(value, Strategy):
-            yield from ((f"{name}.{path}", inner) for path, inner in _attributes(value))
-        else:
-            yield name, value
-
-
-def _to_tree(value: object) -> Tree:
-    if value is None or isinstance(value, bool | int | float | str | bytes | np.ndarray):
-        return {"kind": "plain", "of": value}
-    if isinstance(value, np.generic):
-        return {"kind": "scalar", "of": np.asarray(value)}
-    if isinstance(value, ArrayRecord | MetricRecord | ConfigRecord):
-        return {"kind": "record", "of": records_to_tree(RecordDict({"": value}))}
-    if isinstance(value, Mapping):
-        return {"kind": "dict", "of": [{"kind": "tuple", "of": [_to_tree(k), _to_tree(v)]} for k, v in value.items()]}
-    if isinstance(value, list | tuple):
-        return {"kind": "list" if isinstance(value, list) else "tuple", "of": [_to_tree(item) for item in value]}
-    raise TypeError(f"cannot save {type(value).__name__}")
-
-
-def _from_tree(tree: Tree) -> Any:  # noqa: ANN401  (whatever the attribute was)
-    kind, of = tree["kind"], tree["of"]
-    if kind == "plain":
-        return of
-    if kind == "scalar":
-        return of[()]
-    if kind == "record":
-        (record,) = records_from_tree(of).values()
-        return record
-    return _CONTAINERS[kind]([_from_tree(item) for item in of])
+    for at, owner in _strategies(strategy):
+        yield from ((f"{at}{name}", value) for name, value in vars(owner).items() if not isinstance(value, Strategy))
 
 
 def _same(one: Tree, other: Tree) -> bool:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from typing import TYPE_CHECKING
 
-from fedgc.strategies.resuming.inner_state import inner_to_tree
+from fedgc.strategies.resuming.inner_state import changed, inner_to_tree, kinds
 from fedgc.strategies.resuming.run_state import restore_run, run_to_tree
 from flwr.app import ArrayRecord, MetricRecord
 from flwr.serverapp.strategy import Result
@@ -46,7 +47,8 @@ class Journal:
     Notes
     -----
     A checkpoint is written once a round is decoded, and again once it is evaluated: a process that is killed loses the
-    round in flight, or that round's evaluation, which is then made up for.
+    round in flight, or that round's evaluation, which is then made up for. One that cannot be written (the disk is
+    full) does not end training, which may have gone on for days: each failure is an error in the log.
     """
 
     def __init__(self, folder: CheckpointFolder | None = None, *, resume: bool = False) -> None:
@@ -57,6 +59,13 @@ class Journal:
         self._arrays = ArrayRecord()
         self._evaluated = {"clients": True, "server": True}
         self._made_with: dict[str, Tree] = {}
+        self._kinds = ""
+        self._unsaved: set[str] = set()
+        self._saved = 0
+
+    def held(self) -> AbstractContextManager[None]:
+        """Return a block in which no other run has the folder; see :meth:`fedgc.checkpoint.CheckpointFolder.held`."""
+        return nullcontext() if self._folder is None else self._folder.held()
 
     def begin(self, strategy: CodedStrategy, initial: ArrayRecord) -> ArrayRecord:
         """Return the arrays to begin or go on with; the strategy is where the run was then.
@@ -64,34 +73,52 @@ class Journal:
         Raises
         ------
         CheckpointError
-            If there are checkpoints, and they are not to be gone on from or cannot be used.
+            If there are checkpoints, and they are not to be gone on from or none can be used.
+
+        Notes
+        -----
+        The newest checkpoint that is whole and fits (same model, same kind of inner strategy, ...) is used. One that is
+        passed over for an older one is named in the log with the reason, and kept under another name: it may be what
+        somebody looks for. If none fits, the folder is most likely another run's, and the run ends before anything is
+        sent.
         """
         self._arrays = initial
         if self._folder is None:
             return initial
-        self._made_with = inner_to_tree(strategy.strategy)
-        found = self._folder.newest()
-        if found is None:
-            return initial
-        server_round, tree = found
-        if not self._resume:
+        self._made_with, _ = inner_to_tree(strategy.strategy)
+        self._kinds = kinds(strategy.strategy)
+        rounds = self._folder.rounds
+        if rounds and not self._resume:
             raise CheckpointError(
-                f"{self._folder.folder}: holds checkpoints up to round {server_round}: "
+                f"{self._folder.folder}: holds checkpoints up to round {rounds[-1]}: "
                 "pass resume=True to go on from there, or name an empty folder"
             )
-        try:
-            self._arrays = restore_run(strategy, tree["run"], initial)
-            for name in _METRICS:
-                numbered = {int(number): MetricRecord(metrics) for number, metrics in tree["metrics"][name].items()}
-                getattr(self.result, name).update(numbered)
-            self._evaluated = dict(tree["evaluated"])
-            if tree["stepped"]:
-                self.result.arrays = self._arrays
-        except (CheckpointError, KeyError, TypeError, ValueError) as error:
-            raise CheckpointError(f"{self._folder.folder}, round {server_round}: {error}") from error
-        self.rounds_before = server_round
-        logger.info("Resumed after round %d; Flower counts the rounds that follow from 1", server_round)
+        found = self._folder.newest(lambda server_round, tree: self._go_on(strategy, initial, server_round, tree))
+        if found is None:
+            return initial
+        self.rounds_before = self._saved = found[0]
+        self._folder.put_aside(after=self.rounds_before)
+        logger.info("Resumed after round %d; Flower counts the rounds that follow from 1", self.rounds_before)
         return self._arrays
+
+    def _go_on(self, strategy: CodedStrategy, initial: ArrayRecord, server_round: int, tree: Tree) -> None:
+        """Go on from a checkpoint, or raise CheckpointError with nothing changed."""
+        try:
+            if tree["server_round"] != server_round:
+                raise CheckpointError(f"must be of round {server_round}, as its name says; got {tree['server_round']}")
+            numbered = {
+                name: {int(number): MetricRecord(metrics) for number, metrics in tree["metrics"][name].items()}
+                for name in _METRICS
+            }
+            evaluated, stepped = dict(tree["evaluated"]), bool(tree["stepped"])
+            arrays = restore_run(strategy, tree["run"], initial)
+        except (LookupError, TypeError, ValueError, AttributeError) as error:
+            raise CheckpointError(f"a checkpoint must hold what was written; got {error!r:.200}") from error
+        for name, metrics in numbered.items():
+            getattr(self.result, name).update(metrics)
+        self._arrays, self._evaluated = arrays, evaluated
+        if stepped:
+            self.result.arrays = arrays
 
     @property
     def writes(self) -> bool:
@@ -147,9 +174,28 @@ class Journal:
             name: {number: dict(record) for number, record in getattr(self.result, name).items()} for name in _METRICS
         }
         tree = {
-            "run": run_to_tree(strategy, self._arrays, self._made_with),
+            "server_round": server_round,
+            "run": run_to_tree(strategy, self._arrays, self._inner(strategy)),
             "metrics": metrics,
             "evaluated": self._evaluated,
             "stepped": self.result.arrays is self._arrays,
         }
-        self._folder.write(server_round, tree)
+        try:
+            self._folder.write(server_round, tree)
+        except CheckpointError as error:
+            again = f"after round {self._saved}" if self._saved else "anew"
+            logger.error(
+                "round %d: %s; training goes on, and a run that is resumed would begin %s", server_round, error, again
+            )
+        else:
+            self._saved = server_round
+
+    def _inner(self, strategy: CodedStrategy) -> Tree:
+        saved, unsaved = inner_to_tree(strategy.strategy)
+        if new := {path: kind for path, kind in unsaved.items() if path not in self._unsaved}:
+            self._unsaved |= new.keys()
+            logger.warning(
+                "the inner strategy's %s cannot be saved: a resumed run begins with what its constructor makes of it",
+                ", ".join(f"{path} ({kind})" for path, kind in new.items()),
+            )
+        return {"kinds": self._kinds, "attributes": changed(saved, self._made_with)}

@@ -7,6 +7,7 @@ from dataclasses import replace
 import numpy as np
 from fedgc.strategies.rounds.open_round import OpenRound
 from fedgc.strategies.rounds.past_round import PastRound
+from fedgc.strategies.rounds.secure_round import SecureRound
 from fedgc.strategies.rounds.secure_sum import SecureSum
 from fedgc.strategies.rounds.send_round import tasks_of
 from fedgc.strategies.rounds.size_claims import SizeClaims
@@ -37,6 +38,8 @@ def past_to_tree(past: PastRound) -> Tree:
         "answered": past.answered,
         "rejected": past.rejected,
         "copies": None if past.copies is None else past.copies.to_data(),
+        "sizes": sent.sizes.to_data(),
+        "doubted": sorted(sent._doubted),
     }
 
 
@@ -45,6 +48,7 @@ def past_from_tree(tree: Tree, state: RoundState, secure_sum: SecureSum | None) 
     assert state.plan is not None
     known_sizes = np.array(tree["known_sizes"])
     messages = [message_from_tree(message) for message in tree["messages"]]
+    given = bool(np.isfinite(known_sizes).all())
     sent = OpenRound(
         tree["server_round"],
         state.plan,
@@ -54,8 +58,11 @@ def past_from_tree(tree: Tree, state: RoundState, secure_sum: SecureSum | None) 
         tree["deadline"],
         known_sizes,
         replace(state, memory=None),
-        SizeClaims(state, state.plan.decoder.code, given=bool(np.isfinite(known_sizes).all())),
+        SizeClaims(state, state.plan.decoder.code, given=given).restore(tree["sizes"]),
+        _doubted=set(tree["doubted"]),
     )
+    if secure_sum is not None:
+        sent = SecureRound(**vars(sent), secure_sum=secure_sum)
     store = None if state.memory is None else state.memory.store
     collected = tree["collected"]
     return PastRound(

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from fedgc.strategies.nodes.warm_up import NodeFacts
 from fedgc.strategies.reporting.report import RoundReport
-from fedgc.strategies.resuming.inner_state import changed, inner_to_tree, restore_inner
+from fedgc.strategies.resuming.inner_state import inner_values, kinds, restore_inner
 from fedgc.strategies.resuming.past_state import past_from_tree, past_to_tree
 from flwr.app import ArrayRecord
 
@@ -15,7 +15,7 @@ from fedgc.checkpoint import Tree
 from fedgc.errors import CheckpointError
 from fedgc.round.saved_state import state_from_tree, state_to_tree
 from fedgc.simulation.isolation import globals_to_tree, restore_globals
-from fedgc.simulation.records import arrays_from_tree, arrays_to_tree
+from fedgc.simulation.records import arrays_from_tree, arrays_to_tree, message_from_tree, message_to_tree
 
 if TYPE_CHECKING:
     from fedgc.strategies.coded_strategy import CodedStrategy
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 _REPORT = tuple(field.name for field in fields(RoundReport))
 
 
-def run_to_tree(strategy: CodedStrategy, arrays: ArrayRecord, made_with: dict[str, Tree]) -> Tree:
+def run_to_tree(strategy: CodedStrategy, arrays: ArrayRecord, inner: Tree) -> Tree:
     """Return a run between two calls of its grid as plain data.
 
     Parameters
@@ -32,8 +32,8 @@ def run_to_tree(strategy: CodedStrategy, arrays: ArrayRecord, made_with: dict[st
         The strategy.
     arrays : ArrayRecord
         The model.
-    made_with : dict of str to object
-        The inner strategy's attributes when the run began; only what has changed is saved.
+    inner : object
+        What the inner strategy has come to know, and what kind it is.
     """
     run = strategy._run
     assert run.grid is not None
@@ -43,18 +43,23 @@ def run_to_tree(strategy: CodedStrategy, arrays: ArrayRecord, made_with: dict[st
         "num_shards": strategy.num_shards,
         "schedule": strategy.planning.schedule,
         "state": state_to_tree(strategy.state),
-        "inner": changed(inner_to_tree(strategy.strategy), made_with),
+        "inner": inner,
         "nodes": {
             node: (facts.overhead, facts.partition, dict(facts.labels)) for node, facts in strategy.nodes.items()
         },
         "planned_nodes": strategy.planning.nodes,
         "set_aside": run.set_aside.to_data(),
         "dissent": run.dissent.to_data(),
+        "newcomers": run.newcomers.to_data(),
+        "told": sorted(run._told),
+        "shard_counts": strategy._shard_counts.to_data(),
         "history": [{name: getattr(report, name) for name in _REPORT} for report in strategy.history],
+        "first_report": run.first_report,
         # Elsewhere messages are lost with the process that sent them.
         "grid": in_virtual_time,
         "past": None if in_virtual_time is None or run.past is None else past_to_tree(run.past),
         "listened for": sorted(run.grid.earlier),
+        "late": [] if in_virtual_time is None else [(message_to_tree(one), instant) for one, instant in run.grid.late],
         "global randomness": globals_to_tree(),
     }
 
@@ -74,35 +79,47 @@ def restore_run(strategy: CodedStrategy, tree: Tree, initial: ArrayRecord) -> Ar
     Raises
     ------
     CheckpointError
-        If the checkpoint is of another model or plan than the strategy's, or is not what was written.
+        If the checkpoint is of another model, plan or kind of inner strategy than the strategy's, or is not what was
+        written. Nothing has been changed then, so that another one may be tried.
     """
     run, planning = strategy._run, strategy.planning
     assert run.grid is not None
     try:
         arrays = arrays_from_tree(tree["arrays"])
         _check_model(arrays, initial)
-        for name, ours in (("num_shards", strategy.num_shards), ("schedule", planning.schedule)):
-            if tree[name] != ours:
-                raise CheckpointError(f"{name} must be {tree[name]!r}, as in the checkpoint; got {ours!r}")
+        if (theirs := tree["inner"]["kinds"]) != (ours := kinds(strategy.strategy)):
+            raise CheckpointError(f"the inner strategy must be {theirs}, as in the checkpoint; got {ours}")
+        for name, given in (("num_shards", strategy.num_shards), ("schedule", planning.schedule)):
+            if tree[name] != given:
+                raise CheckpointError(f"{name} must be {tree[name]!r}, as in the checkpoint; got {given!r}")
         memory = strategy.state.memory
         if (memory is None) != (tree["state"]["memory"] is None):
             raise CheckpointError(f"memory must be {memory is None}, as in the checkpoint; got {memory is not None}")
         state = state_from_tree(tree["state"], planning, None if memory is None else memory.store)
         nodes = {int(node): NodeFacts(*facts) for node, facts in tree["nodes"].items()}
         history = [RoundReport(**report) for report in tree["history"]]
+        first_report = int(tree["first_report"])
         set_aside = run.set_aside.from_data(tree["set_aside"])
         dissent = run.dissent.from_data(tree["dissent"])
+        counts = strategy._shard_counts.from_data(tree["shard_counts"])
+        told = {(shard, tuple(nodes)) for shard, nodes in tree["told"]}
+        newcomers = run.newcomers.from_data(tree["newcomers"], messages=tree["grid"] is not None)
+        late = [(message_from_tree(reply), float(instant)) for reply, instant in tree["late"]]
         past = None if tree["past"] is None else past_from_tree(tree["past"], state, strategy.secure_sum)
+        inner = inner_values(strategy.strategy, tree["inner"]["attributes"])
+        # Nothing has been set before this, and nothing can be found wrong after it.
         in_virtual_time = run.grid.restore(tree["grid"])
-    except (KeyError, TypeError, ValueError) as error:
+    except (LookupError, TypeError, ValueError, AttributeError) as error:
         raise CheckpointError(f"a checkpoint must hold what was written; got {error!r:.200}") from error
-    restore_inner(strategy.strategy, tree["inner"])
+    restore_inner(inner)
     strategy.state, strategy.nodes, strategy.history[:] = state, nodes, history
     strategy.planning = replace(planning, nodes=tree["planned_nodes"])
-    run.set_aside, run.dissent = set_aside, dissent
-    if in_virtual_time and past is not None:
+    strategy._shard_counts, run.first_report = counts, first_report
+    run.set_aside, run.dissent, run.newcomers, run._told = set_aside, dissent, newcomers, told
+    if in_virtual_time:
         run.past = past
         run.grid.listen_for(tree["listened for"])
+        run.grid.late = late
     restore_globals(tree["global randomness"])
     return arrays
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from copy import copy
-from dataclasses import replace
+from dataclasses import astuple, replace
+from typing import Any
 
 import numpy as np
 from fedgc.strategies.rounds.size_disagreements import SizeDisagreement
@@ -157,6 +159,28 @@ class SizeClaims:
         self._late, self._typical, self.disagreements = [], None, []
         self._said.clear()
         return state
+
+    def to_data(self) -> dict[str, Any]:
+        """Return what has been said since the state was learnt that the claims were made from, as plain data."""
+        return {
+            "sizes": self._sizes,
+            "said": list(self._said.items()),
+            "late": self._late,
+            "first": self._first,
+            "typical": None if self._typical is None else self._typical.of_node,
+            "disagreements": [astuple(one) for one in self.disagreements],
+        }
+
+    def restore(self, data: Mapping[str, Any]) -> SizeClaims:
+        """Return these claims, made from the same state, with what :meth:`to_data` wrote."""
+        self._sizes = np.array(data["sizes"])
+        self._said = {node: (np.array(shards), np.array(said)) for node, (shards, said) in data["said"]}
+        self._late = [(node, np.array(shards), np.array(said)) for node, shards, said in data["late"]]
+        self._first = {shard: tuple(first) for shard, first in data["first"].items()}
+        if data["typical"] is not None:
+            self._typical = TypicalSizes.of_nodes(data["typical"], self._state)
+        self.disagreements = [SizeDisagreement(*one) for one in data["disagreements"]]
+        return self
 
     def _usual(self) -> float | None:  # all nodes' medians, which most rounds can do without
         return self.typical.of_all()

@@ -40,6 +40,18 @@ class TypicalSizes:
         self._of_node = {node: size for node, counts in said.items() if (size := _median(counts)) is not None}
         self._sorted = sorted(self._of_node.values())
 
+    @classmethod
+    def of_nodes(cls, of_node: Mapping[int, float], shard_examples: NDArray[np.float64]) -> TypicalSizes:
+        """Return the sizes of nodes whose medians are known."""
+        typical = cls({}, shard_examples)
+        typical._of_node, typical._sorted = dict(of_node), sorted(of_node.values())
+        return typical
+
+    @property
+    def of_node(self) -> dict[int, float]:
+        """The median of each node's shards, of those that have said anything."""
+        return dict(self._of_node)
+
     def set(self, node: int, counts: NDArray[np.float64] | None) -> None:
         """Take note of what a node says of its shards, in place of what it has said before; None is nothing."""
         before, now = self._of_node.pop(node, None), None if counts is None else _median(counts)
