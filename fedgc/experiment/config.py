@@ -15,7 +15,7 @@ from fedgc.deadline import DeadlineRule, build_deadline
 from fedgc.decoders import DECODERS
 from fedgc.errors import ConfigError
 from fedgc.fleets import build_fleet
-from fedgc.round import check_list_options, check_sum_only
+from fedgc.round import check_list_options, check_partial_work, check_sum_only
 from fedgc.schemes import BALANCED_BLOCKS, CODES, LIST_CODES
 
 Count = Annotated[int, Field(ge=1, le=1_000_000, strict=True)]
@@ -186,9 +186,10 @@ def _check_coding(strategy: GradientCodingConfig, where: str, *, n_clients: int,
                 f"{where}.code must be one of {', '.join((BALANCED_BLOCKS, *LIST_CODES))} for schedule 'work-list'; "
                 f"got {strategy.code!r}"
             )
+        decoder = DECODERS[strategy.decoder]
         if strategy.secure_sum:
-            decoder = DECODERS[strategy.decoder]
             check_sum_only(decoder, schedule=schedule, sums=sums or "shard", memory=strategy.memory)
+        check_partial_work(decoder, schedule=schedule, sums=sums or "shard")
     except ValueError as error:
         raise ConfigError(f"{where}.{error}") from None
     try:
