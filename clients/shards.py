@@ -140,7 +140,7 @@ def gradient_coded(
 
         @wraps(trainer)
         def train(message: Message, context: Context) -> Message:
-            record = message.content.array_records[arrayrecord_key]
+            record = _global_arrays(message, arrayrecord_key)
             sent = message.content.config_records.get(configrecord_key, ConfigRecord())
             assignment = message.content.config_records.get(RECORD)
             if assignment is None:
@@ -192,6 +192,14 @@ def gradient_coded(
         return train
 
     return decorate
+
+
+def _global_arrays(message: Message, key: str) -> ArrayRecord:
+    record = message.content.array_records.get(key)
+    if record is None:
+        names = sorted(message.content.array_records)
+        raise ValueError(f"arrayrecord_key must name a record of the message, of {names}; got {key!r}")
+    return record
 
 
 def _introduction(context: Context, labels: Sequence[str]) -> dict[str, int | str]:

@@ -476,6 +476,45 @@ def test_flags_are_arrays_too() -> None:
     assert strategy.history[0].n_arrived == 6
 
 
+def app_with(**keys: str) -> ClientApp:
+    app = ClientApp()
+    app.train()(gradient_coded(num_shards=N_SHARDS, **keys)(train_shard))
+    return app
+
+
+def test_records_have_the_names_that_the_inner_strategy_gives_them() -> None:
+    inner = FedAvg(fraction_evaluate=0.0, arrayrecord_key="weights", configrecord_key="told")
+    clients = app_with(arrayrecord_key="weights", configrecord_key="told")
+    models = []
+    for within, app in ((inner, clients), (None, app_with())):
+        strategy = coding(within, reliability=certain(), deadline=50.0)
+        result, _ = train(strategy, steady(), app=app)
+        assert strategy.history[0].n_arrived == 6
+        models.append(arrays_of(result.arrays))
+    for name, value in models[1].items():
+        np.testing.assert_array_equal(models[0][name], value)
+    wrong = coding(inner, deadline=50.0)
+    train(wrong, steady(), app=app_with())
+    assert "arrayrecord_key must name a record of the message" in next(iter(wrong.history[0].rejected.values()))
+
+
+class Around(FedAvg):
+    """A strategy around another, as Flower's are, with a name of its own that it does not use."""
+
+    def __init__(self, strategy: Strategy) -> None:
+        super().__init__(arrayrecord_key="unused")
+        self.strategy = strategy
+
+
+def test_names_of_records_that_are_not_the_inner_strategys_are_refused() -> None:
+    inner = Around(FedAvg(arrayrecord_key="weights"))
+    assert coding(inner).arrayrecord_key == coding(inner, arrayrecord_key="weights").arrayrecord_key == "weights"
+    with pytest.raises(ValueError, match=r"arrayrecord_key must be left out, or be that .*, 'weights'; got 'arrays'"):
+        coding(inner, arrayrecord_key="arrays")
+    with pytest.raises(ValueError, match=r"configrecord_key must be left out, or be .*, 'config'; got 'told'"):
+        coding(inner, configrecord_key="told")
+
+
 ABLE = "fixed, least-squares, normalised-sum, optimal-unbiased, partial-mean, sum"
 SMALLEST = Path(__file__).parents[1] / "experiments" / "smallest.toml"
 WHOLE_UPDATES_ONLY = ["fixed-aligned", "fixed-general", "inverse-probability", "first-arrival", "scaled-mean"]
