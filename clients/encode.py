@@ -14,6 +14,7 @@ from fedgc.fixed_point import to_fixed_point
 from fedgc.protocol import (
     BUDGET,
     BUSY_SECONDS,
+    EXPECTED_EXAMPLES,
     FRACTIONAL_BITS,
     LARGEST_ENTRY,
     SIMULATED_PROGRESS,
@@ -29,26 +30,38 @@ class Budget:
     ----------
     assignment : ConfigRecord
         What the server asked for. Without a budget there is no limit: all of it is to be done.
+
+    Notes
+    -----
+    Of d shards done with n examples in s seconds, a shard of which the server says that it has m is predicted to take
+    ``s m / n``. That is too little for a small one after large ones, by what a shard takes however small it is; where
+    it matters, for a large one after small ones, it is too much. Of a shard whose size is not known, or while nothing
+    that was done had examples, it is the mean of those done, ``s / d``.
     """
 
     def __init__(self, assignment: ConfigRecord) -> None:
         self._start = time.monotonic()
         self._last = self._start
         self._seconds = cast(float, assignment.get(BUDGET, np.inf))
+        self._expected = cast("list[int]", assignment.get(EXPECTED_EXAMPLES, []))
+        self._examples = 0
         self._simulated = cast("int | None", assignment.get(SIMULATED_PROGRESS))
         self._times = [cast("float | None", assignment.get(name)) for name in (WORK_SECONDS, BUSY_SECONDS)]
 
     def has_time_for(self, done: int) -> bool:
-        """Return whether a shard that takes as long as the mean of those done would end in time."""
+        """Return whether the next shard is predicted to end in time, after so many that are done."""
         if self._simulated is not None:
             return done < self._simulated
         # The first is begun in any case: how long it takes is not known before.
-        mean = (self._last - self._start) / max(done, 1)
-        return self._last - self._start + mean <= self._seconds
+        worked = self._last - self._start
+        size = self._expected[done] if done < len(self._expected) else -1
+        as_many = size / self._examples if size >= 0 and self._examples else 1.0 / max(done, 1)
+        return worked * (1.0 + as_many) <= self._seconds
 
-    def shard_done(self) -> None:
-        """Note that a shard has been finished."""
+    def shard_done(self, examples: int) -> None:
+        """Note that a shard of so many examples has been finished."""
         self._last = time.monotonic()
+        self._examples += examples
 
     def spent(self, done: int) -> tuple[float, float]:
         """Return the seconds up to the end of the last shard, and up to now."""

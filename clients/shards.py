@@ -114,9 +114,10 @@ def gradient_coded(
     -----
     The reply carries ``global + sum_j a_j N_j update_j / sum_j N_j`` and ``num-examples`` = ``sum_j N_j``, with the
     assigned coefficients a_j and numbers of examples N_j. Without an assignment all a_j are one, and the reply is what
-    any FedAvg client would send. On a work list the client stops before a shard that would end after the deadline, and
-    sends such a sum for every segment that it has begun. A shard whose data is missing ends a work list as the deadline
-    does; on the full schedule the server leaves the reply out. For a server that wants secure sums the reply carries
+    any FedAvg client would send. On a work list the client stops before a shard that would end after the deadline, by
+    its seconds per example so far where the server says how many the next one has, and sends such a sum for every
+    segment that it has begun. A shard whose data is missing ends a work list as the deadline does; on the full schedule
+    the server leaves the reply out. For a server that wants secure sums the reply carries
     ``sum_j a_j N_j update_j`` as fixed-point numbers, and no metrics; see :class:`fedgc.strategies.SecureSum`.
 
     Examples
@@ -139,7 +140,7 @@ def gradient_coded(
 
         @wraps(trainer)
         def train(message: Message, context: Context) -> Message:
-            record = message.content.array_records[arrayrecord_key]
+            record = _global_arrays(message, arrayrecord_key)
             sent = message.content.config_records.get(configrecord_key, ConfigRecord())
             assignment = message.content.config_records.get(RECORD)
             if assignment is None:
@@ -171,7 +172,7 @@ def gradient_coded(
                 count = _check_update(update, shard_id)
                 sums.add(coefficient, count, _delta(update, arrays, shard_id))
                 examples.append(count)
-                budget.shard_done()
+                budget.shard_done(count)
                 _add_metrics(metric_sums, update, count, shard_id)
 
             secure = FRACTIONAL_BITS in assignment
@@ -191,6 +192,14 @@ def gradient_coded(
         return train
 
     return decorate
+
+
+def _global_arrays(message: Message, key: str) -> ArrayRecord:
+    record = message.content.array_records.get(key)
+    if record is None:
+        names = sorted(message.content.array_records)
+        raise ValueError(f"arrayrecord_key must name a record of the message, of {names}; got {key!r}")
+    return record
 
 
 def _introduction(context: Context, labels: Sequence[str]) -> dict[str, int | str]:

@@ -179,7 +179,8 @@ def torch_gradient(
                 if gradient is not None:
                     sums[id(parameter)].add_(gradient, alpha=count)
             for name, buffer in _buffers(model, before).items():
-                changes[name].add_(buffer.to(changes[name].dtype) - starts[name], alpha=count)
+                wide = changes[name].dtype  # torch does not subtract a mask of booleans
+                changes[name].add_(buffer.to(wide) - starts[name].to(wide), alpha=count)
                 buffer.copy_(starts[name])
             means.add(count, value, output, targets)
     examples = max(means.examples, 1)

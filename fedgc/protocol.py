@@ -28,6 +28,10 @@ DEADLINE = "deadline"
 SEGMENTS = "segments"
 #: float, with segments: seconds from getting the message in which to work, so that the reply comes by the deadline.
 BUDGET = "budget"
+#: list of int, with segments: numbers of examples that the client has to expect of its shards, in the order of the
+#: shard ids, so that it does not begin a large one that would end after its budget; -1 where not known, and left out if
+#: none is. Of shards that it is to work on, and can load, and of no others.
+EXPECTED_EXAMPLES = "expected-examples"
 #: int, only with secure sums: the client sends the sum of coefficient x number of examples x update itself, as
 #: fixed-point numbers modulo 2^64 with so many bits after the point, and no metrics but the number of examples.
 FRACTIONAL_BITS = "fractional-bits"

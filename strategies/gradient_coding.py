@@ -13,6 +13,7 @@ from fedgc.strategies.options import (
     as_constraints,
     as_deadline,
     as_decoder,
+    as_record_key,
     as_resume,
     as_seconds,
     as_shards,
@@ -153,8 +154,9 @@ class GradientCoding(StartedStrategy):
     seed : int
         Seed that clients derive the randomness of a shard's update from, so that all holders compute the same, and of
         the places that shards change to.
-    arrayrecord_key, configrecord_key : str
-        Names of the records, as in the inner strategy.
+    arrayrecord_key, configrecord_key : str, optional
+        Names of the records. By default those of the inner strategy, which writes the messages: others are refused.
+        Clients are told theirs in :func:`fedgc.clients.gradient_coded`.
 
     Raises
     ------
@@ -208,8 +210,8 @@ class GradientCoding(StartedStrategy):
         checkpoints: str | Path | CheckpointFolder | None = None,
         resume: bool = False,
         seed: int = 0,
-        arrayrecord_key: str = "arrays",
-        configrecord_key: str = "config",
+        arrayrecord_key: str | None = None,
+        configrecord_key: str | None = None,
     ) -> None:
         super().__init__()
         self.strategy = as_strategy(strategy if strategy is not None else FedAvg())
@@ -242,8 +244,8 @@ class GradientCoding(StartedStrategy):
         self.resume = as_resume(resume, self.checkpoints)
         self.early_end = check_flag("early_end", early_end)
         self.seed = seed
-        self.arrayrecord_key = arrayrecord_key
-        self.configrecord_key = configrecord_key
+        self.arrayrecord_key = as_record_key("arrayrecord_key", arrayrecord_key, self.strategy, "arrays")
+        self.configrecord_key = as_record_key("configrecord_key", configrecord_key, self.strategy, "config")
         self.nodes = {}
         self.history: list[RoundReport] = []
         self._run = CodedRun()

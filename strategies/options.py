@@ -50,6 +50,28 @@ def as_strategy(given: object) -> Strategy:
     return given
 
 
+def as_record_key(name: str, given: str | None, strategy: Strategy, usual: str) -> str:
+    """Return the name of a record that is meant by an option: the inner strategy's, or `usual` if it has none.
+
+    Raises
+    ------
+    ValueError
+        If another than the inner strategy's is given.
+
+    Examples
+    --------
+    >>> from flwr.serverapp.strategy import FedAvg
+    >>> as_record_key("arrayrecord_key", None, FedAvg(arrayrecord_key="weights"), "arrays")
+    'weights'
+    """
+    own = getattr(innermost(strategy), name, None)
+    if given is not None and not isinstance(given, str):
+        raise ValueError(f"{name} must be a name; got {given!r:.80}")
+    if isinstance(own, str) and given not in {None, own}:
+        raise ValueError(f"{name} must be left out, or be that of the strategy, {own!r}; got {given!r}")
+    return own if isinstance(own, str) else given or usual
+
+
 def as_deadline(given: float | DeadlineRule) -> DeadlineRule:
     """Return the rule that is meant by the option ``deadline``: a number stands for itself in every round."""
     return given if isinstance(given, DeadlineRule) else FixedDeadline(given)

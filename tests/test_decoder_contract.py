@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from fedgc.arrivals import ProgressArrivals
+from fedgc.assignment import SUMS, Sums
 from fedgc.codes import FractionalRepetition, WorkLists
 from fedgc.decoders import (
     DECODERS,
@@ -239,6 +240,21 @@ def test_weights_are_settled_where_a_decoder_says_so_and_nowhere_else(name: str,
             for arrived, _ in arrival_sets(p)
         ]
         assert all(same) == decoder.weights_settled
+
+
+@pytest.mark.parametrize("name", DECODERS)
+@pytest.mark.parametrize("sums", SUMS)
+def test_partial_work_can_be_decoded_where_a_decoder_says_so_and_nowhere_else(name: str, sums: Sums) -> None:
+    shares = {"whole": [[0, 1, 2]], "share": [[0, 1], [2]], "shard": [[0], [1], [2]]}[sums]
+    code = WorkLists([shares, [segment[::-1] for segment in reversed(shares)]], 3)
+    arrivals = ProgressArrivals(code, [[0.1, 0.2, 0.3, 0.4]] * 2)
+    gram = GramModel.uniform(3, 0.5)
+    for decoder in (DECODERS[name](), CappedDecoder(DECODERS[name](), 1.5)):
+        if sums in decoder.partial_work:
+            assert decoder.calibrate(code, arrivals, gram).decode(np.zeros(code.n_rows, dtype=bool)).coverage.size == 3
+        else:
+            with pytest.raises(ValueError, match="must be"):
+                decoder.calibrate(code, arrivals, gram)
 
 
 @pytest.mark.parametrize("name", DECODERS)

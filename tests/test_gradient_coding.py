@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -27,6 +28,8 @@ from fedgc.assignment import AssignmentConstraints
 from fedgc.coherence import KnownCoherence
 from fedgc.deadline import AutomaticDeadline, QuantileDeadline
 from fedgc.decoders import DECODERS, FixedDecoder
+from fedgc.errors import ConfigError
+from fedgc.experiment.config import load_config
 from fedgc.fleets import build_fleet
 from fedgc.fleets.base import WorkDraw
 from fedgc.reliability import ReliabilityPosterior
@@ -471,3 +474,70 @@ def test_flags_are_arrays_too() -> None:
     server.main()(main)
     run_virtual(server, app, steady())
     assert strategy.history[0].n_arrived == 6
+
+
+def app_with(**keys: str) -> ClientApp:
+    app = ClientApp()
+    app.train()(gradient_coded(num_shards=N_SHARDS, **keys)(train_shard))
+    return app
+
+
+def test_records_have_the_names_that_the_inner_strategy_gives_them() -> None:
+    inner = FedAvg(fraction_evaluate=0.0, arrayrecord_key="weights", configrecord_key="told")
+    clients = app_with(arrayrecord_key="weights", configrecord_key="told")
+    models = []
+    for within, app in ((inner, clients), (None, app_with())):
+        strategy = coding(within, reliability=certain(), deadline=50.0)
+        result, _ = train(strategy, steady(), app=app)
+        assert strategy.history[0].n_arrived == 6
+        models.append(arrays_of(result.arrays))
+    for name, value in models[1].items():
+        np.testing.assert_array_equal(models[0][name], value)
+    wrong = coding(inner, deadline=50.0)
+    train(wrong, steady(), app=app_with())
+    assert "arrayrecord_key must name a record of the message" in next(iter(wrong.history[0].rejected.values()))
+
+
+class Around(FedAvg):
+    """A strategy around another, as Flower's are, with a name of its own that it does not use."""
+
+    def __init__(self, strategy: Strategy) -> None:
+        super().__init__(arrayrecord_key="unused")
+        self.strategy = strategy
+
+
+def test_names_of_records_that_are_not_the_inner_strategys_are_refused() -> None:
+    inner = Around(FedAvg(arrayrecord_key="weights"))
+    assert coding(inner).arrayrecord_key == coding(inner, arrayrecord_key="weights").arrayrecord_key == "weights"
+    with pytest.raises(ValueError, match=r"arrayrecord_key must be left out, or be that .*, 'weights'; got 'arrays'"):
+        coding(inner, arrayrecord_key="arrays")
+    with pytest.raises(ValueError, match=r"configrecord_key must be left out, or be .*, 'config'; got 'told'"):
+        coding(inner, configrecord_key="told")
+
+
+ABLE = "fixed, least-squares, normalised-sum, optimal-unbiased, partial-mean, sum"
+SMALLEST = Path(__file__).parents[1] / "experiments" / "smallest.toml"
+WHOLE_UPDATES_ONLY = ["fixed-aligned", "fixed-general", "inverse-probability", "first-arrival", "scaled-mean"]
+
+
+@pytest.mark.parametrize("decoder", WHOLE_UPDATES_ONLY)
+def test_a_decoder_of_whole_updates_is_refused_for_work_lists(decoder: str) -> None:
+    """When the strategy is made, and not once the clients have warmed up."""
+    told = f"decoder must be one of {ABLE} for schedule 'work-list', where clients do a part; got '{decoder}"
+    for more in ({}, {"max_weight": 3.0}):
+        with pytest.raises(ValueError, match=told):
+            coding(schedule="work-list", decoder=decoder, **more)
+    changes = [f'strategies.1.decoder="{decoder}"', 'strategies.1.schedule="work-list"']
+    with pytest.raises(ConfigError, match=f"strategies.1.{told}"):
+        load_config(SMALLEST, changes)
+    load_config(SMALLEST, changes[:1])
+
+
+@pytest.mark.parametrize("sums", ["whole", "share"])
+def test_settled_weights_need_a_sum_for_every_shard_of_a_work_list(sums: str) -> None:
+    told = f"sums must be 'shard' for decoder 'fixed' on work lists; got '{sums}'"
+    with pytest.raises(ValueError, match=told):
+        coding(schedule="work-list", decoder="fixed", sums=sums)
+    changes = ['decoder="fixed"', 'schedule="work-list"', f'sums="{sums}"']
+    with pytest.raises(ConfigError, match=f"strategies.1.{told}"):
+        load_config(SMALLEST, [f"strategies.1.{change}" for change in changes])

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 from fedgc.clients import ShardUpdate, gradient_coded
+from fedgc.clients.encode import Budget
 from fedgc.strategies import GradientCoding
 from flwr.app import ArrayRecord, ConfigRecord, Context, Message, MetricRecord, RecordDict
 from flwr.clientapp import ClientApp
@@ -17,6 +18,7 @@ from flwr.common.constant import SUPERLINK_NODE_ID
 from flwr.serverapp.strategy import FedAvg
 from flwr.supercore.task_identity import TaskIdentity
 
+from fedgc.protocol import BUDGET, EXPECTED_EXAMPLES
 from tests.apps import EXAMPLES, N_SHARDS, initial_arrays, train_shard
 from tests.real_time_grid import RealTimeGrid
 
@@ -87,6 +89,63 @@ def test_clients_with_partial_work_stop_in_time_to_be_heard(grid_of: GridOf) -> 
     assert np.mean([report.shards_done for report in strategy.history]) > 8
     over = [float(report.seconds or np.inf) - 1.2 for report in strategy.history]
     assert np.median(over) < 0.1
+
+
+#: Many small shards and a few that are twenty times as large, at 6 ms per example: twelve or 250 ms each.
+UNEQUAL = [2] * 20 + [40] * 4
+
+
+@pytest.mark.parametrize("given", [True, False])
+def test_clients_do_not_begin_a_large_shard_that_would_end_too_late(given: bool) -> None:
+    client = ClientApp()
+
+    @client.train()
+    @gradient_coded()
+    def train(shard_id: int, arrays: ArrayRecord, config: ConfigRecord) -> ShardUpdate:
+        time.sleep(UNEQUAL[shard_id] * 0.00625)
+        return ShardUpdate(UNEQUAL[shard_id], delta={name: 0.0 * array.numpy() for name, array in arrays.items()})
+
+    config = [{"partition-id": p, "num-partitions": 4} for p in range(4)]
+    contexts = {100 + p: Context(1, 100 + p, own, RecordDict(), {}) for p, own in enumerate(config)}
+    grid = RealTimeGrid(client, contexts, lambda partition: 0.02)
+    strategy = GradientCoding(
+        FedAvg(fraction_evaluate=0.0, min_train_nodes=4, min_available_nodes=4),
+        num_shards=24,
+        shard_examples=UNEQUAL if given else None,
+        deadline=0.45,
+        schedule="work-list",
+        early_end=False,
+        first_deadline=None if given else 5.0,  # in which all sizes are told
+        start_timeout=1.0,
+    )
+    strategy.start(grid, initial_arrays(), num_rounds=9)
+    grid.join()
+    arrived = [report.n_arrived for report in strategy.history]
+    assert sum(arrived) >= 4 * 9 - 2, arrived  # a machine may stutter
+    assert min(report.shards_done for report in strategy.history) > 12
+
+
+@pytest.mark.parametrize(
+    ("expected", "done"),
+    [
+        ([1] * 9 + [30], 9),  # 0.09 s of work, and 0.3 s to come
+        ([30] + [1] * 9, 10),  # a second one as long as the first would end too late
+        ([0] * 9 + [1], 10),  # nothing is known of the seconds per example
+        ([1] * 9 + [-1], 10),
+        ([1] * 5, 10),
+        (None, 10),
+    ],
+)
+def test_the_next_shard_takes_as_long_as_its_examples_say(expected: list[int] | None, done: int) -> None:
+    told = {} if expected is None else {EXPECTED_EXAMPLES: expected}
+    budget = Budget(ConfigRecord({BUDGET: 0.35, **told}))
+    sizes = expected if expected is not None and len(expected) == 10 else [1] * 10
+    count = 0
+    while count < 10 and budget.has_time_for(count):
+        time.sleep(0.01 * abs(sizes[count]) * (0.8 if sizes[0] == 30 else 1.0))
+        budget.shard_done(max(sizes[count], 0))
+        count += 1
+    assert count == done
 
 
 def test_a_node_has_one_message_at_a_time(grid_of: GridOf) -> None:

@@ -443,7 +443,14 @@ def test_a_mod_refuses_to_mask_for_a_server_that_wants_single_replies() -> None:
         ({"decoder": "optimal-unbiased"}, r"decoder must be one of fixed, fixed-aligned, .* got 'optimal-unbiased'"),
         ({"decoder": "optimal-unbiased", "max_weight": 3.0}, r"decoder must be one of .*weights up to 3'"),
         ({"decoder": "scaled-mean"}, r"decoder must be one of .* for secure_sum; got 'scaled-mean'"),
-        ({"schedule": "work-list", "sums": "whole"}, r"sums must be 'shard' for secure_sum: .*; got 'whole'"),
+        (
+            {"schedule": "work-list", "sums": "whole", "decoder": "sum"},
+            r"sums must be 'shard' for secure_sum: .* 'whole'",
+        ),
+        (
+            {"schedule": "work-list", "decoder": "optimal-unbiased"},
+            r"must be one of fixed, normalised-sum, sum for sec",
+        ),
         ({"memory": True}, r"memory must be False for secure_sum"),
         ({"shard_examples": None}, r"shard_examples must be given for secure_sum"),
         ({"secure_sum": "yes"}, r"secure_sum must be True, False or a SecureSum; got 'yes'"),

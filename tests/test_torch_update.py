@@ -302,6 +302,31 @@ def test_counters_that_were_averaged_are_rounded_and_not_cut() -> None:
     assert net.num_batches_tracked == 3 and deltas(update)["num_batches_tracked"] == 1.0
 
 
+class Masked(nn.Module):
+    """A mask among the buffers, which training may change."""
+
+    def __init__(self, *, flips: bool) -> None:
+        super().__init__()
+        self.register_buffer("mask", torch.tensor([True, False, True]))
+        self.linear = nn.Linear(3, 1)
+        self.flips = flips
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.flips:
+            self.mask = ~self.mask
+        return self.linear(x * self.mask)
+
+
+@pytest.mark.parametrize("helper", [partial(torch_epochs, optimizer=SGD), torch_gradient])
+@pytest.mark.parametrize(("flips", "change"), [(False, [0.0, 0.0, 0.0]), (True, [-1.0, 1.0, -1.0])])
+def test_a_mask_of_booleans_may_be_a_buffer(helper: Callable[..., ShardUpdate], flips: bool, change: Any) -> None:
+    net = Masked(flips=flips)
+    start = torch_arrays(net)
+    update = helper(net, in_batches(numbers(5), 5), start, CONFIG, loss=nn.MSELoss())
+    assert deltas(update)["mask"].tolist() == change
+    assert deltas(update)["linear.weight"].any()
+
+
 class Product(nn.Module):
     def __init__(self) -> None:
         super().__init__()

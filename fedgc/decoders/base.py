@@ -161,6 +161,9 @@ class Decoder(ABC):
     unbiased: ClassVar[bool] = True
     #: Whether what arrives has a weight of its own, settled before the round, whatever else arrives.
     weights_settled: ClassVar[bool] = False
+    #: What clients may send of a work list ("whole", "share", "shard") for the rule to decode what they get done of it;
+    #: nothing for a rule that knows whole updates only.
+    partial_work: ClassVar[tuple[str, ...]] = ("whole", "share", "shard")
 
     def calibrate(self, code: Code, arrivals: ArrivalModel | ArrayLike, gram: GramModel) -> CalibratedDecoder:
         """Prepare for rounds with this code and these clients.

@@ -53,6 +53,7 @@ class CappedDecoder(Decoder):
         self._most = check_positive("most", most)
         self.name = f"{inner.name}, weights up to {self._most:g}"  # type: ignore[misc]
         self.weights_settled = inner.weights_settled  # type: ignore[misc]
+        self.partial_work = inner.partial_work  # type: ignore[misc]
 
     def _calibrate(self, code: Code, arrivals: ArrivalModel, gram: GramModel) -> CalibratedDecoder:
         return _Capped(self._inner.calibrate(code, arrivals, gram), self._most)

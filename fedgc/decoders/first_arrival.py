@@ -38,6 +38,7 @@ class FirstArrivalDecoder(Decoder):
 
     name: ClassVar[str] = "first-arrival"
     unbiased: ClassVar[bool] = False
+    partial_work: ClassVar[tuple[str, ...]] = ()
 
     def _calibrate(self, code: Code, arrivals: ArrivalModel, gram: GramModel) -> CalibratedDecoder:
         straggle_prob = self._straggle_prob(arrivals)

@@ -57,6 +57,7 @@ class FixedDecoder(Decoder):
 
     name: ClassVar[str] = "fixed"
     weights_settled: ClassVar[bool] = True
+    partial_work: ClassVar[tuple[str, ...]] = ("shard",)
 
     def _calibrate(self, code: Code, arrivals: ArrivalModel, gram: GramModel) -> CalibratedDecoder:
         if not isinstance(arrivals, IndependentArrivals):

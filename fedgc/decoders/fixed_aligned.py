@@ -43,6 +43,7 @@ class FixedAlignedDecoder(Decoder):
 
     name: ClassVar[str] = "fixed-aligned"
     weights_settled: ClassVar[bool] = True
+    partial_work: ClassVar[tuple[str, ...]] = ()
 
     def _calibrate(self, code: Code, arrivals: ArrivalModel, gram: GramModel) -> CalibratedDecoder:
         straggle_prob = self._straggle_prob(arrivals)

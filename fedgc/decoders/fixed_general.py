@@ -64,6 +64,7 @@ class FixedGeneralDecoder(Decoder):
 
     name: ClassVar[str] = "fixed-general"
     weights_settled: ClassVar[bool] = True
+    partial_work: ClassVar[tuple[str, ...]] = ()
 
     def __init__(self, *, solver: str = "stationarity") -> None:
         self._solver = one_of("solver", solver, ("stationarity", "cvxpy"))

@@ -35,6 +35,7 @@ class InverseProbabilityDecoder(Decoder):
 
     name: ClassVar[str] = "inverse-probability"
     weights_settled: ClassVar[bool] = True
+    partial_work: ClassVar[tuple[str, ...]] = ()
 
     def _calibrate(self, code: Code, arrivals: ArrivalModel, gram: GramModel) -> CalibratedDecoder:
         straggle_prob = self._straggle_prob(arrivals)

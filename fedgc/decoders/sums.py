@@ -71,6 +71,7 @@ class ScaledMeanDecoder(Decoder):
 
     name: ClassVar[str] = "scaled-mean"
     unbiased: ClassVar[bool] = False
+    partial_work: ClassVar[tuple[str, ...]] = ()
 
     def _calibrate(self, code: Code, arrivals: ArrivalModel, gram: GramModel) -> CalibratedDecoder:
         self._straggle_prob(arrivals)

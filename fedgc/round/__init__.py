@@ -4,7 +4,7 @@ This package knows no Flower: :class:`fedgc.strategies.GradientCoding` unpacks r
 """
 
 from fedgc.assignment import SCHEDULES, SUMS
-from fedgc.round.choices import Planning, check_list_options, check_sum_only
+from fedgc.round.choices import Planning, check_list_options, check_partial_work, check_sum_only
 from fedgc.round.copies import Copies
 from fedgc.round.finish import finish_round
 from fedgc.round.fold import RoundFold, row_of
@@ -27,6 +27,7 @@ __all__ = [
     "RoundPlan",
     "RoundState",
     "check_list_options",
+    "check_partial_work",
     "check_sum_only",
     "finish_round",
     "learn_sizes",

@@ -101,6 +101,7 @@ class Planning:
         one_of("sums", self.sums, SUMS)
         if not isinstance(self.decoder, Decoder):
             raise ValueError(f"decoder must be a Decoder; got {self.decoder!r}")
+        check_partial_work(self.decoder, schedule=self.schedule, sums=self.sums)
         if self.deadline is not None and not isinstance(self.deadline, DeadlineRule):
             raise ValueError(f"deadline must be a DeadlineRule; got {self.deadline!r}")
         if self.code is not None and self.constraints is not None:
@@ -149,6 +150,34 @@ def check_list_options(
             raise ValueError(f"{name} must be left out for schedule {schedule!r}, {why}; got {value!r:.80}")
 
 
+def check_partial_work(decoder: Decoder | type[Decoder], *, schedule: str, sums: str) -> None:
+    """Raise ValueError if clients get a part of their work done, and the decoder cannot decode what they send of it.
+
+    Parameters
+    ----------
+    decoder : Decoder, or subclass of it
+        The rule for the decoding weights.
+    schedule, sums : str
+        As in :class:`Planning`.
+
+    Examples
+    --------
+    >>> check_partial_work(DECODERS["fixed"], schedule="work-list", sums="whole")
+    Traceback (most recent call last):
+    ...
+    ValueError: sums must be 'shard' for decoder 'fixed' on work lists; got 'whole'
+    """
+    if schedule != "work-list" or sums in decoder.partial_work:
+        return
+    if not decoder.partial_work:
+        able = ", ".join(name for name, kind in DECODERS.items() if kind.partial_work)
+        raise ValueError(
+            f"decoder must be one of {able} for schedule 'work-list', where clients do a part; got {decoder.name!r}"
+        )
+    kinds = " or ".join(map(repr, decoder.partial_work))
+    raise ValueError(f"sums must be {kinds} for decoder {decoder.name!r} on work lists; got {sums!r}")
+
+
 def check_sum_only(decoder: Decoder | type[Decoder], *, schedule: str, sums: str, memory: bool) -> None:
     """Raise ValueError unless a round can be decoded from the sum of what arrives and from who sent it.
 
@@ -162,7 +191,11 @@ def check_sum_only(decoder: Decoder | type[Decoder], *, schedule: str, sums: str
         Whether past updates are remembered.
     """
     if not decoder.weights_settled:
-        settled = ", ".join(name for name, kind in DECODERS.items() if kind.weights_settled)
+        settled = ", ".join(
+            name
+            for name, kind in DECODERS.items()
+            if kind.weights_settled and (schedule != "work-list" or "shard" in kind.partial_work)
+        )
         raise ValueError(f"decoder must be one of {settled} for secure_sum; got {decoder.name!r}")
     if schedule == "work-list" and sums != "shard":
         raise ValueError(f"sums must be 'shard' for secure_sum: the client adds them up; got {sums!r}")

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 import numpy as np
+from fedgc.strategies.rounds.expected_sizes import expected_sizes
 from fedgc.strategies.rounds.open_round import OpenRound
 from fedgc.strategies.rounds.secure_round import SecureRound
 from fedgc.strategies.rounds.secure_sum import SecureSum
@@ -69,7 +70,13 @@ def send_round(
     told = {SERVER_ROUND: server_round, RUN_SEED: seed, DEADLINE: deadline}
     allowance = [0.0] * n_clients if known_times else state.overheads.allowance(plan.node_ids, deadline)
     messages = [
-        task.message(inner[node_id], told, configrecord_key, allowance=float(left))
+        task.message(
+            inner[node_id],
+            told,
+            configrecord_key,
+            allowance=float(left),
+            expected=expected_sizes(state, known_sizes, task.shards, node_id) if task.partial else None,
+        )
         for node_id, task, left in zip(plan.node_ids, tasks, allowance, strict=True)
     ]
     if shards is not None:

@@ -10,7 +10,17 @@ from flwr.app import ConfigRecord, Message, RecordDict
 from numpy.typing import NDArray
 
 from fedgc.codes import Code, WorkLists
-from fedgc.protocol import BUDGET, COEFFICIENTS, DEADLINE, RECORD, RUN_SEED, SEGMENTS, SERVER_ROUND, SHARD_IDS
+from fedgc.protocol import (
+    BUDGET,
+    COEFFICIENTS,
+    DEADLINE,
+    EXPECTED_EXAMPLES,
+    RECORD,
+    RUN_SEED,
+    SEGMENTS,
+    SERVER_ROUND,
+    SHARD_IDS,
+)
 
 
 @dataclass(frozen=True, eq=False)
@@ -50,7 +60,13 @@ class ClientTask:
         return record
 
     def message(
-        self, source: Message, told: Mapping[str, int | float], configrecord_key: str, *, allowance: float = 0.0
+        self,
+        source: Message,
+        told: Mapping[str, int | float],
+        configrecord_key: str,
+        *,
+        allowance: float = 0.0,
+        expected: NDArray[np.float64] | None = None,
     ) -> Message:
         """Return the inner strategy's message with the client's part added.
 
@@ -64,6 +80,8 @@ class ClientTask:
             Name of the record that takes the round's number.
         allowance : float
             Seconds before the deadline at which a client with a work list stops working, to be heard in time.
+        expected : ndarray, shape (n_assigned,), optional
+            Number of examples of each of its shards, NaN where not known, by which such a client may predict its time.
         """
         content = RecordDict(dict(source.content))
         for name, record in source.content.config_records.items():
@@ -74,6 +92,8 @@ class ClientTask:
         assignment[RUN_SEED], assignment[DEADLINE] = told[RUN_SEED], told[DEADLINE]
         if self.partial:
             assignment[BUDGET] = max(told[DEADLINE] - allowance, 0.0)
+            if expected is not None and np.isfinite(expected).any():
+                assignment[EXPECTED_EXAMPLES] = np.where(np.isfinite(expected), expected, -1.0).astype(int).tolist()
         content[RECORD] = assignment
         return Message(
             content,

@@ -14,7 +14,7 @@ from fedgc.experiment.config.messages import one_line
 from fedgc.experiment.config.points import Point, points
 from fedgc.experiment.config.sections import ExperimentConfig, GradientCodingConfig, RivalConfig
 from fedgc.fleets import build_fleet
-from fedgc.round import check_list_options, check_sum_only
+from fedgc.round import check_list_options, check_partial_work, check_sum_only
 from fedgc.schemes import BALANCED_BLOCKS, CODES, LIST_CODES
 from fedgc.strategies.baselines import RIVALS
 from fedgc.validation import did_you_mean
@@ -92,9 +92,10 @@ def _check_coding(strategy: GradientCodingConfig, where: str, *, n_clients: int,
                 f"{where}.code must be one of {', '.join((BALANCED_BLOCKS, *LIST_CODES))} for schedule 'work-list'; "
                 f"got {strategy.code!r}"
             )
+        decoder = DECODERS[strategy.decoder]
         if strategy.secure_sum:
-            decoder = DECODERS[strategy.decoder]
             check_sum_only(decoder, schedule=schedule, sums=sums or "shard", memory=strategy.memory)
+        check_partial_work(decoder, schedule=schedule, sums=sums or "shard")
     except ValueError as error:
         raise ConfigError(f"{where}.{error}") from None
     try:
