@@ -1,4 +1,4 @@
-"""The command line: ``fedgc run CONFIG.toml``, ``fedgc plan FLEET`` and ``fedgc analyze``."""
+"""The command line: ``fedgc run CONFIG.toml``, ``fedgc report DIR``, ``fedgc plan FLEET`` and ``fedgc analyze``."""
 
 from __future__ import annotations
 
@@ -37,6 +37,7 @@ def _options(
 app.command()(commands.run)
 app.command()(commands.analyze)
 app.command()(commands.plan)
+app.command()(commands.report)
 
 #: The exit code that typer makes of an interrupt, and that shells know.
 _INTERRUPTED = 130

@@ -6,6 +6,7 @@ or ``--help``, should not have to wait.
 
 from fedgc.commands.analyze import analyze
 from fedgc.commands.plan import plan
+from fedgc.commands.report import report
 from fedgc.commands.run import run
 
-__all__ = ["analyze", "plan", "run"]
+__all__ = ["analyze", "plan", "report", "run"]

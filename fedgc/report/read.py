@@ -1,0 +1,142 @@
+"""Read the results of an experiment, as ``fedgc run --out`` has written them."""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fedgc.errors import ConfigError
+
+Vector = NDArray[np.float64]
+
+
+@dataclass(frozen=True, eq=False)
+class Run:
+    """One strategy with one seed, at one point of a sweep.
+
+    Attributes
+    ----------
+    strategy : str
+        Its label, without the values of its grid.
+    settings : mapping of str to str
+        What a sweep varies, and its value here.
+    choice : mapping of str to str
+        What the strategy's grid varies, and its value here.
+    seed : int
+        Seed.
+    seconds, accuracy, loss, predicted, measured : ndarray, shape (n_rounds + 1,)
+        Virtual seconds, accuracy and loss after each round, first before any; residual error that was predicted before
+        it and measured, NaN where there is none.
+    """
+
+    strategy: str
+    settings: Mapping[str, str]
+    choice: Mapping[str, str]
+    seed: int
+    seconds: Vector
+    accuracy: Vector
+    loss: Vector
+    predicted: Vector
+    measured: Vector
+
+    def seconds_to(self, target: float) -> float:
+        """Return the seconds after which the accuracy first was at the target, infinite if it never was."""
+        reached = np.flatnonzero(self.accuracy >= target)
+        return float(self.seconds[reached[0]]) if reached.size else np.inf
+
+    def rounds_to(self, target: float) -> float:
+        """Return the rounds after which it was, infinite if it never was."""
+        reached = np.flatnonzero(self.accuracy >= target)
+        return float(reached[0]) if reached.size else np.inf
+
+
+@dataclass(frozen=True, eq=False)
+class Results:
+    """All runs of an experiment, and what they depend on.
+
+    Attributes
+    ----------
+    folder : Path
+        Where they were read.
+    name : str
+        The experiment's name.
+    target : float
+        Its target accuracy.
+    config : mapping
+        Its configuration, as plain data.
+    versions : mapping of str to str
+        Versions of Python and packages.
+    commit : str or None
+        Commit of the code that ran it.
+    runs : tuple of Run
+        Its runs.
+    """
+
+    folder: Path
+    name: str
+    target: float
+    config: Mapping[str, Any]
+    versions: Mapping[str, str]
+    commit: str | None
+    runs: tuple[Run, ...]
+
+
+def read_results(folder: Path) -> Results:
+    """Read a folder of results.
+
+    Raises
+    ------
+    ConfigError
+        If it holds none, or what it holds cannot be read: one line with the file and the reason.
+    """
+    try:
+        summary = json.loads((folder / "summary.json").read_text(encoding="utf-8"))
+        with (folder / "results.csv").open(encoding="utf-8", newline="") as file:
+            rows = list(csv.DictReader(file))
+        config = summary["config"]
+        return Results(
+            folder,
+            str(config["name"]),
+            float(config["target_accuracy"]),
+            config,
+            summary["versions"],
+            summary["commit"],
+            tuple(_runs(rows, config)),
+        )
+    except OSError as error:
+        raise ConfigError(
+            f"DIR must hold results of fedgc run --out; got {str(folder)!r} ({error.strerror}: {error.filename})"
+        ) from None
+    except (ValueError, KeyError, TypeError) as error:
+        raise ConfigError(f"DIR must hold results of fedgc run --out; got {str(folder)!r} ({error!r:.200})") from None
+
+
+def _runs(rows: list[dict[str, str]], config: Mapping[str, Any]) -> Iterator[Run]:
+    swept = [key for key in config.get("sweep", {}) if rows and key in rows[0]]
+    gridded = {key for strategy in config["strategies"] for key in strategy.get("grid", {})}
+    labels = [str(strategy["label"]) for strategy in config["strategies"]]
+    groups: dict[tuple[str, ...], list[dict[str, str]]] = {}
+    for row in rows:
+        groups.setdefault((row["strategy"], row["seed"], *(row[key] for key in swept)), []).append(row)
+    for (label, seed, *values), own in groups.items():
+        choice = {key: own[0][key] for key in gridded if own[0].get(key)}
+        base = max((one for one in labels if label == one or label.startswith(f"{one} (")), key=len, default=label)
+        yield Run(
+            base,
+            dict(zip(swept, values, strict=True)),
+            choice,
+            int(seed),
+            *(_column(own, name) for name in ("seconds", "accuracy", "loss")),
+            *(_column(own, f"fedgc-error-{name}") for name in ("predicted", "measured")),
+        )
+
+
+def _column(rows: list[dict[str, str]], name: str) -> Vector:
+    return np.array([float(row[name]) if row.get(name) else np.nan for row in rows])
