@@ -103,12 +103,13 @@ def restore_run(strategy: CodedStrategy, tree: Tree, initial: ArrayRecord) -> Ar
         first_report = int(tree["first_report"])
         set_aside = run.set_aside.from_data(tree["set_aside"])
         dissent = run.dissent.from_data(tree["dissent"])
+        messages = tree["grid"] is not None and not run.grid.one_at_a_time
         counts = strategy._shard_counts.from_data(tree["shard_counts"])
         told = {(shard, tuple(nodes)) for shard, nodes in tree["told"]}
-        newcomers = run.newcomers.from_data(tree["newcomers"], messages=tree["grid"] is not None)
+        newcomers = run.newcomers.from_data(tree["newcomers"], messages=messages)
         late = [(message_from_tree(reply), float(instant)) for reply, instant in tree["late"]]
         past = None if tree["past"] is None else past_from_tree(tree["past"], state, strategy.secure_sum)
-        go_on_pushing = _pushing(strategy, tree)
+        go_on_pushing = _pushing(strategy, tree["shards"], messages=messages)
         inner = inner_values(strategy.strategy, tree["inner"]["attributes"])
         # Nothing has been set before this, and nothing can be found wrong after it.
         in_virtual_time = run.grid.restore(tree["grid"])
@@ -128,11 +129,11 @@ def restore_run(strategy: CodedStrategy, tree: Tree, initial: ArrayRecord) -> Ar
     return arrays
 
 
-def _pushing(strategy: CodedStrategy, tree: Tree) -> Callable[[], None]:
+def _pushing(strategy: CodedStrategy, data: Tree | None, *, messages: bool) -> Callable[[], None]:
     """Return what lets a strategy know what its nodes keep; nothing, if it or the run before pushes no shards."""
-    if strategy.shards is None or tree["shards"] is None:
+    if strategy.shards is None or data is None:
         return lambda: None
-    return strategy.shards.from_data(tree["shards"], messages=tree["grid"] is not None)
+    return strategy.shards.from_data(data, messages=messages)
 
 
 def _check_model(arrays: ArrayRecord, initial: ArrayRecord) -> None:
