@@ -120,7 +120,8 @@ def test_where_none_fits_the_run_ends_and_all_files_stay(tmp_path: Path, monkeyp
     foreign(tmp_path, monkeypatch)
     folder = tmp_path / "foreign"
     newest(folder).write_bytes(b"?")
-    refused(f"{folder}: none of the 2 checkpoints can be used; the newest is ", NAME, folder, resume=True)
+    expected = f"{folder}: none of the 2 checkpoints can be used; the newest, round-00000005.safetensors: not a whole"
+    refused(expected, NAME, folder, resume=True)
 
 
 @pytest.mark.parametrize("tree", [{}, None, [], 3, {"server_round": 4}, {"server_round": 4, "metrics": {}, "run": {}}])
