@@ -145,12 +145,15 @@ class GradientCoding(StartedStrategy):
         `train_metrics_aggr_fn` of the inner strategy sees their "num-examples" only.
     checkpoints : str, Path or CheckpointFolder, optional
         A folder in which everything that the next round depends on is written after every round, for :meth:`start`: the
-        model, the inner strategy's state, all that has been learnt, results so far. Under a strategy around this one,
-        whose state it does not know, nothing is written, which the log says.
+        model, the inner strategy's state, all that has been learnt, results so far. One run at a time has a folder.
+        What cannot be saved of the inner strategy is named in the log; a checkpoint that cannot be written is an error
+        there, and training goes on. Under a strategy around this one, whose state it does not know, nothing is written,
+        which the log says.
     resume : bool
-        Whether to go on from the newest checkpoint in the folder, if it holds one: with the same options and apps, and
-        as many rounds in all. Without it a folder that holds checkpoints is refused, so that none is written over.
-        Refused without `checkpoints`.
+        Whether to go on from the newest checkpoint in the folder that is whole and fits, if it holds any: with the same
+        options and apps, and as many rounds in all. Newer ones are named in the log and renamed; if none fits the run
+        ends before anything is sent. Without it a folder that holds checkpoints is refused, so that none is written
+        over. Refused without `checkpoints`.
     seed : int
         Seed that clients derive the randomness of a shard's update from, so that all holders compute the same, and of
         the places that shards change to.
