@@ -138,8 +138,9 @@ def test_room_is_waited_for_whose_partition_is_away(asked: Asked, caplog: pytest
     here = [100, 101, 102, 104, 105]
     _, model = train(SIX, lambda done, now: here if now < 80.0 else list(SIX), constraints=limits, load=1)
     assert "cannot be planned with the nodes that are there: storage must hold at least 12 shards" in caplog.text
-    assert [len(asked.shards[node]) for node in SIX if node != 102] == [2, 3, 3, 2, 3]
-    assert not asked.shards.get(102)
+    room = dict(zip(SIX, (2, 3, 0, 3, 2, 3), strict=True))
+    assert all(len(shards) <= room[node] for node, shards in asked.shards.items())
+    assert asked.shards[103]
     assert model == pytest.approx(GOAL, abs=0.1)
 
 
@@ -219,13 +220,17 @@ def test_without_partitions_the_order_of_ids_waits_for_as_many_as_limits_are_sta
     assert "by the order of the node ids" not in caplog.text
 
 
-def test_times_belong_to_partitions_too(caplog: pytest.LogCaptureFixture) -> None:
-    """Client 0 never answers by what is stated: its partition is node 105, and with one away still is."""
-    fleet = build_fleet({"model": "log-normal", "clients": 6, "median": 0.5, "dropout": [0.9] + [0.0] * 5}, seed=1)
-    strategy, _ = train(TURNED, lambda done, now: [105, 103, 102, 101, 100], timing=fleet, schedule="full", rounds=2)
+def test_times_belong_to_partitions_too() -> None:
+    """By what is stated client 3 is often away: its partition is node 102, and with partition 1 away still is."""
+    dropout = [0.0, 0.0, 0.0, 0.6, 0.0, 0.0]
+    fleet = build_fleet({"model": "log-normal", "clients": 6, "median": 0.5, "dropout": dropout}, seed=1)
+    strategy, _ = train(
+        TURNED, lambda done, now: [105, 103, 102, 101, 100], timing=fleet, load=5, rounds=1, schedule="full"
+    )
     plan = strategy.state.plan
-    assert plan is not None
-    assert [node for node, prob in zip(plan.node_ids, plan.straggle_prob, strict=True) if prob > 0.5] == [105]
+    assert plan is not None and set(plan.node_ids) == {105, 103, 102, 101, 100}
+    assert plan.node_ids[int(np.argmax(plan.straggle_prob))] == 102
+    assert np.max(plan.straggle_prob) == pytest.approx(0.6, abs=0.05)
 
 
 def test_the_same_nodes_with_other_partitions_are_planned_with_anew(asked: Asked) -> None:
@@ -350,21 +355,23 @@ def test_waiting_to_be_able_to_plan_is_seen_too() -> None:
     assert kept.all[-1].phase == "stopped" and kept.all[-1].waiting is None
 
 
-def test_nodes_that_never_answer_end_the_run_in_the_end(caplog: pytest.LogCaptureFixture) -> None:
-    """They are there, so that no round waits for nodes, and nothing ever comes of them."""
-    with pytest.raises(
-        TooFewNodesError, match=r"^round 6: nothing of use has come of any node for 5 rounds, in 30 s"
-    ) as one:
-        train(SIX, lambda done, now: [200, 201, 202, 203], nodes_timeout=29.0)
-    assert "\n" not in str(one.value)
+@pytest.mark.parametrize("until", [5, 100])
+def test_nodes_of_which_nothing_comes_end_the_run_in_the_end(until: int) -> None:
+    """They are there, so that no round waits for nodes. Two silent rounds end nothing, however short the limit is."""
 
-    # Two silent rounds do not, however short the limit is; nor do any number within it.
     class Deaf(ChurningGrid):
         def _complete(self, job: Job) -> None:
-            if self.strategy is None or not 3 <= len(self.strategy.history) < 5:
+            if self.strategy is None or not 3 <= len(self.strategy.history) < until:
                 super()._complete(job)
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("tests.test_churn.ChurningGrid", Deaf)
-        strategy, _ = train(SIX, lambda done, now: list(SIX), nodes_timeout=1.0)
-    assert [report.n_arrived == 0 for report in strategy.history][3:6] == [True, True, False]
+        if until == 5:
+            strategy, _ = train(SIX, lambda done, now: list(SIX), nodes_timeout=1.0)
+            assert [report.n_arrived == 0 for report in strategy.history][2:6] == [False, True, True, False]
+        else:
+            line = r"^round 9: nothing of use has come of any node for 5 rounds, in 30 s: look into their logs"
+            with pytest.raises(TooFewNodesError, match=line):
+                train(SIX, lambda done, now: list(SIX), nodes_timeout=29.0)
+            # Nor does any number of them within the limit.
+            assert len(train(SIX, lambda done, now: list(SIX))[0].history) == 10
