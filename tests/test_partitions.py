@@ -230,7 +230,8 @@ def test_times_belong_to_partitions_too() -> None:
     plan = strategy.state.plan
     assert plan is not None and set(plan.node_ids) == {105, 103, 102, 101, 100}
     assert plan.node_ids[int(np.argmax(plan.straggle_prob))] == 102
-    assert np.max(plan.straggle_prob) == pytest.approx(0.6, abs=0.05)
+    # Each of them does all twelve shards, which take as long as the deadline: half are late who are there.
+    assert np.max(plan.straggle_prob) == pytest.approx(1.0 - 0.4 * 0.5, abs=0.05)
 
 
 def test_the_same_nodes_with_other_partitions_are_planned_with_anew(asked: Asked) -> None:
