@@ -122,17 +122,21 @@ class GradientCoding(StartedStrategy):
         and 0 in the embedded runtime, where nothing has to start.
     nodes_timeout : float
         Seconds for which a round waits until as many nodes are there as the inner strategy asks for; then training ends
-        with :class:`fedgc.errors.TooFewNodesError`. An evaluation waits as long, and is then left out, which the log
-        says, and training goes on. An hour by default.
+        with :class:`fedgc.errors.TooFewNodesError`, as it does if as many are there, and nothing of use has come of any
+        for longer than that and three rounds. An evaluation waits as long, and is then left out, which the log says,
+        and training goes on. An hour by default.
     timing : Timing, optional
-        What is known of the clients' completion times, in place of what is learnt: a fleet, in simulations. Clients are
-        in the order of their partitions if these were told at the start, else of their node ids.
+        What is known of the clients' completion times, in place of what is learnt: a fleet, in simulations. Client k
+        is partition k, whoever is there, if any node tells a partition; else clients are in the order of the node ids
+        at the start, and as many must be there.
     coherence : CoherenceEstimate, optional
         How far updates point the same way, to start from; :class:`fedgc.coherence.KnownCoherence` is not learnt.
     constraints : AssignmentConstraints, optional
-        What clients can and may hold, in the same order, on either schedule. Limits that cannot be met end the run
-        before the first round with :class:`fedgc.assignment.InfeasibleAssignmentError`, which names them, unless nodes
-        that could meet them are away; a client that no block has room for has no part in the rounds.
+        What clients can and may hold, by the same numbers, on either schedule. A node that tells no partition then, or
+        one that they are not stated for, or one that another node is, is not asked, and the log says why. Limits that
+        cannot be met end the run before the first round with :class:`fedgc.assignment.InfeasibleAssignmentError`, which
+        names them; while nodes that could meet them are away, it waits for up to `nodes_timeout`. A client that no
+        block has room for has no part in the rounds.
     shards : PushedShards, optional
         The shards' data, if clients have it from the server: each is sent what it lacks of its part and keeps it. The
         train function then needs a ``store``; see :func:`fedgc.clients.gradient_coded`.
