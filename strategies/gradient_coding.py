@@ -57,7 +57,8 @@ class GradientCoding(StartedStrategy):
         The inner strategy; FedAvg by default. Its `weighted_by_key` must be "num-examples", which shards are weighed by
         (a ShardUpdate may count tokens, say, there). Its `train_metrics_aggr_fn` gets a record for each client that
         counts, with the metrics that all of these have as plain numbers, each a mean over the client's shards: neither
-        arrays nor other records. What it raises ends the run, as in Flower.
+        arrays nor other records. What it raises ends the run, as in Flower. Flower's strategies for differential
+        privacy are refused here, and go around this one: see :meth:`deadline_grid`.
     num_shards : int
         Number of data shards. Every client must be able to load any of them.
     deadline : float or DeadlineRule

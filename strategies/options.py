@@ -6,9 +6,15 @@ from collections.abc import Sequence
 from os import PathLike
 
 import numpy as np
-from fedgc.strategies.rounds.inner_step import innermost
+from fedgc.strategies.rounds.inner_step import chain, innermost
 from fedgc.strategies.shard_push import PushedShards
-from flwr.serverapp.strategy import Strategy
+from flwr.serverapp.strategy import (
+    DifferentialPrivacyClientSideAdaptiveClipping,
+    DifferentialPrivacyClientSideFixedClipping,
+    DifferentialPrivacyServerSideAdaptiveClipping,
+    DifferentialPrivacyServerSideFixedClipping,
+    Strategy,
+)
 from numpy.typing import NDArray
 
 from fedgc.assignment import AssignmentConstraints
@@ -23,6 +29,14 @@ from fedgc.round import RoundState
 from fedgc.schemes import BALANCED_BLOCKS, CODES, BuildCode
 from fedgc.validation import check_positive, check_vector, one_of
 
+#: They size their noise for the mean of as many replies as there are clients, and clip each.
+_PRIVATE = (
+    DifferentialPrivacyClientSideAdaptiveClipping,
+    DifferentialPrivacyClientSideFixedClipping,
+    DifferentialPrivacyServerSideAdaptiveClipping,
+    DifferentialPrivacyServerSideFixedClipping,
+)
+
 
 def as_strategy(given: object) -> Strategy:
     """Return the inner strategy.
@@ -30,7 +44,8 @@ def as_strategy(given: object) -> Strategy:
     Raises
     ------
     ValueError
-        If it is none, or weighs replies by something else than numbers of examples.
+        If it is none, or weighs replies by something else than numbers of examples; if it is for differential privacy,
+        or is around one that is.
 
     Examples
     --------
@@ -40,6 +55,13 @@ def as_strategy(given: object) -> Strategy:
     """
     if not isinstance(given, Strategy):
         raise ValueError(f"strategy must be a Flower Strategy; got {given!r}")
+    for one in chain(given):
+        if isinstance(one, _PRIVATE):
+            raise ValueError(
+                f"strategy must not be for differential privacy, which would clip the decoded aggregate as a whole and "
+                f"add the noise of a mean of clients: put {type(one).__name__} around GradientCoding, see "
+                f"GradientCoding.deadline_grid; got it inside"
+            )
     weighted_by = getattr(innermost(given), "weighted_by_key", NUM_EXAMPLES)
     if weighted_by != NUM_EXAMPLES:
         # Weights go into the sums that clients send, and holders of a shard are held against each other by them.
