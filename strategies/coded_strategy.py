@@ -10,6 +10,7 @@ from fedgc.strategies.messages.arrays import check_finite
 from fedgc.strategies.messages.evaluation import usable_evaluations
 from fedgc.strategies.nodes.meeting import MeetingStrategy
 from fedgc.strategies.nodes.shard_counts import ShardCounts
+from fedgc.strategies.options import comparing
 from fedgc.strategies.reporting import Reporting
 from fedgc.strategies.reporting.first_round import first_round_warnings
 from fedgc.strategies.reporting.largest_part import privacy_warning
@@ -133,7 +134,11 @@ class CodedStrategy(MeetingStrategy):
         if self._run.begin_rounds():
             unused = self.checkpoints is not None and not self._journal.writes
             for line in first_round_warnings(
-                plan, self.planning, nothing_learnt=self.state.rounds == 0, checkpoints_unused=unused
+                plan,
+                self.planning,
+                nothing_learnt=self.state.rounds == 0,
+                checkpoints_unused=unused,
+                comparing=comparing(self.strategy),
             ):
                 logger.warning("round %d: %s", server_round, line)
             self._write_status()

@@ -171,7 +171,8 @@ class GradientCoding(StartedStrategy):
     and the sizes of all shards are known: while sizes are still being learnt, the total that the sum is divided by
     depends on who came, which leaves a bias of a few percent until every shard has been seen once.
     A round in which nothing arrives leaves the model as it is. Inner strategies that compare clients with one another
-    (Krum, Bulyan, medians, trimmed means) have nothing to compare in the one decoded reply that they get.
+    (Krum, medians, trimmed means) have nothing to compare in the one decoded reply that they get and pass on, which the
+    log says; Bulyan, which makes nothing of one, is refused.
 
     Examples
     --------

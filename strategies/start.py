@@ -93,8 +93,9 @@ class StartedStrategy(CodedStrategy):
         the largest number of examples of a client's shards over N, and ``P = h W s`` for shards with h holders: with
         equal shards in balanced blocks s is about h / n. (The default decoder adds more to its weights than a cap cuts
         off, if updates are alike, and learns how alike they are from updates.) All else that may depend on updates must
-        not: give `shard_examples` and a :class:`fedgc.coherence.KnownCoherence`, and use no memory. Metrics, of clients
-        and of rounds, are without noise, and who came is taken to be no secret.
+        not: give `shard_examples` and a :class:`fedgc.coherence.KnownCoherence`, and use no memory. Running statistics
+        are divided by the sum of the weights, which has no bound from below, so the model must have none. Metrics, of
+        clients and of rounds, are without noise, and who came is taken to be no secret.
 
         Examples
         --------
