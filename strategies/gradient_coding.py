@@ -57,7 +57,8 @@ class GradientCoding(StartedStrategy):
         The inner strategy; FedAvg by default. Its `weighted_by_key` must be "num-examples", which shards are weighed by
         (a ShardUpdate may count tokens, say, there). Its `train_metrics_aggr_fn` gets a record for each client that
         counts, with the metrics that all of these have as plain numbers, each a mean over the client's shards: neither
-        arrays nor other records. What it raises ends the run, as in Flower.
+        arrays nor other records. What it raises ends the run, as in Flower. Flower's strategies for differential
+        privacy are refused here, and go around this one: see :meth:`deadline_grid`.
     num_shards : int
         Number of data shards. Every client must be able to load any of them.
     deadline : float or DeadlineRule
@@ -177,7 +178,8 @@ class GradientCoding(StartedStrategy):
     and the sizes of all shards are known: while sizes are still being learnt, the total that the sum is divided by
     depends on who came, which leaves a bias of a few percent until every shard has been seen once.
     A round in which nothing arrives leaves the model as it is. Inner strategies that compare clients with one another
-    (Krum, Bulyan, medians, trimmed means) have nothing to compare in the one decoded reply that they get.
+    (Krum, medians, trimmed means) have nothing to compare in the one decoded reply that they get and pass on, which the
+    log says; Bulyan, which makes nothing of one, is refused.
 
     Examples
     --------
