@@ -242,6 +242,7 @@ class GradientCoding(StartedStrategy):
             timing=as_timing(timing),
             constraints=as_constraints(constraints),
             code=as_code(code),
+            early_end=check_flag("early_end", early_end),
         )
         check_list_options(schedule, sums=sums, redraw=redraw, fetch_seconds=fetch_seconds)
         self.given_sizes = as_sizes(shard_examples, self.num_shards)
@@ -251,7 +252,7 @@ class GradientCoding(StartedStrategy):
         self.reporting = Reporting(reporters)
         self.checkpoints = as_checkpoints(checkpoints)
         self.resume = as_resume(resume, self.checkpoints)
-        self.early_end = check_flag("early_end", early_end)
+        self.early_end = self.planning.early_end
         self.seed = seed
         self.arrayrecord_key = as_record_key("arrayrecord_key", arrayrecord_key, self.strategy, "arrays")
         self.configrecord_key = as_record_key("configrecord_key", configrecord_key, self.strategy, "config")
