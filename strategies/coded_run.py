@@ -121,6 +121,8 @@ class CodedRun:
         self.began: float | None = None
         self.tally = RunTally()
         self._told: set[tuple[int, tuple[int, int]]] = set()
+        #: Whether another strategy's loop drives the rounds, and whether the log has said how large a client's part is.
+        self.driven, self.part_is_told = grid is None or only_work, False
         self.grid: DeadlineGrid | None = None
         if grid is not None:
             self.grid = DeadlineGrid(

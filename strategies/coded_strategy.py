@@ -10,8 +10,10 @@ from fedgc.strategies.messages.arrays import check_finite
 from fedgc.strategies.messages.evaluation import usable_evaluations
 from fedgc.strategies.nodes.meeting import MeetingStrategy
 from fedgc.strategies.nodes.shard_counts import ShardCounts
+from fedgc.strategies.options import comparing
 from fedgc.strategies.reporting import Reporting
 from fedgc.strategies.reporting.first_round import first_round_warnings
+from fedgc.strategies.reporting.largest_part import privacy_warning
 from fedgc.strategies.reporting.run_status import run_status
 from fedgc.strategies.resuming import Journal
 from fedgc.strategies.rounds.close_round import close_round, next_arrays
@@ -135,7 +137,11 @@ class CodedStrategy(MeetingStrategy):
         if self._run.begin_rounds():
             unused = self.checkpoints is not None and not self._journal.writes
             for line in first_round_warnings(
-                plan, self.planning, nothing_learnt=self.state.rounds == 0, checkpoints_unused=unused
+                plan,
+                self.planning,
+                nothing_learnt=self.state.rounds == 0,
+                checkpoints_unused=unused,
+                comparing=comparing(self.strategy),
             ):
                 logger.warning("round %d: %s", server_round, line)
         self._write_status()
@@ -173,6 +179,9 @@ class CodedStrategy(MeetingStrategy):
             size_disagreements=self._run.untold(current),
         )
         self.history.append(report)
+        if self._run.driven and not self._run.part_is_told and (line := privacy_warning(report)):
+            self._run.part_is_told = True
+            logger.warning("round %d: %s", server_round, line)
         self.reporting.write(report)
         self._write_status()
         new, metrics = next_arrays(

@@ -57,7 +57,8 @@ class GradientCoding(StartedStrategy):
         The inner strategy; FedAvg by default. Its `weighted_by_key` must be "num-examples", which shards are weighed by
         (a ShardUpdate may count tokens, say, there). Its `train_metrics_aggr_fn` gets a record for each client that
         counts, with the metrics that all of these have as plain numbers, each a mean over the client's shards: neither
-        arrays nor other records. What it raises ends the run, as in Flower.
+        arrays nor other records. What it raises ends the run, as in Flower. Flower's strategies for differential
+        privacy are refused here, and go around this one: see :meth:`deadline_grid`.
     num_shards : int
         Number of data shards. Every client must be able to load any of them.
     deadline : float or DeadlineRule
@@ -122,17 +123,21 @@ class GradientCoding(StartedStrategy):
         and 0 in the embedded runtime, where nothing has to start.
     nodes_timeout : float
         Seconds for which a round waits until as many nodes are there as the inner strategy asks for; then training ends
-        with :class:`fedgc.errors.TooFewNodesError`. An evaluation waits as long, and is then left out, which the log
-        says, and training goes on. An hour by default.
+        with :class:`fedgc.errors.TooFewNodesError`, as it does if as many are there, and nothing of use has come of any
+        for longer than that and three rounds. An evaluation waits as long, and is then left out, which the log says,
+        and training goes on. An hour by default.
     timing : Timing, optional
-        What is known of the clients' completion times, in place of what is learnt: a fleet, in simulations. Clients are
-        in the order of their partitions if these were told at the start, else of their node ids.
+        What is known of the clients' completion times, in place of what is learnt: a fleet, in simulations. Client k
+        is partition k, whoever is there, if any node tells a partition; else clients are in the order of the node ids
+        at the start, and as many must be there.
     coherence : CoherenceEstimate, optional
         How far updates point the same way, to start from; :class:`fedgc.coherence.KnownCoherence` is not learnt.
     constraints : AssignmentConstraints, optional
-        What clients can and may hold, in the same order, on either schedule. Limits that cannot be met end the run
-        before the first round with :class:`fedgc.assignment.InfeasibleAssignmentError`, which names them, unless nodes
-        that could meet them are away; a client that no block has room for has no part in the rounds.
+        What clients can and may hold, by the same numbers, on either schedule. A node that tells no partition then, or
+        one that they are not stated for, or one that another node is, is not asked, and the log says why. Limits that
+        cannot be met end the run before the first round with :class:`fedgc.assignment.InfeasibleAssignmentError`, which
+        names them; while nodes that could meet them are away, it waits for up to `nodes_timeout`. A client that no
+        block has room for has no part in the rounds.
     shards : PushedShards, optional
         The shards' data, if clients have it from the server: each is sent what it lacks of its part and keeps it. The
         train function then needs a ``store``; see :func:`fedgc.clients.gradient_coded`.
@@ -145,12 +150,15 @@ class GradientCoding(StartedStrategy):
         `train_metrics_aggr_fn` of the inner strategy sees their "num-examples" only.
     checkpoints : str, Path or CheckpointFolder, optional
         A folder in which everything that the next round depends on is written after every round, for :meth:`start`: the
-        model, the inner strategy's state, all that has been learnt, results so far. Under a strategy around this one,
-        whose state it does not know, nothing is written, which the log says.
+        model, the inner strategy's state, all that has been learnt, results so far. One run at a time has a folder.
+        What cannot be saved of the inner strategy is named in the log; a checkpoint that cannot be written is an error
+        there, and training goes on. Under a strategy around this one, whose state it does not know, nothing is written,
+        which the log says.
     resume : bool
-        Whether to go on from the newest checkpoint in the folder, if it holds one: with the same options and apps, and
-        as many rounds in all. Without it a folder that holds checkpoints is refused, so that none is written over.
-        Refused without `checkpoints`.
+        Whether to go on from the newest checkpoint in the folder that is whole and fits, if it holds any: with the same
+        options and apps, and as many rounds in all. Newer ones are named in the log and renamed; if none fits the run
+        ends before anything is sent. Without it a folder that holds checkpoints is refused, so that none is written
+        over. Refused without `checkpoints`.
     seed : int
         Seed that clients derive the randomness of a shard's update from, so that all holders compute the same, and of
         the places that shards change to.
@@ -170,7 +178,8 @@ class GradientCoding(StartedStrategy):
     and the sizes of all shards are known: while sizes are still being learnt, the total that the sum is divided by
     depends on who came, which leaves a bias of a few percent until every shard has been seen once.
     A round in which nothing arrives leaves the model as it is. Inner strategies that compare clients with one another
-    (Krum, Bulyan, medians, trimmed means) have nothing to compare in the one decoded reply that they get.
+    (Krum, medians, trimmed means) have nothing to compare in the one decoded reply that they get and pass on, which the
+    log says; Bulyan, which makes nothing of one, is refused.
 
     Examples
     --------
@@ -233,6 +242,7 @@ class GradientCoding(StartedStrategy):
             timing=as_timing(timing),
             constraints=as_constraints(constraints),
             code=as_code(code),
+            early_end=check_flag("early_end", early_end),
         )
         check_list_options(schedule, sums=sums, redraw=redraw, fetch_seconds=fetch_seconds)
         self.given_sizes = as_sizes(shard_examples, self.num_shards)
@@ -242,7 +252,7 @@ class GradientCoding(StartedStrategy):
         self.reporting = Reporting(reporters)
         self.checkpoints = as_checkpoints(checkpoints)
         self.resume = as_resume(resume, self.checkpoints)
-        self.early_end = check_flag("early_end", early_end)
+        self.early_end = self.planning.early_end
         self.seed = seed
         self.arrayrecord_key = as_record_key("arrayrecord_key", arrayrecord_key, self.strategy, "arrays")
         self.configrecord_key = as_record_key("configrecord_key", configrecord_key, self.strategy, "config")

@@ -6,9 +6,19 @@ from collections.abc import Sequence
 from os import PathLike
 
 import numpy as np
-from fedgc.strategies.rounds.inner_step import innermost
+from fedgc.strategies.rounds.inner_step import chain, innermost
 from fedgc.strategies.shard_push import PushedShards
-from flwr.serverapp.strategy import Strategy
+from flwr.serverapp.strategy import (
+    Bulyan,
+    DifferentialPrivacyClientSideAdaptiveClipping,
+    DifferentialPrivacyClientSideFixedClipping,
+    DifferentialPrivacyServerSideAdaptiveClipping,
+    DifferentialPrivacyServerSideFixedClipping,
+    FedMedian,
+    FedTrimmedAvg,
+    MultiKrum,
+    Strategy,
+)
 from numpy.typing import NDArray
 
 from fedgc.assignment import AssignmentConstraints
@@ -23,6 +33,17 @@ from fedgc.round import RoundState
 from fedgc.schemes import BALANCED_BLOCKS, CODES, BuildCode
 from fedgc.validation import check_positive, check_vector, one_of
 
+#: They size their noise for the mean of as many replies as there are clients, and clip each.
+_PRIVATE = (
+    DifferentialPrivacyClientSideAdaptiveClipping,
+    DifferentialPrivacyClientSideFixedClipping,
+    DifferentialPrivacyServerSideAdaptiveClipping,
+    DifferentialPrivacyServerSideFixedClipping,
+)
+
+#: They hold replies against each other, and make of a single one what it is. (Flower's Krum is a MultiKrum.)
+_COMPARING = (FedMedian, FedTrimmedAvg, MultiKrum)
+
 
 def as_strategy(given: object) -> Strategy:
     """Return the inner strategy.
@@ -30,7 +51,8 @@ def as_strategy(given: object) -> Strategy:
     Raises
     ------
     ValueError
-        If it is none, or weighs replies by something else than numbers of examples.
+        If it is none, or weighs replies by something else than numbers of examples; if it is for differential privacy,
+        or is around one that is; if it makes no model of a single reply.
 
     Examples
     --------
@@ -40,6 +62,18 @@ def as_strategy(given: object) -> Strategy:
     """
     if not isinstance(given, Strategy):
         raise ValueError(f"strategy must be a Flower Strategy; got {given!r}")
+    for one in chain(given):
+        if isinstance(one, _PRIVATE):
+            raise ValueError(
+                f"strategy must not be for differential privacy, which would clip the decoded aggregate as a whole and "
+                f"add the noise of a mean of clients: put {type(one).__name__} around GradientCoding, see "
+                f"GradientCoding.deadline_grid; got it inside"
+            )
+        if isinstance(one, Bulyan):
+            raise ValueError(
+                "strategy must make a model of one reply, the decoded aggregate: Bulyan makes none of a "
+                "single one, and the model would stay as it is; got it"
+            )
     weighted_by = getattr(innermost(given), "weighted_by_key", NUM_EXAMPLES)
     if weighted_by != NUM_EXAMPLES:
         # Weights go into the sums that clients send, and holders of a shard are held against each other by them.
@@ -48,6 +82,18 @@ def as_strategy(given: object) -> Strategy:
             f"as num_examples of their ShardUpdate; got {weighted_by!r}"
         )
     return given
+
+
+def comparing(strategy: Strategy) -> list[str]:
+    """Return the names of the strategies, of one and those within, that compare clients and here have none to compare.
+
+    Examples
+    --------
+    >>> from flwr.serverapp.strategy import Krum
+    >>> comparing(Krum())
+    ['Krum']
+    """
+    return [type(one).__name__ for one in chain(strategy) if isinstance(one, _COMPARING)]
 
 
 def as_record_key(name: str, given: str | None, strategy: Strategy, usual: str) -> str:

@@ -4,18 +4,18 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 from typing import Any, cast
 
-from flwr.app import ConfigRecord, Message, Metadata
+from fedgc.strategies.nodes.kept_shards import KeptShards, Sent
+from flwr.app import ConfigRecord, Message
 from flwr.common.constant import ErrorCode
 from numpy.typing import NDArray
 
+from fedgc.checkpoint import Tree
 from fedgc.protocol import (
     ASKED_DIGESTS,
     ASKED_SHARDS,
-    KEPT_SHARDS,
-    LACKING_SHARDS,
     PUSHED,
     PUSHED_DATA,
     RECORD,
@@ -31,8 +31,6 @@ logger = logging.getLogger("flwr.fedgc")
 _PART = 5 * 2**20
 #: Shards that a client is asked about beside those of its part; others are taken to have been forgotten.
 _MOST_ASKED = 1024
-#: Messages per node whose replies may still tell something: this round's and those of two before.
-_MOST_PENDING = 3
 #: What a node has not received for certain: the message was not delivered.
 _UNDELIVERED = (ErrorCode.MESSAGE_UNAVAILABLE, ErrorCode.NODE_UNAVAILABLE)
 
@@ -54,46 +52,6 @@ class Pushes:
     n_nodes: int
     n_shards: int
     n_bytes: int
-
-
-@dataclass(frozen=True, eq=False)
-class _Sent:
-    """What one message said: its metadata gets the id on sending; the message itself would keep the data in memory."""
-
-    metadata: Metadata
-    named: list[int]
-    pushed: list[int]
-
-
-class _Node:
-    """What the server knows of a node."""
-
-    def __init__(self) -> None:
-        self.kept: dict[int, None] = {}  # the shards that were last assigned come last
-        self.pending: list[_Sent] = []
-        self.answered = False
-        self.takes_pushes = True
-
-    def sent(self, sent: _Sent) -> None:
-        """Note a message: what was pushed is taken to be kept."""
-        self.kept = {shard_id: None for shard_id in sent.named if shard_id in self.kept or shard_id in sent.pushed}
-        self.pending = [*self.pending, sent][-_MOST_PENDING:]
-
-    def heard(self, sent: _Sent, said: ConfigRecord) -> list[int]:
-        """Return the shards that a node says it lacks; what makes no sense is passed over."""
-        kept, lacking = said.get(KEPT_SHARDS), said.get(LACKING_SHARDS, [])
-        if kept is None and SHARD_IDS in said and self.takes_pushes:
-            logger.warning("node %d has no store for shards: it is sent none", sent.metadata.dst_node_id)
-            self.takes_pushes = False
-            return sent.named
-        if type(kept) is not int or not isinstance(lacking, list) or kept + len(lacking) != len(sent.named):
-            return []
-        missing = set(lacking)
-        for shard_id in sent.named:
-            if shard_id not in missing:
-                self.kept.setdefault(shard_id)
-        self.answered = True
-        return [shard_id for shard_id in sent.named if shard_id in missing]
 
 
 class PushedShards:
@@ -126,7 +84,8 @@ class PushedShards:
     keep. The reply tells which of the named ones it lacks, and these go with the next message. A node that has been
     sent a shard is taken to keep it until it says otherwise, or until Flower says that the message was not delivered:
     to send everything again to each straggler would cost more than the round that a lost message costs. All copies of a
-    shard are the same record, which Flower uploads once, and cuts into parts.
+    shard are the same record, which Flower uploads once, and cuts into parts. A run that is resumed knows what nodes
+    keep; those of a SuperLink that has forgotten its nodes have other ids then, and are new ones.
 
     Examples
     --------
@@ -150,7 +109,7 @@ class PushedShards:
         self._message_bytes = check_integer("message_bytes", message_bytes, low=1)
         self._ask_first = bool(ask_first)
         self._digests: dict[int, str] = {}
-        self._nodes: dict[int, _Node] = {}
+        self._nodes: dict[int, KeptShards] = {}
         self.history: list[Pushes] = []
 
     def __repr__(self) -> str:
@@ -180,7 +139,7 @@ class PushedShards:
         packed: dict[int, bytes] = {}  # of this round, so that a shard's copies are one piece of memory
         n_nodes = n_shards = n_bytes = 0
         for message in messages:
-            node = self._nodes.setdefault(message.metadata.dst_node_id, _Node())
+            node = self._nodes.setdefault(message.metadata.dst_node_id, KeptShards())
             assignment = message.content.config_records[RECORD]
             shard_ids = cast(list[int], assignment[SHARD_IDS])
             sizes: dict[int, int] = {}
@@ -201,7 +160,7 @@ class PushedShards:
                 assignment[SHARD_DIGESTS] = self._named(shard_ids)
                 if asked:
                     assignment[ASKED_SHARDS], assignment[ASKED_DIGESTS] = list(asked), self._named(asked)
-            node.sent(_Sent(message.metadata, [*asked, *shard_ids], list(sizes)))
+            node.sent(Sent(message.metadata, [*asked, *shard_ids], list(sizes)))
             n_nodes, n_shards, n_bytes = n_nodes + bool(sizes), n_shards + len(sizes), n_bytes + sum(sizes.values())
         self.history.append(Pushes(n_nodes, n_shards, n_bytes))
         if n_shards:
@@ -227,6 +186,32 @@ class PushedShards:
             again = {shard_id for later in node.pending for shard_id in later.pushed}
             for shard_id in set(lacking) - again:
                 node.kept.pop(shard_id, None)
+
+    def to_data(self) -> Tree:
+        """Return what was pushed and what each node is taken to keep, as plain data."""
+        return {
+            "history": [astuple(pushes) for pushes in self.history],
+            "nodes": {node_id: node.to_data() for node_id, node in self._nodes.items()},
+        }
+
+    def from_data(self, data: Tree, *, messages: bool) -> Callable[[], None]:
+        """Return what sets this to where it was that :meth:`to_data` wrote; nothing is changed before that is called.
+
+        Parameters
+        ----------
+        data : object
+            What was written.
+        messages : bool
+            Whether messages that were on their way still are. If not, what was last pushed to a node that has not
+            answered since is taken to be lost with them, and goes again.
+        """
+        history = [Pushes(*pushes) for pushes in data["history"]]
+        nodes = {int(node_id): KeptShards.from_data(node, messages=messages) for node_id, node in data["nodes"].items()}
+
+        def go_on() -> None:
+            self.history, self._nodes = history, nodes
+
+        return go_on
 
     def _pack(self, shard_id: int) -> bytes:
         shards = self._shards

@@ -83,6 +83,26 @@ class StartedStrategy(CodedStrategy):
         Only the ``with`` block tells when the run is over, for the summary in the log and for reporters that have
         something to close; without one, that is when the next run of this strategy begins, if ever.
 
+        Notes
+        -----
+        Flower's strategies for differential privacy add noise with the deviation ``noise_multiplier C / n``: a client's
+        part in the plain mean of n clients, each clipped to the norm C, is C / n. In the decoded aggregate that of a
+        client is ``p C`` with ``p = sum |w_r| n_r / N`` over the coded updates r that it sends, with decoding weights
+        w_r, n_r examples and N in all; and so is that of a shard, over the coded updates with it that count, whoever
+        sent them. By so much the aggregate moves if the updates of that unit are replaced by zero, and by at most twice
+        as much if by others, with FedAvg inside. A single one of several shards in a coded update is bounded by the
+        latter alone. Each round reports the largest p as "fedgc-largest-part", and the log says once by how much it
+        exceeds 1 / n.
+
+        For a guarantee p must be bounded before the rounds, say by P, and `noise_multiplier` be multiplied by ``n P``.
+        With ``decoder="fixed"`` and ``max_weight=W`` no weight exceeds W, so that ``P = W s`` for clients, where s is
+        the largest number of examples of a client's shards over N, and ``P = h W s`` for shards with h holders: with
+        equal shards in balanced blocks s is about h / n. (The default decoder adds more to its weights than a cap cuts
+        off, if updates are alike, and learns how alike they are from updates.) All else that may depend on updates must
+        not: give `shard_examples` and a :class:`fedgc.coherence.KnownCoherence`, and use no memory. Running statistics
+        are divided by the sum of the weights, which has no bound from below, so the model must have none. Metrics, of
+        clients and of rounds, are without noise, and who came is taken to be no secret.
+
         Examples
         --------
         >>> from fedgc.strategies import GradientCoding

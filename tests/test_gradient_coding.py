@@ -15,12 +15,17 @@ from flwr.app import Array, ArrayRecord, ConfigRecord, Context, Message, MetricR
 from flwr.clientapp import ClientApp
 from flwr.serverapp import Grid, ServerApp
 from flwr.serverapp.strategy import (
+    Bulyan,
     FedAdagrad,
     FedAdam,
     FedAvg,
     FedAvgM,
+    FedMedian,
     FedProx,
+    FedTrimmedAvg,
     FedYogi,
+    Krum,
+    MultiKrum,
     Strategy,
 )
 
@@ -513,6 +518,28 @@ def test_names_of_records_that_are_not_the_inner_strategys_are_refused() -> None
         coding(inner, arrayrecord_key="arrays")
     with pytest.raises(ValueError, match=r"configrecord_key must be left out, or be .*, 'config'; got 'told'"):
         coding(inner, configrecord_key="told")
+
+
+COMPARING = [Krum, MultiKrum, FedMedian, FedTrimmedAvg]
+
+
+@pytest.mark.parametrize("kind", [FedAvg, *COMPARING])
+def test_a_strategy_that_compares_clients_is_warned_of_and_changes_nothing(
+    kind: type[FedAvg], caplog: pytest.LogCaptureFixture
+) -> None:
+    models = []
+    for inner in (kind(fraction_evaluate=0.0), FedAvg(fraction_evaluate=0.0)):
+        result, _ = train(coding(inner, reliability=certain(), deadline=50.0), steady(), rounds=2)
+        models.append(arrays_of(result.arrays))
+    for name, value in models[1].items():
+        np.testing.assert_array_equal(models[0][name], value)
+    assert caplog.text.count(f"{kind.__name__} compares clients, and gets one") == (kind in COMPARING)
+
+
+def test_a_strategy_that_makes_nothing_of_one_reply_is_refused() -> None:
+    for inner in (Bulyan(), Around(Bulyan())):
+        with pytest.raises(ValueError, match="Bulyan makes none of a single one"):
+            coding(inner)
 
 
 ABLE = "fixed, least-squares, normalised-sum, optimal-unbiased, partial-mean, sum"

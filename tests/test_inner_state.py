@@ -6,6 +6,7 @@ import random
 from collections import Counter, OrderedDict, defaultdict, deque
 from dataclasses import dataclass, field
 from enum import Enum
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -64,7 +65,8 @@ VALUES = [
     [], (1, [2, {"a": (3,)}]), {3, 1}, frozenset({"a"}), deque([1, 2], maxlen=2), {(1, 2): [3], None: 4, "$": 5},
     OrderedDict(b=1, a=2), Counter("aab"), defaultdict(list, {"a": [1]}), defaultdict(None, {1: 2}),
     Phase.LATE, Point(3, np.ones(2)), Momentum(0.9, {"w": np.ones(3)}), Frozen(Phase.EARLY, (Point(1, np.zeros(1)),)),
-    ArrayRecord({"w": Array(np.ones(2, dtype=np.float16))}), Array(np.ones(2)), RecordDict({"c": ConfigRecord({"a": 1})}),
+    ArrayRecord({"w": Array(np.ones(2, dtype=np.float16))}), Array(np.ones(2)),
+    RecordDict({"c": ConfigRecord({"a": 1})}),
 ]  # fmt: skip
 
 
@@ -224,7 +226,7 @@ def clipped(inner: Strategy, *, adaptive: bool = False) -> Strategy:
 def test_checkpoints_of_another_kind_of_strategy_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     options = {"fraction_evaluate": 0.0, **OPTIONS}
     for name in ("FedAvg", "FedAvgM", "FedAdam", "FedYogi", "FedAdagrad"):
-        use(monkeypatch, name, lambda kind=getattr(flower, name): kind(**options))
+        use(monkeypatch, name, partial(getattr(flower, name), **options))
     use(monkeypatch, "fixed", lambda: clipped(FedAvg(**options)))
     use(monkeypatch, "adaptive", lambda: clipped(FedAvg(**options), adaptive=True))
     for name in ("FedAvg", "FedAdam", "fixed"):

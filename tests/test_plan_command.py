@@ -265,6 +265,21 @@ def test_codes_that_are_left_out_are_told(
     assert json.loads(capsys.readouterr().out)["remarks"] == [remark]
 
 
+def test_codes_that_know_no_limits_are_left_out_with_a_remark(
+    fleet_file: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Ten shards on five clients, which codes of the literature could be dealt; the fleet's sites are limits."""
+    asked = ("--shards", 10, "--deadline", 5, "--redundancy", 1)
+    assert plan(monkeypatch, fleet_file, *asked, "--json") == 0
+    without = json.loads(capsys.readouterr().out)
+    assert "remarks" not in without and "uncoded" in {choice["code"] for choice in without["choices"]}
+    fleet_file.write_text(FLEET_FILE + SITES)
+    assert plan(monkeypatch, fleet_file, *asked, "--json") == 0
+    limited = json.loads(capsys.readouterr().out)
+    assert limited["remarks"] == ["codes of the literature know no limits: where there are some they are left out"]
+    assert {choice["code"] for choice in limited["choices"]} <= {"work-lists", "fractional-repetition"}
+
+
 def test_what_is_asked_for_twice_is_told_once(
     fleet_file: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

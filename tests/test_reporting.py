@@ -129,7 +129,7 @@ def test_what_cannot_be_written_or_read_is_told_in_one_line(tmp_path: Path) -> N
         read_csv_results(tmp_path / "none.csv")
     good = CsvResults(tmp_path / "results.csv").path
     good.write_text(good.read_text() + "1,2\n")
-    with pytest.raises(ValueError, match=r"^path must hold a number in each of 21 columns; .*$"):
+    with pytest.raises(ValueError, match=r"^path must hold a number in each of 22 columns; .*$"):
         read_csv_results(good)
     with pytest.raises(ValueError, match=r"^folder must be one that can be written; got '.*' \(.+\)$"):
         TensorBoardResults(tmp_path / "file")

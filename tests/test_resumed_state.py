@@ -8,8 +8,12 @@ from typing import Any
 
 import numpy as np
 import pytest
+from fedgc.strategies import GradientCoding, PushedShards
 from fedgc.strategies.coded_run import CodedRun
+from fedgc.strategies.nodes.kept_shards import KeptShards
 from fedgc.strategies.nodes.newcomers import Newcomers
+from fedgc.strategies.nodes.set_aside import SetAside
+from fedgc.strategies.nodes.shard_counts import ShardCounts
 from fedgc.strategies.rounds.open_round import OpenRound
 from fedgc.strategies.rounds.past_round import PastRound
 from fedgc.strategies.rounds.size_claims import SizeClaims
@@ -19,7 +23,9 @@ from fedgc.codes import FractionalRepetition
 from fedgc.fleets import build_fleet
 from fedgc.round import RoundState
 from tests import test_resume
-from tests.test_resume import N_SHARDS, OPTIONS, ROUNDS, check_same, run
+from tests.apps import steady, train
+from tests.pushed_shards import INNER, SHARDS, app_of, stores_in
+from tests.test_resume import N_SHARDS, OPTIONS, ROUNDS, Killed, check_same, run
 
 #: Where each attribute of what lives across rounds is after a restart. Whoever adds one says here what becomes of it.
 SAVED, OPTION = "in the checkpoint", "what the user has given: the same when the run is resumed"
@@ -56,6 +62,14 @@ KNOWN: dict[str, dict[str, str]] = {
         **dict.fromkeys(("_sizes", "_said", "_late", "_first", "_typical", "disagreements"), SAVED),
         **dict.fromkeys(("_state", "_claims", "_code", "_given", "_shared"), DERIVED),
     },
+    "PushedShards": {
+        **dict.fromkeys(("_shards", "_message_bytes", "_ask_first"), OPTION),
+        **dict.fromkeys(("_nodes", "history"), SAVED),
+        "_digests": DERIVED,
+    },
+    "KeptShards": dict.fromkeys(("kept", "pending", "answered", "takes_pushes"), SAVED),
+    "SetAside": {**dict.fromkeys(("_bad", "_until"), SAVED), "_after": DERIVED},
+    "ShardCounts": {"_num_shards": OPTION, "_warned": SAVED},
     "PastRound": {
         **dict.fromkeys(("round", "collected", "silent", "replies", "answered", "rejected", "copies"), SAVED),
         "store": OPTION,
@@ -74,10 +88,45 @@ def test_of_all_that_lives_across_rounds_it_is_known_what_becomes_of_it(tmp_path
     assert strategy._run.grid is not None
     claims = SizeClaims(RoundState(strategy.given_sizes), FractionalRepetition([0, 0], [0] * N_SHARDS))
     there = {type(one).__name__: set(vars(one)) for one in (strategy, strategy._run, strategy._run.grid, claims)}
-    there["Newcomers"] = set(vars(Newcomers()))
+    others = (Newcomers(), PushedShards(SHARDS), KeptShards(), SetAside(), ShardCounts(N_SHARDS))
+    there |= {type(one).__name__: set(vars(one)) for one in others}
     there |= {kind.__name__: {field.name for field in fields(kind)} for kind in (PastRound, OpenRound)}
     assert there == {name: set(attributes) for name, attributes in KNOWN.items()}
     assert there["CodedRun"] == set(vars(CodedRun()))
+
+
+@pytest.mark.parametrize("ask_first", [False, True])
+def test_shards_are_not_pushed_again_after_a_restart(ask_first: bool, tmp_path: Path) -> None:
+    def pushed(name: str, kill_at: int | None = None) -> tuple[GradientCoding, Any]:
+        strategy = GradientCoding(
+            FedAvg(**INNER),
+            num_shards=len(SHARDS),
+            deadline=20.0,
+            shards=PushedShards(SHARDS, ask_first=ask_first),
+            checkpoints=tmp_path / name,
+            resume=True,
+        )
+        original = strategy.aggregate_train
+
+        def dying(server_round: int, replies: Any) -> Any:
+            if strategy._journal.rounds_before + server_round == kill_at:
+                raise Killed
+            return original(server_round, replies)
+
+        strategy.aggregate_train = dying  # type: ignore[method-assign]
+        app = app_of(store=stores_in(tmp_path / f"{name} stores"))
+        return strategy, train(strategy, steady(), rounds=ROUNDS, app=app)[0]
+
+    whole, result = pushed("whole")
+    with pytest.raises(Killed):
+        pushed("killed", kill_at=4)
+    resumed, again = pushed("killed")
+    assert resumed.shards is not None
+    assert whole.shards is not None
+    assert resumed.shards.history == whole.shards.history
+    assert resumed.shards.n_bytes_sent == whole.shards.n_bytes_sent > 0
+    assert not any(pushes.n_shards for pushes in resumed.shards.history[3:])
+    assert again.arrays == result.arrays
 
 
 def use_fleet(monkeypatch: pytest.MonkeyPatch, preset: str, clients: int, seed: int) -> None:

@@ -10,6 +10,7 @@ import pytest
 from fedgc.strategies import GradientCoding, PushedShards
 from flwr.app import ConfigRecord, Error, Message, MetricRecord, RecordDict
 
+from fedgc.checkpoint import pack_tree, unpack_tree
 from fedgc.simulation.run import _task_identity
 from tests.pushed_shards import (
     BYTES,
@@ -162,3 +163,24 @@ def test_options_are_checked() -> None:
         PushedShards(3)  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="message_bytes must be an integer of at least 1; got 0"):
         PushedShards({}, message_bytes=0)
+
+
+@pytest.mark.usefixtures("in_a_run")
+@pytest.mark.parametrize("messages", [True, False])
+def test_after_a_restart_the_server_knows_what_nodes_keep(messages: bool) -> None:
+    before = Server(PushedShards(SHARDS, ask_first=True))
+    for node_id in (7, 8):
+        before.shards.hear([answer(before.send(node_id, [0, 1]), lacking=[0, 1])])  # the first message only asks
+        before.shards.hear([answer(before.send(node_id, [0, 1]))])
+    open_message = before.send(7, [0, 1, 2])  # not answered when the process dies
+    data = unpack_tree(pack_tree(before.shards.to_data()))
+    after = Server(PushedShards(SHARDS, ask_first=True))
+    after.n = before.n
+    after.shards.from_data(data, messages=messages)()
+    assert after.shards.history == before.shards.history
+    if messages:
+        after.shards.hear([answer(open_message, lacking=[1])])
+        assert after.pushed(after.send(7, [0, 1, 2])) == [1]
+    else:  # what it brought is lost with it, as far as anybody knows
+        assert after.pushed(after.send(7, [0, 1, 2])) == [2]
+    assert after.pushed(after.send(8, [0, 1, 3])) == [3]

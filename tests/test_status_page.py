@@ -48,6 +48,11 @@ class Statuses(RoundReporter):
     def write_status(self, status: RunStatus) -> None:
         self.all.append(status)
 
+    @property
+    def between_rounds(self) -> list[RunStatus]:
+        """What was known when each round was over."""
+        return [status for status in self.all if status.phase == "training" and status.round_open is None]
+
 
 class Page(HTMLParser):
     """The elements and the text of a page; every element that is opened must be closed in its turn."""
@@ -103,9 +108,11 @@ def test_every_number_is_that_of_the_run(tmp_path: Path) -> None:
     strategy = coding(kept, StatusPage(path))
     train(strategy, steady(dropout=[0.0, 0.1, 0.2, 0.4, 0.6, 0.9], median=[1.0, 1.0, 1.0, 1.0, 3.0, 1.0]), rounds=12)
     history, data = strategy.history, data_of(path.with_suffix(".json"))
-    assert [status.phase for status in kept.all] == ["waiting", *["training"] * 13, "ended"]
-    assert [status.rounds_done for status in kept.all] == [0, 0, *range(1, 13), 12]
-    assert [status.round_open for status in kept.all] == [None, 1, *[None] * 13]
+    # When it begins, when each round is sent and when it is over, and when the run ends.
+    assert [status.phase for status in kept.all] == ["waiting", *["training"] * 24, "ended"]
+    assert [status.rounds_done for status in kept.all] == [0, *sorted([*range(12), *range(1, 13)]), 12]
+    assert [status.round_open for status in kept.all[1:-1:2]] == list(range(1, 13))
+    assert {status.round_open for status in kept.all[::2]} == {kept.all[-1].round_open} == {None}
     assert (data["rounds_done"], data["rounds_planned"], data["deadline"]) == (12, 12, 10.0)
     assert data["seconds_in_rounds"] == pytest.approx(sum(report.seconds or 0.0 for report in history))
     assert data["error_observed"] == pytest.approx(np.mean([report.model_residual_error for report in history]))
@@ -133,7 +140,7 @@ def test_a_block_is_as_likely_to_be_silent_as_the_next_round_finds(schedule: str
     kept, compared = Statuses(), 0
     strategy = coding(kept, schedule=schedule, reassignment_gain=1.0)
     train(strategy, steady(dropout=0.4), rounds=14)
-    for status, report in zip(kept.all[2:-2], strategy.history[1:], strict=True):
+    for status, report in zip(kept.between_rounds[:-1], strategy.history[1:], strict=True):
         if schedule == "work-list" and status.rounds_done < 6:
             continue  # times are learnt anew after each of these, which the last plan could not know
         place = {node: client for client, node in enumerate(report.node_ids)}
@@ -150,7 +157,7 @@ def test_blocks_tell_when_all_their_shards_last_counted() -> None:
     strategy = coding(kept, load=1, schedule="work-list", deadline=AutomaticDeadline(initial=1.5))
     train(strategy, steady(dropout=0.5, clients=3), rounds=8)
     told = 0
-    for status in kept.all[2:-1]:
+    for status in kept.between_rounds:
         reports = strategy.history[: status.rounds_done]
         assert sorted(shard for block in status.blocks for shard in block.shards) == list(range(N_SHARDS))
         for block in status.blocks:
@@ -265,7 +272,7 @@ def test_a_client_that_is_set_aside_is_told_until_when(tmp_path: Path) -> None:
     client = kept.all[-1].clients[5]
     assert (client.asked, client.came, client.rejected, client.set_aside_until) == (3, 0, 3, 4)
     assert "set aside until round 4; left out 3 times, last: array names must be" in Page(path).text
-    assert {client.set_aside_until for client in kept.all[-2].clients[:5]} == {None}
+    assert {client.set_aside_until for client in kept.between_rounds[-1].clients[:5]} == {None}
 
 
 def test_a_disk_that_fails_costs_the_page_only(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
@@ -313,7 +320,7 @@ def test_whatever_goes_wrong_in_putting_it_together_training_goes_on(
     strategy = coding(StatusPage(tmp_path / "status.html"))
     with caplog.at_level(logging.WARNING, logger="flwr"):
         train(strategy, steady(), rounds=2)
-    assert len(strategy.history) == 2 and len(asked) == 5
+    assert len(strategy.history) == 2 and len(asked) == 6
     assert caplog.text.count("StatusPage failed, and the run goes on without it: 'of a bug'") == 1
 
 
@@ -346,7 +353,7 @@ def test_the_page_reads_itself_anew_as_long_as_the_run_goes_on(fails: bool, tmp_
 def test_progress_is_told_in_rounds_and_seconds() -> None:
     kept = Statuses()
     train(coding(kept, early_end=False), steady(dropout=[0.9] * 6), rounds=4)
-    during = kept.all[2:-1]
+    during = kept.between_rounds
     assert [status.seconds for status in during] == [10.0, 20.0, 30.0, 40.0]
     assert [status.seconds_left for status in during] == [30.0, 20.0, 10.0, 0.0]
     assert kept.all[0].seconds is None and kept.all[-1].seconds_left is None

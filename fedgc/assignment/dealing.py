@@ -24,25 +24,6 @@ def deal_shards(instance: Instance, counts: Ints | Counts) -> Ints:
     return of_shard
 
 
-def counts_by_class(instance: Instance, sizes: Ints, residency_class: Ints) -> Counts:
-    """Return what :func:`deal_shards` takes where a block holds shards of one residency class and of class 0.
-
-    The blocks of a class have room for all of its shards; the first ones are filled with them.
-    """
-    order = np.argsort(residency_class, kind="stable")
-    size, of_class = sizes[order], residency_class[order]
-    before = np.cumsum(size) - size
-    # Shards of the same class in earlier blocks: what was dealt before, less what came before the class began.
-    begins = np.searchsorted(of_class, of_class)
-    own = np.clip(instance.class_sizes[of_class] - (before - before[begins]), 0, size)
-    own = np.where(of_class == 0, size, own)
-    blocks = np.concatenate([order, order])
-    classes = np.concatenate([of_class, np.zeros_like(of_class)])
-    data = np.concatenate([own, np.where(of_class == 0, 0, size - own)])
-    shape = (sizes.size, len(instance.allowed))
-    return sparse.coo_array((data, (blocks, classes)), shape=shape)
-
-
 def deal_like(instance: Instance, counts: Counts, members: Ints, block_of_client: Ints, block_of_shard: Ints) -> Ints:
     """Deal shards to new blocks such that their members hold many of them already.
 

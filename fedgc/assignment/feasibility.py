@@ -55,18 +55,24 @@ def _check_copies(name: str, room: NDArray[np.intp], least: int, n_shards: int) 
         )
 
 
-def diagnosis(instance: Instance) -> InfeasibleAssignmentError:
-    """Return the error for an infeasible instance: the constraints whose removal would make it feasible.
+def diagnosis(instance: Instance, *, impossible: bool) -> InfeasibleAssignmentError:
+    """Return the error for an instance without an assignment: the constraints whose removal would make it feasible.
 
-    First each constraint is tried alone, with the number of holders, then all but one. For large instances
-    feasibility is that of the greedy method, so the error then says that nothing was found.
+    First each constraint is tried alone, with the number of holders, then all but one. A constraint is only named for
+    what is proved; where an assignment was not found, but may exist, the error says that and no more.
     """
     from fedgc.assignment.optimise import find_blocks  # noqa: PLC0415 - the search in turn reports through this file
 
     given = instance.constraints
     names = [name for name in CONSTRAINTS[:-1] if getattr(given, name) is not None]
+    numbers = f"for {instance.n_shards} shards, {instance.n_clients} clients and {_holders(instance)} holders"
+    if not impossible:
+        together = ", ".join(map(given.name_of, names))
+        return InfeasibleAssignmentError(
+            (*names, "holders"), f"found no assignment {numbers} that meets {together}; none is known to exist or not"
+        )
 
-    def feasible(dropped: list[str]) -> bool:
+    def feasible(dropped: list[str]) -> bool | None:
         relaxed = instance
         for name in dropped:
             relaxed = relaxed.relaxed(name)
@@ -74,21 +80,23 @@ def diagnosis(instance: Instance) -> InfeasibleAssignmentError:
             check_each(relaxed)
         except InfeasibleAssignmentError:
             return False
-        return find_blocks(relaxed, None) is not None
+        found = find_blocks(relaxed, None)
+        return True if found.blocks is not None else False if found.impossible else None
 
-    numbers = f"for {instance.n_shards} shards, {instance.n_clients} clients and {_holders(instance)} holders"
     for name in names:
         others = [other for other in names if other != name]
-        if not feasible(others):
+        if feasible(others) is False:
             return InfeasibleAssignmentError(
                 (name,), f"{given.name_of(name)} must leave room {numbers}; got no assignment"
             )
-    blamed = tuple(name for name in (*names, "holders") if feasible([name]))
-    if not blamed:
-        blamed = (*names, "holders")
-        how = "only without all of them"
-    else:
+    without = {name: feasible([name]) for name in (*names, "holders")}
+    blamed = tuple(name for name, found in without.items() if found)
+    if blamed:
         how = f"without {' or '.join(map(given.name_of, blamed))} there would be one"
+    else:
+        blamed = (*names, "holders")
+        known = all(found is False for found in without.values())
+        how = "only without all of them" if known else "which of them to drop is not known"
     return InfeasibleAssignmentError(
         blamed,
         f"{given.name_of(blamed[0])} must leave room {numbers} together with the other constraints; "

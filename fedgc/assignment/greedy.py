@@ -1,4 +1,4 @@
-"""Greedy starts for large instances: pools for the residency classes, groups within them, shards by speed."""
+"""Greedy starts for large instances: groups of clients, and shards by what the groups get done."""
 
 from __future__ import annotations
 
@@ -7,8 +7,10 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from fedgc.assignment.division import divided
 from fedgc.assignment.instance import Instance
-from fedgc.assignment.work_list_order import shares_by_speed
+from fedgc.assignment.kindred import kindred_groups, pooled_groups
+from fedgc.assignment.tied import Tied
 
 Ints = NDArray[np.intp]
 Floats = NDArray[np.float64]
@@ -26,57 +28,59 @@ class Rows:
         Members, padded with n_clients.
     sizes : ndarray of int, shape (n_rows,)
         Shards in each row.
-    residency_class : ndarray of int, shape (n_rows,)
-        A row may hold shards of this class and of class 0, and all its members are allowed to.
+    tied : Tied
+        Which of them have residency rules: all members of a row may hold all of its shards.
     """
 
     members: Ints
     sizes: Ints
-    residency_class: Ints
+    tied: Tied
 
 
-def greedy_starts(instance: Instance) -> list[Rows]:
-    """Return feasible rows in several styles: strong clients with weak ones, like with like, and by room.
+def greedy_starts(instance: Instance) -> tuple[list[Rows], list[Rows]]:
+    """Return rows in several styles: strong clients with weak ones, like with like, and by room.
 
-    Where blocks may differ in their number of members, each style comes with the fewest and with the most.
+    Where blocks may differ in their number of members, each style comes with the fewest and with the most. Where there
+    are residency rules, groups are formed within pools for each class, of clients that may hold the same, and as if
+    there were no rules.
+
+    Returns
+    -------
+    feasible, others : list of Rows
+        Those that meet all constraints, and those whose groups cannot hold the shards; they hold too many.
     """
-    starts: list[Rows] = []
+    feasible: list[Rows] = []
+    others: list[Rows] = []
+    ways = ("anyone",) if len(instance.allowed) == 1 else ("pools", "kindred", "anyone")
     for holders in dict.fromkeys((instance.least, min(instance.most, 8 + instance.least))):
-        for style in STYLES:
-            if style == "by room" and starts:
-                continue  # it wastes the least room, and is only needed where room is scarce
-            rows = _start(instance, holders, style)
-            if rows is not None:
-                starts.append(rows)
-    return starts
+        for way in ways:
+            for style in STYLES:
+                if style == "by room" and feasible:
+                    continue  # it wastes the least room, and is only needed where room is scarce
+                rows, fits = _start(instance, holders, way, style)
+                (feasible if fits else others).append(rows)
+    return feasible, others
 
 
-def _start(instance: Instance, holders: int, style: str) -> Rows | None:
-    rows: list[Ints] = []
-    classes: list[Ints] = []
+def _start(instance: Instance, holders: int, way: str, style: str) -> tuple[Rows, bool]:
     rest = np.flatnonzero(instance.limit[:-1] > 0)
-    for c, pool in _pools(instance, holders, rest):
-        groups = group_clients(instance, pool, holders, style)
-        rows.append(groups)
-        classes.append(np.full(groups.shape[0], c))
-    members, residency_class = np.concatenate(rows), np.concatenate(classes)
+    if way == "anyone":
+        members = group_clients(instance, rest, holders, style)
+    else:
+        pools = pooled_groups(instance, holders, rest) if way == "pools" else kindred_groups(instance, holders, rest)
+        members = np.concatenate([group_clients(instance, pool, holders, style) for pool in pools])
     members = np.pad(members, ((0, 0), (0, instance.most - holders)), constant_values=instance.n_clients)
     cap = instance.cap(members)
     weight = np.minimum(_capability(instance, members), cap)
-    sizes = allot_by_class(instance, weight, cap, residency_class)
-    if sizes is None:
-        return None
+    sizes, tied, fits = divided(instance, members, weight, cap)
     # Idle clients get rows of their own, so that the search can bring them in.
     used = np.zeros(instance.n_clients + 1, dtype=np.bool_)
     used[members] = True
     idle = rest[~used[rest]]
     idle_rows = np.full((idle.size, instance.most), instance.n_clients, dtype=np.intp)
     idle_rows[:, 0] = idle
-    return Rows(
-        np.concatenate([members, idle_rows]),
-        np.concatenate([sizes, np.zeros(idle.size, dtype=np.intp)]),
-        np.concatenate([residency_class, np.zeros(idle.size, dtype=np.intp)]),
-    )
+    sizes = np.concatenate([sizes, np.zeros(idle.size, dtype=np.intp)])
+    return Rows(np.concatenate([members, idle_rows]), sizes, tied), fits
 
 
 def _capability(instance: Instance, members: Ints) -> Floats:
@@ -87,34 +91,6 @@ def _capability(instance: Instance, members: Ints) -> Floats:
     for slot in members.T:
         missed *= instance.miss[slot, 1:]
     return np.asarray((1.0 - missed).sum(axis=1) + 1e-9)
-
-
-def _pools(instance: Instance, holders: int, rest: Ints) -> list[tuple[int, Ints]]:
-    """Give each residency class clients in proportion to its shards, the scarcest class first."""
-    size, limit, speed = instance.class_sizes, instance.limit, instance.speed
-    wanted = [c for c in range(1, len(instance.allowed)) if size[c] > 0]
-    free = np.zeros(instance.n_clients + 1, dtype=np.bool_)
-    free[rest] = True
-    # Clients that few classes can use are taken first, so that the others stay free.
-    uses = np.zeros(instance.n_clients + 1, dtype=np.intp)
-    for c in wanted:
-        uses[instance.allowed[c]] += 1
-    per_shard = speed[rest].sum() / instance.n_shards
-    pools: list[tuple[int, Ints]] = []
-    for c in sorted(wanted, key=lambda c: (float(limit[instance.allowed[c]].sum()) / size[c], c)):
-        allowed = instance.allowed[c]
-        clients = allowed[free[allowed]] if allowed is not None else rest
-        # Ample room first, so that few clients do; beyond what is scarce, their speed decides how many.
-        clients = clients[np.lexsort((-limit[clients], uses[clients]))]
-        enough = (np.cumsum(limit[clients]) >= holders * size[c]) & (np.cumsum(speed[clients]) >= per_shard * size[c])
-        count = int(np.argmax(enough)) + 1 if enough.any() else clients.size
-        if instance.constraints.domain is not None or instance.constraints.storage is not None:
-            count += count // 2 + holders  # groups waste some room
-        taken = clients[: -(-count // holders) * holders]
-        free[taken] = False
-        pools.append((c, taken))
-    pools.append((0, np.flatnonzero(free)))
-    return pools
 
 
 def group_clients(instance: Instance, pool: Ints, holders: int, style: str) -> Ints:
@@ -168,30 +144,3 @@ def _group_round(domain: Ints, order: Ints, holders: int) -> Ints:
     within = np.arange(order.size) - np.repeat(np.cumsum(count) - count, count)
     dealt = order[by_domain[within < low]][: low * holders]
     return np.asarray(dealt.reshape(holders, low).T)
-
-
-def allot(total: int, weight: Floats, cap: Ints) -> Ints:
-    """Divide `total` in proportion to `weight` within `cap`, by largest remainders; total is at most the caps' sum."""
-    return np.asarray(shares_by_speed(np.array([total]), weight[None], cap[None])[0])
-
-
-def allot_by_class(instance: Instance, weight: Floats, cap: Ints, residency_class: Ints) -> Ints | None:
-    """Divide the shards among rows by weight such that each residency class has room for its shards; None if none."""
-    need = instance.class_sizes
-    room = np.bincount(residency_class, cap, need.size).astype(np.intp)
-    if room.sum() < instance.n_shards or (room[1:] < need[1:]).any():
-        return None
-    sizes = allot(instance.n_shards, weight, cap)
-    fixed = np.zeros(need.size, dtype=np.bool_)
-    while True:
-        have = np.bincount(residency_class, sizes, need.size)
-        short = (have < need) & ~fixed
-        short[0] = False
-        if not short.any():
-            return sizes
-        fixed |= short
-        for c in np.flatnonzero(short):
-            rows = residency_class == c
-            sizes[rows] = allot(int(need[c]), weight[rows], cap[rows])
-        others = ~fixed[residency_class]
-        sizes[others] = allot(int(instance.n_shards - need[fixed].sum()), weight[others], cap[others])

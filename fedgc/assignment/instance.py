@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Literal, get_args
 
 import numpy as np
@@ -21,6 +22,9 @@ Bools = NDArray[np.bool_]
 #: full: a client computes all shards of its block and then replies. work-list: it works down an ordered list.
 Schedule = Literal["full", "work-list"]
 SCHEDULES: tuple[Schedule, ...] = get_args(Schedule)
+
+#: A table of classes and clients with more entries than this is not kept: it is looked up by key.
+_MOST_ENTRIES = 100_000_000
 
 
 @dataclass(frozen=True, eq=False)
@@ -88,14 +92,38 @@ class Instance:
         labels = np.sort(self.domain[members], axis=1)
         return np.asarray(~((labels[:, 1:] == labels[:, :-1]) & (labels[:, 1:] >= 0)).any(axis=1))
 
+    @cached_property
+    def _forbidden(self) -> Bools:
+        """Which clients may not hold shards of each residency class, (n_classes, n_clients + 1)."""
+        table = np.zeros((len(self.allowed), self.n_clients + 1), dtype=np.bool_)
+        for number, clients in enumerate(self.allowed):
+            if clients is not None:
+                table[number, :-1] = True
+                table[number, clients] = False
+        return table
+
+    def copies_forbidden(self, residency_class: Ints, members: Ints) -> Ints:
+        """Return how many members of each block may not hold shards of its residency class, (n_blocks,)."""
+        if len(self.allowed) * self.n_clients <= _MOST_ENTRIES:
+            width = self.n_clients + 1
+            return np.asarray(self._forbidden.ravel().take(residency_class[:, None] * width + members).sum(axis=1))
+        key = residency_class[:, None] * (self.n_clients + 1) + members
+        found = self._allowed_keys[np.minimum(np.searchsorted(self._allowed_keys, key), self._allowed_keys.size - 1)]
+        free = (residency_class == 0)[:, None] | (members == self.n_clients)
+        return np.asarray((~((found == key) | free)).sum(axis=1))
+
     def may_hold(self, residency_class: Ints, members: Ints) -> Bools:
         """Return whether all members of each block may hold shards of its residency class, (n_blocks,)."""
         if len(self.allowed) == 1:
             return np.ones(members.shape[0], dtype=np.bool_)
-        key = residency_class[:, None] * (self.n_clients + 1) + members
-        found = self._allowed_keys[np.minimum(np.searchsorted(self._allowed_keys, key), self._allowed_keys.size - 1)]
-        free = (residency_class == 0)[:, None] | (members == self.n_clients)
-        return np.asarray(((found == key) | free).all(axis=1))
+        return np.asarray(self.copies_forbidden(residency_class, members) == 0)
+
+    def any_allowed(self, residency_class: Ints, rng: np.random.Generator) -> Ints:
+        """Return a random client that may hold shards of each of the classes, which all have some, (n,)."""
+        begin, end = (
+            np.searchsorted(self._allowed_keys, (residency_class + step) * (self.n_clients + 1)) for step in (0, 1)
+        )
+        return np.asarray(self._allowed_keys[rng.integers(begin, end)] % (self.n_clients + 1))
 
     def cost(self, members: Ints, sizes: Ints, *, thorough: bool) -> Floats:
         """Return the cost of each block; `thorough` improves the work lists first, else they are by speed."""

@@ -7,6 +7,7 @@ from numpy.typing import NDArray
 
 from fedgc.assignment.greedy import Rows
 from fedgc.assignment.instance import Instance
+from fedgc.assignment.tied import Tied, entries_of_pairs, forced, redealt, tied_of
 
 Ints = NDArray[np.intp]
 Floats = NDArray[np.float64]
@@ -23,6 +24,8 @@ _MOST_SWEEPS = 1000
 #: Without heat, sweeps that change nothing before the search ends.
 _PATIENCE = 20
 _SHIFT_EVERY = 10
+#: With more residency classes only shards that may live anywhere are shifted.
+_MOST_SHIFTED = 32
 #: Of the median cost of a row: how much worse an offer may be at first, and the part of the sweeps that have heat.
 _WARMTH, _COOLING = 0.15, 0.8
 
@@ -51,7 +54,7 @@ def search_large(instance: Instance, starts: list[Rows], rng: np.random.Generato
 
     # Shifting decides between starts, but it takes time, so only the two best by speed alone get there.
     rows = min((shift_shards(instance, rows, rounds=3) for rows in sorted(starts, key=total)[:2]), key=total)
-    table = _Table(rows.members.copy(), rows.sizes.copy(), rows.residency_class)
+    table = _Table(rows.members.copy(), rows.sizes.copy(), rows.tied)
     table.cost = instance.cost(table.members, table.sizes, thorough=False)
     warmth = float(np.median(table.cost[table.sizes > 0])) * (_WARMTH if sweeps == wanted else 0.0)
     unchanged = 0
@@ -60,9 +63,10 @@ def search_large(instance: Instance, starts: list[Rows], rng: np.random.Generato
         changed = _sweep(instance, table, offers, heat, rng)
         # A shift is a descent: among sweeps with heat it would only undo what they are for.
         if heat == 0.0 and sweep % _SHIFT_EVERY == _SHIFT_EVERY - 1:
-            sizes = shift_shards(instance, table.rows(), rounds=1, coarse=False).sizes
-            changed |= bool((sizes != table.sizes).any())
-            table.sizes, table.cost = sizes, instance.cost(table.members, sizes, thorough=False)
+            shifted = shift_shards(instance, table.rows(), rounds=1, coarse=False)
+            changed |= bool((shifted.sizes != table.sizes).any())
+            table.sizes, table.tied = shifted.sizes, shifted.tied
+            table.cost = instance.cost(table.members, table.sizes, thorough=False)
         unchanged = 0 if changed or heat > 0.0 else unchanged + 1
         if unchanged == _PATIENCE:
             break
@@ -72,12 +76,12 @@ def search_large(instance: Instance, starts: list[Rows], rng: np.random.Generato
 class _Table:
     """Rows that a sweep changes in place, with their cost."""
 
-    def __init__(self, members: Ints, sizes: Ints, classes: Ints) -> None:
-        self.members, self.sizes, self.classes = members, sizes, classes
+    def __init__(self, members: Ints, sizes: Ints, tied: Tied) -> None:
+        self.members, self.sizes, self.tied = members, sizes, tied
         self.cost: Floats = np.zeros(sizes.size)
 
     def rows(self) -> Rows:
-        return Rows(self.members, self.sizes, self.classes)
+        return Rows(self.members, self.sizes, self.tied)
 
 
 def _sweep(instance: Instance, table: _Table, offers: int, heat: float, rng: np.random.Generator) -> bool:
@@ -91,15 +95,16 @@ def _sweep(instance: Instance, table: _Table, offers: int, heat: float, rng: np.
     each = np.repeat(pairs, offers, axis=0)
     n_offers, n_slots = each.shape[0], table.members.shape[1]
     both = table.members[each].reshape(n_offers, 2 * n_slots)
-    members = np.sort(_dealt(both, rng).reshape(n_offers, 2, n_slots), axis=2)
+    members = np.sort(dealt(both, rng).reshape(n_offers, 2, n_slots), axis=2)
     old_sizes = table.sizes[each]
     sizes = _divided(instance, members, old_sizes, rng)
-    # Across residency classes sizes stay, so that every class keeps the room that it needs.
-    same_class = table.classes[each[:, :1]] == table.classes[each[:, 1:]]
-    sizes = np.where(same_class, sizes, old_sizes)
     new = (members != both.reshape(members.shape)).any(axis=(1, 2)) | (sizes != old_sizes).any(axis=1)
-    legal = _legal(instance, members.reshape(-1, n_slots), sizes.ravel(), table.classes[each.ravel()])
+    legal = _legal(instance, members.reshape(-1, n_slots), sizes.ravel())
     judged = np.flatnonzero(new & legal.reshape(-1, 2).all(axis=1))
+    if table.tied.row.size:
+        entries = entries_of_pairs(table.tied, pairs, table.sizes.size)
+        only, somewhere = forced(instance, entries, judged // offers, members[judged])
+        judged = judged[somewhere & (only <= sizes[judged]).all(axis=1)]
     cost = np.full((n_offers, 2), np.inf)
     cost[judged] = instance.cost(members[judged].reshape(-1, n_slots), sizes[judged].ravel(), thorough=False).reshape(
         -1, 2
@@ -112,6 +117,8 @@ def _sweep(instance: Instance, table: _Table, offers: int, heat: float, rng: np.
     taken = best[gain[best] > 0.0]
     rows = each[taken]
     table.members[rows], table.sizes[rows], table.cost[rows] = members[taken], sizes[taken], cost[taken]
+    if table.tied.row.size:
+        table.tied = redealt(instance, table.tied, pairs, table.members, table.sizes, rng=rng)
     return bool(taken.size)
 
 
@@ -130,17 +137,17 @@ def _pairs(table: _Table, rng: np.random.Generator) -> Ints:
     return order[: n_rows // 2 * 2].reshape(-1, 2)
 
 
-def _dealt(both: Ints, rng: np.random.Generator) -> Ints:
+def dealt(both: Ints, rng: np.random.Generator) -> Ints:
     """Deal the slots of each pair: in a tenth as they are, in six tenths with two exchanged, else at random."""
     n_offers, n_slots = both.shape[0], both.shape[1] // 2
     way = rng.random(n_offers)
-    dealt = both.copy()
+    new = both.copy()
     at = np.flatnonzero(way < 0.6)
     one, two = rng.integers(n_slots, size=at.size), n_slots + rng.integers(n_slots, size=at.size)
-    dealt[at, one], dealt[at, two] = both[at, two], both[at, one]
+    new[at, one], new[at, two] = both[at, two], both[at, one]
     anew = way > 0.7
-    dealt[anew] = rng.permuted(both[anew], axis=1)
-    return dealt
+    new[anew] = rng.permuted(both[anew], axis=1)
+    return new
 
 
 def _divided(instance: Instance, members: Ints, sizes: Ints, rng: np.random.Generator) -> Ints:
@@ -161,42 +168,66 @@ def _divided(instance: Instance, members: Ints, sizes: Ints, rng: np.random.Gene
     return np.stack([first, total - first], axis=1)
 
 
-def _legal(instance: Instance, members: Ints, sizes: Ints, classes: Ints) -> NDArray[np.bool_]:
-    """Return which rows break no rule; a row without shards is a set of idle clients and may be anything."""
+def _legal(instance: Instance, members: Ints, sizes: Ints) -> NDArray[np.bool_]:
+    """Return which rows break no limit; a row without shards is a set of idle clients and may be anything."""
     count = (members < instance.n_clients).sum(axis=1)
-    held = (count >= instance.least) & (sizes <= instance.cap(members))
-    held &= instance.domains_differ(members) & instance.may_hold(classes, members)
+    held = (count >= instance.least) & (sizes <= instance.cap(members)) & instance.domains_differ(members)
     return np.asarray(held | (sizes == 0))
 
 
 def shift_shards(instance: Instance, rows: Rows, *, rounds: int, coarse: bool = True) -> Rows:
     """Move shards from the rows where fewer save the most to the rows where more cost the least."""
-    members, sizes = rows.members, rows.sizes.copy()
-    able = _legal(instance, members, np.ones_like(sizes), rows.residency_class)
+    members, sizes, tied = rows.members, rows.sizes.copy(), rows.tied
+    able = _legal(instance, members, np.ones_like(sizes))
     cap = np.where(able, instance.cap(members), 0)
     cost = instance.cost(members, sizes, thorough=False)
+    n_classes = len(instance.allowed)
     for step in [*(_coarse_steps(sizes) if coarse else []), *[1] * rounds]:
-        give, take = np.flatnonzero(sizes >= step), np.flatnonzero(sizes + step <= cap)
-        saving = cost[give] - instance.cost(members[give], sizes[give] - step, thorough=False)
-        extra = instance.cost(members[take], sizes[take] + step, thorough=False) - cost[take]
-        first, last = np.argsort(-saving, kind="stable"), np.argsort(extra, kind="stable")
-        give, saving, take, extra = give[first], saving[first], take[last], extra[last]
-        allowed = _may_give(instance, rows.residency_class, sizes, give, step)
-        give, saving = give[allowed], saving[allowed]
-        n_pairs = min(give.size, take.size)
-        gain = saving[:n_pairs] - extra[:n_pairs]
-        good = int(np.count_nonzero(gain > 1e-12 * np.abs(saving[:n_pairs])))
-        # A row that both gives and takes would be in two trades; the later trade, with less to gain, is dropped.
-        give, take = give[:good], take[:good]
-        clash = np.isin(take, give) | np.isin(give, take)
-        give, take = give[~clash], take[~clash]
-        if give.size == 0:
-            continue
-        sizes[give] -= step
-        sizes[take] += step
-        changed = np.concatenate([give, take])
-        cost[changed] = instance.cost(members[changed], sizes[changed], thorough=False)
-    return Rows(members, sizes, rows.residency_class)
+        # Beyond so many classes each has few shards, and the sweeps move them.
+        for c in range(n_classes if n_classes <= _MOST_SHIFTED else 1):
+            if c == 0:
+                here, holding, room = np.arange(sizes.size), sizes - tied.per_row(sizes.size), cap
+            else:
+                of_class = tied.of_class == c
+                here, holding = tied.row[of_class], tied.count[of_class]
+                room = np.where(instance.may_hold(np.full(sizes.size, c), members), cap, 0)
+            give, take = here[holding >= step], np.flatnonzero(sizes + step <= room)
+            if give.size == 0 or take.size == 0:
+                continue
+            give, take = _trades(instance, members, sizes, cost=cost, give=give, take=take, step=step)
+            if give.size == 0:
+                continue
+            sizes[give] -= step
+            sizes[take] += step
+            changed = np.concatenate([give, take])
+            cost[changed] = instance.cost(members[changed], sizes[changed], thorough=False)
+            if c:
+                there = np.full(changed.size, c)
+                by = np.repeat([-step, step], give.size)
+                tied = tied_of(
+                    np.concatenate([tied.row, changed]),
+                    np.concatenate([tied.of_class, there]),
+                    np.concatenate([tied.count, by]),
+                    n_classes,
+                )
+    return Rows(members, sizes, tied)
+
+
+def _trades(
+    instance: Instance, members: Ints, sizes: Ints, *, cost: Floats, give: Ints, take: Ints, step: int
+) -> tuple[Ints, Ints]:
+    """Return rows that give and the rows that take from them, those with the most to gain first."""
+    saving = cost[give] - instance.cost(members[give], sizes[give] - step, thorough=False)
+    extra = instance.cost(members[take], sizes[take] + step, thorough=False) - cost[take]
+    first, last = np.argsort(-saving, kind="stable"), np.argsort(extra, kind="stable")
+    give, saving, take, extra = give[first], saving[first], take[last], extra[last]
+    n_pairs = min(give.size, take.size)
+    gain = saving[:n_pairs] - extra[:n_pairs]
+    good = int(np.count_nonzero(gain > 1e-12 * np.abs(saving[:n_pairs])))
+    # A row that both gives and takes would be in two trades; the later trade, with less to gain, is dropped.
+    give, take = give[:good], take[:good]
+    clash = np.isin(take, give) | np.isin(give, take)
+    return give[~clash], take[~clash]
 
 
 def _coarse_steps(sizes: Ints) -> list[int]:
@@ -206,14 +237,3 @@ def _coarse_steps(sizes: Ints) -> list[int]:
         steps.append(step)
         step //= 2
     return steps
-
-
-def _may_give(instance: Instance, classes: Ints, sizes: Ints, give: Ints, step: int) -> NDArray[np.bool_]:
-    """Return which rows may give `step` shards away such that every residency class keeps room for its own."""
-    spare = np.bincount(classes, sizes, len(instance.allowed)) - instance.class_sizes
-    spare[0] = np.inf  # class 0 may live anywhere
-    own = classes[give]
-    order = np.argsort(own, kind="stable")
-    turn = np.empty(give.size, dtype=np.intp)
-    turn[order] = np.arange(give.size) - np.searchsorted(own[order], own[order])
-    return np.asarray((turn + 1) * step <= spare[own])

@@ -64,7 +64,7 @@ def solve_exactly(
     columns = make_columns(instance)
     found = _best_columns(columns)
     if found is None:
-        raise diagnosis(instance)
+        raise diagnosis(instance, impossible=True)
     sets, sizes = found
     counts = classes_of_blocks(columns.may_hold()[sets], sizes, instance.class_sizes)
     if counts is None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy import sparse
@@ -9,16 +11,41 @@ from scipy import sparse
 from fedgc.assignment.build import build
 from fedgc.assignment.columns import classes_of_blocks, is_small, make_columns
 from fedgc.assignment.constraints import AssignmentConstraints
-from fedgc.assignment.dealing import Counts, counts_by_class, deal_shards
+from fedgc.assignment.dealing import Counts, deal_shards
 from fedgc.assignment.exchange import search_small, state_of
 from fedgc.assignment.feasibility import check_each, diagnosis
-from fedgc.assignment.greedy import greedy_starts
+from fedgc.assignment.greedy import Rows, greedy_starts
 from fedgc.assignment.instance import Instance, make_instance
+from fedgc.assignment.listed_rows import listed_rows
 from fedgc.assignment.local_search import search_large
+from fedgc.assignment.mending import mended
 from fedgc.assignment.milp import feasible_columns
+from fedgc.assignment.relaxation import copies_have_no_place
 from fedgc.assignment.result import Assignment
+from fedgc.assignment.tied import counts_of
 
 Ints = NDArray[np.intp]
+
+#: Seconds after which an integer program gives up: where an assignment is wanted, and where only an error is worded.
+_SECONDS, _SECONDS_TO_WORD = 20.0, 5.0
+#: Part of the usual effort of a search where only an error is worded.
+_EFFORT_TO_WORD = 0.25
+
+
+@dataclass(frozen=True, eq=False)
+class Outcome:
+    """What a search came to.
+
+    Attributes
+    ----------
+    blocks : (ndarray, coo_array) or None
+        Blocks as rows of members, and the shards of each residency class in each row; None if none were found.
+    impossible : bool
+        Whether there are provably none.
+    """
+
+    blocks: tuple[Ints, Counts] | None
+    impossible: bool = False
 
 
 def assign(
@@ -87,25 +114,38 @@ def assign(
     instance = make_instance(reach, n_shards, holders, schedule, constraints)
     check_each(instance)
     found = find_blocks(instance, np.random.default_rng(rng))
-    if found is None:
-        raise diagnosis(instance)
-    members, counts = found
+    if found.blocks is None:
+        raise diagnosis(instance, impossible=found.impossible)
+    members, counts = found.blocks
     return build(instance, members, deal_shards(instance, counts))
 
 
-def find_blocks(instance: Instance, rng: np.random.Generator | None) -> tuple[Ints, Counts] | None:
-    """Return blocks as rows of members, and the shards of each residency class in each row, or None if none are found.
+def find_blocks(instance: Instance, rng: np.random.Generator | None) -> Outcome:
+    """Return blocks that meet the constraints, and good ones if there is an rng.
 
-    Without rng any that meet the constraints will do.
-
-    For small instances none means that there are none.
+    For small instances there are none if none are found. For large ones greedy starts are mended if they are not
+    feasible, and if that fails an integer program over all blocks decides, where these can be listed and time suffices.
     """
-    if not is_small(instance):
-        starts = greedy_starts(instance)
-        if not starts:
-            return None
-        best = starts[0] if rng is None else search_large(instance, starts, rng)
-        return best.members, counts_by_class(instance, best.sizes, best.residency_class)
+    if is_small(instance):
+        blocks = _find_small(instance, rng)
+        return Outcome(blocks, impossible=blocks is None)
+    starts, others = greedy_starts(instance)
+    if not starts:
+        if copies_have_no_place(instance):
+            return Outcome(None, impossible=True)
+        worded = rng is None
+        random = np.random.default_rng(0) if rng is None else rng
+        found: Rows | None = mended(instance, others, random, part=_EFFORT_TO_WORD if worded else 1.0)
+        if found is None:
+            found, impossible = listed_rows(instance, seconds=_SECONDS_TO_WORD if worded else _SECONDS)
+            if found is None:
+                return Outcome(None, impossible)
+        starts = [found]
+    best = starts[0] if rng is None else search_large(instance, starts, rng)
+    return Outcome((best.members, counts_of(instance, best.sizes, best.tied)))
+
+
+def _find_small(instance: Instance, rng: np.random.Generator | None) -> tuple[Ints, Counts] | None:
     columns = make_columns(instance, with_cost=rng is not None)
     state = None
     if rng is not None:

@@ -6,7 +6,6 @@ from dataclasses import replace
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy import sparse
 
 from fedgc.assignment.build import build
 from fedgc.assignment.constraints import AssignmentConstraints
@@ -19,6 +18,7 @@ from fedgc.assignment.local_search import shift_shards
 from fedgc.assignment.optimise import find_blocks
 from fedgc.assignment.repair import repaired
 from fedgc.assignment.result import Assignment
+from fedgc.assignment.tied import counts_of, tied_of
 from fedgc.validation import check_integer, check_vector
 
 Ints = NDArray[np.intp]
@@ -134,18 +134,17 @@ def _candidates(
     if kept is not None:
         candidates.append(kept)
         members, row_of_shard = kept
-        # Which classes a row can hold is its members' affair, so shifting is left to instances without such rules.
-        if len(instance.allowed) == 1:
-            sizes = np.bincount(row_of_shard, minlength=members.shape[0])
-            shifted = shift_shards(instance, Rows(members, sizes, np.zeros_like(sizes)), rounds=4, coarse=False)
-            counts = sparse.coo_array(shifted.sizes[:, None])
-            candidates.append((members, deal_like(instance, counts, members, block_of_client, old.block_of_shard)))
+        sizes = np.bincount(row_of_shard, minlength=members.shape[0])
+        tied = tied_of(row_of_shard, instance.class_of_shard, np.ones_like(row_of_shard), len(instance.allowed))
+        shifted = shift_shards(instance, Rows(members, sizes, tied), rounds=4, coarse=False)
+        counts = counts_of(instance, shifted.sizes, shifted.tied)
+        candidates.append((members, deal_like(instance, counts, members, block_of_client, old.block_of_shard)))
     found = find_blocks(instance, np.random.default_rng(rng))
-    if found is not None:
-        members, counts = found
+    if found.blocks is not None:
+        members, counts = found.blocks
         candidates.append((members, deal_like(instance, counts, members, block_of_client, old.block_of_shard)))
     if not candidates:
-        raise diagnosis(instance)
+        raise diagnosis(instance, impossible=found.impossible)
     return candidates
 
 

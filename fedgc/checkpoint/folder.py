@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -134,8 +135,9 @@ class CheckpointFolder:
         for reason in reasons[1:]:
             logger.warning("%s", reason)
         if reasons:
+            newest = reasons[0].removeprefix(f"{self.folder}{os.sep}")
             raise CheckpointError(
-                f"{self.folder}: none of the {len(reasons)} checkpoints can be used; the newest is {reasons[0]}"
+                f"{self.folder}: none of the {len(reasons)} checkpoints can be used; the newest, {newest}"
             )
         return None
 

@@ -52,9 +52,12 @@ class StreamingSum:
         self._arrays = arrays
         self._sums: dict[int, Update] = {}  # 0 for those of alone, 1 for those of common
         self._counted: set[int] = set()
+        self._early: dict[int, EarlyWeights | None] = {}
         self._held: dict[int, tuple[EarlyWeights | None, Arrays]] = {}
         self._waiting: list[tuple[EarlyWeights, Arrays]] = []
         self.arrived: NDArray[np.bool_] = np.zeros(decoder.code.n_rows, dtype=np.bool_)
+        #: How often each row counts in the decoded update, once that is finished: of copies only the first does.
+        self.weights: NDArray[np.float64] = np.zeros(decoder.code.n_rows)
 
     @property
     def held(self) -> int:
@@ -93,6 +96,7 @@ class StreamingSum:
             if early.copy_of in self._counted:
                 return False
             self._counted.add(early.copy_of)
+        self._early[row] = early
         if lasting:
             self._held[row] = early, update
         elif early is None:
@@ -110,11 +114,11 @@ class StreamingSum:
         self._add_waiting()
         if self.arrived.any():
             alone, common, scalar = self._decoder.split(self.arrived)
-            weights, last = [], []
-            for row, (early, update) in self._held.items():
+            for row, early in self._early.items():
                 own = (alone[row], common[row]) if early is None else (early.alone, early.common)
-                weights.append(float(own[0] + own[1] * scalar))
-                last.append(update)
+                self.weights[row] = float(own[0] + own[1] * scalar)
+            weights = [float(self.weights[row]) for row in self._held]
+            last = [update for _, update in self._held.values()]
             if 1 in self._sums:
                 weights.append(scalar)
                 last.append(self._sums[1])

@@ -66,8 +66,8 @@ def plan_fleet(
     noise_sensitivity : float
         See :func:`fedgc.deadline.time_to_target`.
     schemes : bool
-        Whether to include the codes of the literature. They need a multiple of the clients as shards, and are left out
-        with a remark otherwise.
+        Whether to include the codes of the literature. They need a multiple of the clients as shards and know no
+        limits, and are left out with a remark otherwise.
     server_round : int
         Round, for fleets that change.
     on_step : callable
@@ -136,7 +136,9 @@ def plan_fleet(
             f"clients that fail together count as independent beyond {MOST_CLIENTS}: "
             f"where updates are coherent, the residual error is a lower bound"
         )
-    if schemes and constraints is None and not fits_schemes(fleet, n_shards):
+    if schemes and constraints is not None:
+        remarks.append("codes of the literature know no limits: where there are some they are left out")
+    elif schemes and not fits_schemes(fleet, n_shards):
         remarks.append(
             f"codes of the literature need a multiple of the {fleet.n_clients} clients as shards: "
             f"with {n_shards} they are left out"

@@ -45,7 +45,9 @@ class Planning:
         How long rounds last. Without it, every client's outcomes of the past are all that is known.
     reassignment_gain : float
         While the same nodes take part, blocks stay as they are, since new ones mean that clients must fetch other
-        shards, unless new ones cut the predicted residual error by more than this fraction; 1 keeps them for ever.
+        shards, unless new ones cut the predicted residual error by more than this fraction; 1 keeps them for ever. New
+        work lists must also cut the predicted time to target, by more than 1 %, and may do so by more than this
+        fraction instead: see :func:`fedgc.round.choose_lists.better_lists`.
     constraints : AssignmentConstraints, optional
         Limits of the clients, in the order of `nodes`. They hold on both schedules; the blocks of the full
         one are then chosen by :func:`fedgc.assignment.assign` too, and clients that no block has room for have no part.
@@ -72,6 +74,8 @@ class Planning:
         Another code than blocks formed for the fleet: made from straggle probabilities, load and generator, with
         as many columns as nodes, each for a run of shards; see :data:`fedgc.schemes.CODES`. The generator is the same
         in each round, so that shards stay where they are while the same nodes take part.
+    early_end : bool
+        Whether rounds end before the deadline once nothing more could be gained: what work lists are chosen by.
 
     Raises
     ------
@@ -93,6 +97,7 @@ class Planning:
     seed: int = 0
     timing: Timing | None = None
     code: BuildCode | None = None
+    early_end: bool = True
 
     def __post_init__(self) -> None:
         """Check the options."""

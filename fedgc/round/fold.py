@@ -88,6 +88,11 @@ class RoundFold:
         return self._stream.arrived
 
     @property
+    def weights(self) -> NDArray[np.float64]:
+        """How often each row counts in the decoded sum, (n_rows,); zero as long as that has not been had."""
+        return self._stream.weights
+
+    @property
     def sum_energy(self) -> float:
         """Squared norm of the sum of what `energies` are of."""
         return 0.0 if self._probed is None else squared_length(self._probed)

@@ -68,7 +68,7 @@ def records_from_tree(tree: Tree) -> RecordDict:
 
 def message_to_tree(message: Message, *, content: bool = True) -> Tree:
     """Return a message as plain data, with its content or without."""
-    tree = {"metadata": {name: getattr(message.metadata, name) for name in _METADATA}}
+    tree = {"metadata": metadata_to_tree(message.metadata)}
     if message.has_error():
         return {**tree, "error": (message.error.code, message.error.reason)}
     return {**tree, "content": records_to_tree(message.content if content else RecordDict())}
@@ -76,7 +76,7 @@ def message_to_tree(message: Message, *, content: bool = True) -> Tree:
 
 def message_from_tree(tree: Tree) -> Message:
     """Return the message that :func:`message_to_tree` wrote."""
-    metadata = Metadata(**tree["metadata"])
+    metadata = metadata_from_tree(tree["metadata"])
     if "error" in tree:
         return new_message(metadata, error=Error(*tree["error"]))
     return new_message(metadata, content=records_from_tree(tree["content"]))
@@ -91,7 +91,17 @@ def new_message(metadata: Metadata, **carried: RecordDict | Error) -> Message:
 
 def copy_of_metadata(source: Metadata) -> Metadata:
     """Return metadata of its own with the same values."""
-    return Metadata(**{name: getattr(source, name) for name in _METADATA})
+    return metadata_from_tree(metadata_to_tree(source))
+
+
+def metadata_to_tree(metadata: Metadata) -> Tree:
+    """Return a message's metadata as plain data."""
+    return {name: getattr(metadata, name) for name in _METADATA}
+
+
+def metadata_from_tree(tree: Tree) -> Metadata:
+    """Return the metadata that :func:`metadata_to_tree` wrote."""
+    return Metadata(**tree)
 
 
 def _record_to_tree(record: Record) -> tuple[str, Tree]:

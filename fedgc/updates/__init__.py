@@ -3,7 +3,7 @@
 from fedgc.updates.combination import Combination
 from fedgc.updates.number_types import Arrays, Update, apply_update, in_dtypes, sum_dtype, without_rounding
 from fedgc.updates.scaled_difference import ScaledDifference
-from fedgc.updates.statistics import average_statistics
+from fedgc.updates.statistics import average_statistics, is_statistic
 from fedgc.updates.sums import (
     add_combination,
     add_scaled,
@@ -31,6 +31,7 @@ __all__ = [
     "difference",
     "in_dtypes",
     "is_shorter",
+    "is_statistic",
     "scale_in_place",
     "scaled",
     "squared_length",

@@ -9,6 +9,11 @@ from fedgc.updates.sums import scaled
 _STATISTICS = {"running_mean", "running_var", "num_batches_tracked", "moving_mean", "moving_variance"}
 
 
+def is_statistic(name: str) -> bool:
+    """Return whether an array is a running statistic, by the last part of its name."""
+    return name.replace("/", ".").split(".")[-1] in _STATISTICS
+
+
 def average_statistics(update: Update, total_weight: float) -> Update:
     """Return the update with running statistics as a weighted mean instead of a weighted sum.
 
@@ -35,7 +40,4 @@ def average_statistics(update: Update, total_weight: float) -> Update:
     {'bn.running_var': array([-0.9]), 'w': array([-1.08])}
     """
     scale = 1.0 / total_weight if total_weight > 0.0 else 0.0
-    return {
-        name: scaled({name: value}, scale)[name] if name.replace("/", ".").split(".")[-1] in _STATISTICS else value
-        for name, value in update.items()
-    }
+    return {name: scaled({name: value}, scale)[name] if is_statistic(name) else value for name, value in update.items()}

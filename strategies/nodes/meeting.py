@@ -106,6 +106,9 @@ class MeetingStrategy(Strategy):
             waited = clock.now() - began
             self._show(Waiting(waited, limit - waited, 0, 1, which))
             self._warm_up(arrays, but=self.nodes)
+            again = min(began + limit, began + waited + 1.0)  # where nothing can be sent, none is waited for
+            while not enough() and clock.now() < again:
+                clock.wait(again)
         if self._run.waiting is not None:
             self._show(None)
 

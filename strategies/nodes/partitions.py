@@ -52,7 +52,7 @@ class Partitions:
             return
         self._begun = True
         for node in (*planned, *reversed(list(told))):
-            partition = told[node].partition if node in told else None
+            partition = None if node is None or node not in told else told[node].partition
             if node is not None and partition is not None:
                 self._node_of.setdefault(partition, node)
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 
 from fedgc.round import Planning, RoundPlan
@@ -11,7 +13,12 @@ _LONG = 1.5
 
 
 def first_round_warnings(
-    plan: RoundPlan, planning: Planning, *, nothing_learnt: bool, checkpoints_unused: bool = False
+    plan: RoundPlan,
+    planning: Planning,
+    *,
+    nothing_learnt: bool,
+    checkpoints_unused: bool = False,
+    comparing: Sequence[str] = (),
 ) -> list[str]:
     """Return lines for the log, none if all is as it should be.
 
@@ -25,6 +32,8 @@ def first_round_warnings(
         Whether it was made before any round.
     checkpoints_unused : bool
         Whether a folder for checkpoints was given, and another strategy drives the run.
+    comparing : sequence of str
+        Inner strategies that compare clients' replies with each other.
 
     Examples
     --------
@@ -48,4 +57,8 @@ def first_round_warnings(
             )
     if checkpoints_unused:
         lines.append("no checkpoints are written: only the start() of GradientCoding itself writes them")
+    lines.extend(
+        f"{name} compares clients, and gets one decoded aggregate that it passes on as it is: it protects from none"
+        for name in comparing
+    )
     return lines

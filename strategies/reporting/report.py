@@ -6,6 +6,7 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from fedgc.strategies.reporting.largest_part import largest_part
 from fedgc.strategies.reporting.report_numbers import METRICS, block_of_shard, numbers_of, silence_prob
 from fedgc.strategies.rounds.open_round import OpenRound
 from numpy.typing import NDArray
@@ -62,6 +63,11 @@ class RoundReport:
     sum_only : bool
         Whether the server had nothing but the sum of the replies. Disagreements are then not known, and both errors are
         those of the Gram model that the run began with: nothing has been learnt of the updates.
+    largest_part : float or None
+        The largest part of the decoded aggregate that is one client's, or one shard's: ``sum |w_r| n_r / N`` over the
+        coded updates of a client, or those with the shard in them, with weights w_r, their n_r examples and N in all;
+        see :func:`fedgc.strategies.reporting.largest_part.largest_part`. A client's part in Flower's plain mean of n
+        clients is 1 / n. None with a memory.
     """
 
     server_round: int
@@ -82,6 +88,7 @@ class RoundReport:
     late: tuple[int, ...] = ()
     dissenting: tuple[int, ...] = ()
     sum_only: bool = False
+    largest_part: float | None = None
 
     @classmethod
     def of(
@@ -120,6 +127,7 @@ class RoundReport:
             late=() if late is None else tuple(reply.shards.size for reply in late.replies.values()),
             dissenting=tuple(sorted(dissenting)),
             sum_only=current.sum_only,
+            largest_part=largest_part(current.fold, outcome.shard_examples, list(current.values)),
         )
 
     @property
@@ -201,6 +209,7 @@ class RoundReport:
         likely-stragglers   clients that were more likely to send nothing than something
         error-predicted     residual error expected before the round
         error-observed      residual error of the arrivals that were observed, with updates as alike as in the past
+        largest-part        largest part of the decoded aggregate that is one client's or one shard's; not with a memory
         ==================  =======================================================================================
         """
         return {name: value for name, value in self.numbers.items() if value is not None}

@@ -36,6 +36,7 @@ _NUMBERS: dict[str, Callable[[RoundReport], float | None]] = {
     "fedgc-likely-stragglers": lambda report: int(np.count_nonzero(report.straggle_prob > 0.5)),
     "fedgc-error-predicted": lambda report: report.predicted_residual_error,
     "fedgc-error-observed": lambda report: report.model_residual_error,
+    "fedgc-largest-part": lambda report: report.largest_part,
 }
 #: Names of the numbers that are reported of a round, in their order in results files.
 METRICS = tuple(_NUMBERS)

@@ -127,7 +127,10 @@ def _container_to_tree(value: Any) -> Tree | None:  # noqa: ANN401
         return {"kind": name, "of": [value_to_tree(item) for item in value]}
     if type(value) not in {dict, OrderedDict, Counter, defaultdict}:
         return None
-    tree = {"kind": name, "of": [(value_to_tree(key), value_to_tree(item)) for key, item in value.items()]}
+    tree: dict[str, Tree] = {
+        "kind": name,
+        "of": [(value_to_tree(key), value_to_tree(item)) for key, item in value.items()],
+    }
     if type(value) is defaultdict:
         make = value.default_factory
         if make is not None and _FACTORIES.get(getattr(make, "__name__", "")) is not make:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import fields, replace
 from typing import TYPE_CHECKING, Any
 
@@ -54,6 +55,7 @@ def run_to_tree(strategy: CodedStrategy, arrays: ArrayRecord, inner: Tree) -> Tr
         "told": sorted(run._told),
         "shard_counts": strategy._shard_counts.to_data(),
         "history": [{name: getattr(report, name) for name in _REPORT} for report in strategy.history],
+        "shards": None if strategy.shards is None else strategy.shards.to_data(),
         "first_report": run.first_report,
         # Elsewhere messages are lost with the process that sent them.
         "grid": in_virtual_time,
@@ -101,17 +103,20 @@ def restore_run(strategy: CodedStrategy, tree: Tree, initial: ArrayRecord) -> Ar
         first_report = int(tree["first_report"])
         set_aside = run.set_aside.from_data(tree["set_aside"])
         dissent = run.dissent.from_data(tree["dissent"])
+        messages = tree["grid"] is not None and not run.grid.one_at_a_time
         counts = strategy._shard_counts.from_data(tree["shard_counts"])
         told = {(shard, tuple(nodes)) for shard, nodes in tree["told"]}
-        newcomers = run.newcomers.from_data(tree["newcomers"], messages=tree["grid"] is not None)
+        newcomers = run.newcomers.from_data(tree["newcomers"], messages=messages)
         late = [(message_from_tree(reply), float(instant)) for reply, instant in tree["late"]]
         past = None if tree["past"] is None else past_from_tree(tree["past"], state, strategy.secure_sum)
+        go_on_pushing = _pushing(strategy, tree["shards"], messages=messages)
         inner = inner_values(strategy.strategy, tree["inner"]["attributes"])
         # Nothing has been set before this, and nothing can be found wrong after it.
         in_virtual_time = run.grid.restore(tree["grid"])
     except (LookupError, TypeError, ValueError, AttributeError) as error:
         raise CheckpointError(f"a checkpoint must hold what was written; got {error!r:.200}") from error
     restore_inner(inner)
+    go_on_pushing()
     strategy.state, strategy.nodes, strategy.history[:] = state, nodes, history
     strategy.planning = replace(planning, nodes=tree["planned_nodes"])
     strategy._shard_counts, run.first_report = counts, first_report
@@ -122,6 +127,13 @@ def restore_run(strategy: CodedStrategy, tree: Tree, initial: ArrayRecord) -> Ar
         run.grid.late = late
     restore_globals(tree["global randomness"])
     return arrays
+
+
+def _pushing(strategy: CodedStrategy, data: Tree | None, *, messages: bool) -> Callable[[], None]:
+    """Return what lets a strategy know what its nodes keep; nothing, if it or the run before pushes no shards."""
+    if strategy.shards is None or data is None:
+        return lambda: None
+    return strategy.shards.from_data(data, messages=messages)
 
 
 def _check_model(arrays: ArrayRecord, initial: ArrayRecord) -> None:

@@ -38,11 +38,18 @@ def inner_step(
     return arrays, strategy.train_metrics_aggr_fn(list(clients), strategy.weighted_by_key)
 
 
-def innermost(strategy: Strategy) -> Strategy:
-    """Return the strategy that others are around, as Flower's differential-privacy strategies are around one."""
+def chain(strategy: Strategy) -> Iterator[Strategy]:
+    """Yield a strategy, the one that it is around, if it is around one, and so on."""
+    yield strategy
     while isinstance(within := getattr(strategy, "strategy", None), Strategy):
         strategy = within
-    return strategy
+        yield strategy
+
+
+def innermost(strategy: Strategy) -> Strategy:
+    """Return the strategy that others are around, if any are."""
+    *_, last = chain(strategy)
+    return last
 
 
 @contextmanager

@@ -39,6 +39,11 @@ class SumFold(RoundFold):
         """Which rows of the encoding matrix have come, (n_rows,)."""
         return self._came
 
+    @property
+    def weights(self) -> NDArray[np.float64]:
+        """How often each row counts in the sum, (n_rows,)."""
+        return self.plan.decoder.decode(self._came).decoding_weights
+
     def add(self, client: int, reply: CodedUpdate, *, lasting: bool = False) -> list[int]:
         """Take in a client's reply; copies are not told from each other."""
         rows = self.plan.decoder.code.rows_after(client, reply.shards.size)
