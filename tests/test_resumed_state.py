@@ -45,7 +45,7 @@ KNOWN: dict[str, dict[str, str]] = {
     "CodedRun": {
         **dict.fromkeys(("past", "set_aside", "dissent", "newcomers", "_told", "first_report"), SAVED),
         **dict.fromkeys(("rounds", "rounds_before", "tally"), DERIVED),
-        **dict.fromkeys(("_on_end", "phase", "began"), PROCESS),
+        **dict.fromkeys(("_on_end", "phase", "began", "driven", "part_is_told"), PROCESS),
         "open": ROUND,
         "grid": "see DeadlineGrid",
     },
