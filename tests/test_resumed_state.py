@@ -44,9 +44,10 @@ KNOWN: dict[str, dict[str, str]] = {
     },
     "CodedRun": {
         **dict.fromkeys(("past", "set_aside", "dissent", "newcomers", "_told", "first_report"), SAVED),
-        **dict.fromkeys(("rounds", "rounds_before", "tally"), DERIVED),
-        **dict.fromkeys(("_on_end", "phase", "began", "driven", "part_is_told"), PROCESS),
-        "open": ROUND,
+        **dict.fromkeys(("introduced", "silent_rounds", "silent_since", "heard_late"), SAVED),
+        **dict.fromkeys(("rounds", "rounds_before", "tally", "partitions"), DERIVED),
+        **dict.fromkeys(("_on_end", "phase", "began", "driven", "part_is_told", "unasked"), PROCESS),
+        **dict.fromkeys(("open", "waiting", "unplannable_since"), ROUND),
         "grid": "see DeadlineGrid",
     },
     "DeadlineGrid": {

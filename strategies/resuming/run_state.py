@@ -57,6 +57,9 @@ def run_to_tree(strategy: CodedStrategy, arrays: ArrayRecord, inner: Tree) -> Tr
         "history": [{name: getattr(report, name) for name in _REPORT} for report in strategy.history],
         "shards": None if strategy.shards is None else strategy.shards.to_data(),
         "first_report": run.first_report,
+        "introduced": run.introduced,
+        "silent": (run.silent_rounds, None if in_virtual_time is None else run.silent_since),
+        "heard_late": sorted(run.heard_late),
         # Elsewhere messages are lost with the process that sent them.
         "grid": in_virtual_time,
         "past": None if in_virtual_time is None or run.past is None else past_to_tree(run.past),
@@ -101,6 +104,8 @@ def restore_run(strategy: CodedStrategy, tree: Tree, initial: ArrayRecord) -> Ar
         nodes = {int(node): NodeFacts(*facts) for node, facts in tree["nodes"].items()}
         history = [RoundReport(**report) for report in tree["history"]]
         first_report = int(tree["first_report"])
+        silent_rounds, silent_since = tree["silent"]
+        introduced, heard_late = bool(tree["introduced"]), set(tree["heard_late"])
         set_aside = run.set_aside.from_data(tree["set_aside"])
         dissent = run.dissent.from_data(tree["dissent"])
         messages = tree["grid"] is not None and not run.grid.one_at_a_time
@@ -121,7 +126,9 @@ def restore_run(strategy: CodedStrategy, tree: Tree, initial: ArrayRecord) -> Ar
     strategy.planning = replace(planning, nodes=tree["planned_nodes"])
     strategy._shard_counts, run.first_report = counts, first_report
     run.set_aside, run.dissent, run.newcomers, run._told = set_aside, dissent, newcomers, told
-    if in_virtual_time:
+    run.heard_late = heard_late
+    if in_virtual_time:  # elsewhere nodes are met anew, and instants were of a process that has gone
+        run.introduced, run.silent_rounds, run.silent_since = introduced, silent_rounds, silent_since
         run.past = past
         run.grid.listen_for(tree["listened for"])
         run.grid.late = late
