@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import PercentFormatter
+from matplotlib.ticker import LogLocator, NullLocator, PercentFormatter, StrMethodFormatter
 
 from fedgc.experiment.figure import COLOURS, STYLES
 from fedgc.report.tables import Entry, best_of
@@ -122,6 +122,9 @@ def time_figure(entries: Sequence[Entry]) -> Figure:
     axes.invert_yaxis()
     if longest > 6.0:
         axes.set_xscale("log")
+        axes.xaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
+        axes.xaxis.set_minor_locator(NullLocator())
+    axes.xaxis.set_major_formatter(StrMethodFormatter("{x:g}x"))
     axes.set_xlim(0.0 if longest <= 6.0 else 0.8, None)
     axes.set_xlabel("seconds to the target, relative to the soonest (cross: not reached with every seed)", fontsize=9)
     _plain(axes)
