@@ -16,6 +16,7 @@ class Purpose(IntEnum):
     OUTAGES = 104
     LEAVING = 105
     SPREAD = 106
+    OUTCOMES = 107
 
 
 def generator(seed: int, purpose: Purpose, *key: int) -> np.random.Generator:

@@ -12,9 +12,13 @@ from numpy.typing import ArrayLike
 from fedgc.errors import ConfigError
 from fedgc.fleets.base import Fleet
 from fedgc.fleets.cells import Cells
+from fedgc.fleets.keys import Purpose, generator
 from fedgc.fleets.parameters import Parameter, Vector
 from fedgc.fleets.presence import stay_prob
 from fedgc.fleets.trace_file import Trace, read_trace
+
+#: Outcomes that are drawn at least where parameters add chance to what was recorded.
+_OUTCOMES = 1000
 
 
 class TraceFleet(Fleet):
@@ -38,7 +42,8 @@ class TraceFleet(Fleet):
     -----
     A recorded time c is that of `load` shards with the overhead in it: with k shards a client takes
     ``overhead + (c - overhead) k / load`` seconds, so that ``k = load`` gives what was recorded. Rounds after the last
-    one, and before the first, repeat the trace. ``straggle_prob`` takes each recorded round to be equally likely.
+    one, and before the first, repeat the trace. ``straggle_prob`` takes each recorded round to be equally likely, and
+    is of one client; what clients did together is in :meth:`outcomes`.
     """
 
     name: ClassVar[str] = "trace"
@@ -76,6 +81,43 @@ class TraceFleet(Fleet):
                 f"{recorded.path}: overhead must be at most the recorded seconds, {self._recorded[client].min():g} for "
                 f"client {client}; got {overhead[client]:g}"
             )
+
+    @property
+    def comes_and_goes(self) -> bool:
+        """Whether sessions or outages, in virtual time, come on top of what was recorded: :meth:`outcomes` has none."""
+        return self._presence.may_end
+
+    def outcomes(self, server_round: int, most: int) -> Vector:
+        """Return what all clients did in each recorded round, (n, 3, n_clients).
+
+        Parameters
+        ----------
+        server_round : int
+            Round whose pace and whose clients are put on the trace, for fleets that change.
+        most : int
+            Number of recorded rounds at most; of a longer trace so many random ones are taken.
+
+        Returns
+        -------
+        ndarray
+            Seconds before the first shard, seconds per shard, and seconds until the client goes away: 0 where it missed
+            the round, infinite elsewhere. With absence or slow rounds on top, every recorded round comes several times,
+            each with its own draws.
+        """
+        own, rng = self.parameters, generator(self.seed, Purpose.OUTCOMES)
+        recorded = self._recorded.T
+        if recorded.shape[0] > most:
+            # Evenly spaced ones might all be of the same hour of a day.
+            recorded = recorded[np.sort(rng.choice(recorded.shape[0], most, replace=False))]
+        there, slow = self._presence.there_prob(server_round), own["slow_prob"]
+        if ((there > 0.0) & (there < 1.0)).any() or ((slow > 0.0) & (slow < 1.0)).any():
+            recorded = np.tile(recorded, (-(-min(_OUTCOMES, most) // recorded.shape[0]), 1))
+        came = np.isfinite(recorded) & (rng.random(recorded.shape) < there)
+        slowness = np.where(rng.random(recorded.shape) < slow, own["slow_factor"], 1.0)
+        factor = self._pace.usual_factors(server_round) * slowness
+        work = np.where(came, recorded - own["overhead"], 0.0) / own["load"]
+        fixed = np.broadcast_to(own["overhead"], recorded.shape)
+        return np.stack([fixed, factor * work, np.where(came, np.inf, 0.0)], axis=1)
 
     def _draw_work(self, client: int, server_round: int, u: float) -> tuple[float, float] | None:
         seconds = float(self._recorded[client, (server_round - self._first_round) % self._recorded.shape[1]])

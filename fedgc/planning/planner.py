@@ -16,6 +16,7 @@ from fedgc.forecast.presence import MOST_CLIENTS, fail_together
 from fedgc.gram import GramModel
 from fedgc.planning.candidates import Candidate, candidates, fits_schemes
 from fedgc.planning.choice import BLOCK_CODES, Choice, FleetPlan, recommend
+from fedgc.planning.recorded import recorded_rounds
 from fedgc.planning.timing import AtRound, InUnits
 
 #: Deadlines of the default grid from a cover on, and those before it if wanted; the growth from one to the next.
@@ -80,6 +81,12 @@ def plan_fleet(
     InfeasibleAssignmentError
         If the constraints cannot be met with any of the numbers of holders; others are left out.
 
+    Notes
+    -----
+    Of a recorded trace, round time and residual error are means over its own rounds, in each of which all clients do
+    what they did together (:class:`fedgc.planning.recorded.RecordedRounds`); other fleets' clients are independent but
+    for what sessions and sites do to them.
+
     Examples
     --------
     >>> from fedgc.fleets import build_fleet
@@ -97,7 +104,8 @@ def plan_fleet(
         raise ConfigError(f"deadline must be a finite number above 0; got {grid}")
     grid.sort()
     found: list[tuple[Candidate, float, Choice]] = []
-    timing = AtRound(fleet, server_round)
+    recorded, remark = recorded_rounds(fleet, server_round)
+    timing = AtRound(fleet, server_round, recorded)
     infeasible: dict[int, InfeasibleAssignmentError] = {}
     for done, deadline in enumerate(grid):
         on_step(done, len(grid))
@@ -129,7 +137,7 @@ def plan_fleet(
         )
     alone = min((time for c, time, _ in found if c.redundancy == 1), default=min(time for _, time, _ in found))
     plan = recommend([_relative(choice, time / alone) for _, time, choice in found])
-    remarks = []
+    remarks = [remark] if remark else []
     everyone = np.arange(fleet.n_clients)
     if coherence > 0.0 and fleet.n_clients > MOST_CLIENTS and fail_together(timing.presence, everyone):
         remarks.append(
@@ -211,11 +219,13 @@ def _forecast(
 ) -> list[tuple[Candidate, float, Choice]]:
     unit, columns = candidate.unit, candidate.code.n_shards
     gram = GramModel(np.full(columns, (1.0 - coherence) * unit), np.full(columns, np.sqrt(coherence) * unit))
-    seen = forecast_round(
+    seen, decoder = forecast_round(
         InUnits(timing, unit), candidate.code, candidate.decoder, gram, deadline, clients=candidate.clients
-    ).round
-    if not np.isfinite(seen.residual_error):
+    )
+    if decoder is None or not np.isfinite(seen.residual_error):
         return []
+    if timing.recorded is not None:
+        seen = timing.recorded.forecast(candidate, decoder, gram, deadline, seen.arrivals)
     choice = Choice(
         redundancy=candidate.redundancy,
         schedule=candidate.schedule,

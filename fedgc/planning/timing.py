@@ -8,12 +8,14 @@ from numpy.typing import ArrayLike, NDArray
 from fedgc.deadline import Presence
 from fedgc.fleets import Fleet
 from fedgc.fleets.presence import OtherRun
+from fedgc.planning.recorded import RecordedRounds
 
 
 class AtRound:
-    """A fleet in a given round, as a :class:`fedgc.deadline.Timing`."""
+    """A fleet in a given round, as a :class:`fedgc.deadline.Timing`; of a trace, with what clients did together."""
 
-    def __init__(self, fleet: Fleet, server_round: int) -> None:
+    def __init__(self, fleet: Fleet, server_round: int, recorded: RecordedRounds | None = None) -> None:
+        self.recorded = recorded
         self._fleet, self._round = fleet, server_round
         self.loss_detection = fleet.loss_detection
         self.presence: Presence = OtherRun(fleet.seed, fleet.parameters)

@@ -3,50 +3,73 @@
 from __future__ import annotations
 
 import numpy as np
+from numpy.typing import NDArray
 
 from fedgc.assignment import Assignment, fractional_repetition_blocks, longest_list
+from fedgc.assignment.build import build
+from fedgc.assignment.instance import make_instance
 from fedgc.deadline import Timing
 from fedgc.round.choices import Planning, assign_those_here, time_to_reconsider
 from fedgc.round.state import RoundPlan, RoundState
 from fedgc.round.timing import LearntTiming
-from fedgc.round.with_code import CodeForNodes, plan_with_code
+from fedgc.round.with_code import CodeForNodes, forecast_learnt, learnt_timing, plan_with_code
 
 #: Limits may make a block as long as this, whatever the mean is, and how likely its members are to do it is known.
 _LONGEST_BLOCK = 1000
 
 
 def plan_blocks(state: RoundState, nodes: tuple[int, ...], copies: int, planning: Planning) -> RoundPlan:
-    """Return a plan of fractional-repetition blocks, see :func:`fedgc.round.plan_round`."""
-    n_shards = state.shard_examples.size
+    """Return a plan of fractional-repetition blocks, see :func:`fedgc.round.plan_round`.
+
+    Until times have been seen, blocks without limits are of equal size; from then on they are sized by speed, as a plan
+    for known times has them.
+    """
     if planning.timing is not None:
         return _plan_known(state, nodes, copies, planning, planning.timing)
-    last = state.plan if state.plan is not None and state.plan.everyone == nodes else None
-
-    def with_assignment(assignment: Assignment) -> RoundPlan:
-        return plan_with_code(state, planning, CodeForNodes(nodes, *assignment.code(), assignment))
-
-    if planning.constraints is not None:
-        kept = None if last is None or last.assignment is None else with_assignment(last.assignment)
-        if kept is not None and not time_to_reconsider(state.rounds):
-            return kept
-        balanced = with_assignment(_within_limits(state, nodes, copies, planning))
-    else:
-        everyone = np.arange(len(nodes))
-        old = last.code if last is not None and last.code.blocks is not None else None
-        kept = None if old is None else plan_with_code(state, planning, CodeForNodes(nodes, old, everyone))
-        code = fractional_repetition_blocks(state.reliability.straggle_prob(nodes), n_shards, copies)
-        balanced = plan_with_code(state, planning, CodeForNodes(nodes, code, everyone))
-    return balanced if kept is None or _is_better(balanced, kept, planning.reassignment_gain) else kept
+    kept = _kept(state, nodes, planning)
+    seen = planning.deadline is not None and bool(state.completion_times.priors)
+    if not seen and planning.constraints is None:
+        code = fractional_repetition_blocks(state.reliability.straggle_prob(nodes), state.shard_examples.size, copies)
+        new = plan_with_code(state, planning, CodeForNodes(nodes, code, np.arange(len(nodes))))
+        return new if kept is None or _has_less_error(new, kept, planning.reassignment_gain) else kept
+    if kept is not None and (planning.reassignment_gain >= 1.0 or not time_to_reconsider(state.rounds)):
+        return kept
+    assignment = _by_speed(state, nodes, copies, planning)
+    new = plan_with_code(state, planning, CodeForNodes(nodes, *assignment.code(), assignment))
+    if kept is None:
+        return new
+    pays = _is_sooner(state, planning, new, kept) if seen else _has_less_error(new, kept, planning.reassignment_gain)
+    return new if pays else kept
 
 
-def _is_better(new: RoundPlan, kept: RoundPlan, gain: float) -> bool:
+def _kept(state: RoundState, nodes: tuple[int, ...], planning: Planning) -> RoundPlan | None:
+    """Return a plan with the blocks of the last round, None if other nodes took part in it."""
+    last = state.plan
+    if last is None or last.everyone != nodes or last.code.blocks is None:
+        return None
+    active = np.searchsorted(nodes, last.node_ids)
+    return plan_with_code(state, planning, CodeForNodes(nodes, last.code, active, last.assignment))
+
+
+def _has_less_error(new: RoundPlan, kept: RoundPlan, gain: float) -> bool:
     """Return whether new blocks are predicted to have less residual error by more than this fraction."""
     before, after = kept.decoder.residual_error, new.decoder.residual_error
     return before is not None and after is not None and after < (1.0 - gain) * before
 
 
-def _within_limits(state: RoundState, nodes: tuple[int, ...], copies: int, planning: Planning) -> Assignment:
-    """Return blocks that keep the constraints, for clients of which no more is known than what has been learnt.
+def _is_sooner(state: RoundState, planning: Planning, new: RoundPlan, kept: RoundPlan) -> bool:
+    """Return whether new blocks are predicted to reach the target sooner, by what so much less error would be worth.
+
+    Each has the deadline that its rule chooses for it. Where rounds are as long, this is less residual error by more
+    than `reassignment_gain`.
+    """
+    before, after = forecast_learnt(state, planning, kept), forecast_learnt(state, planning, new)
+    wanted = before.round_time * (1.0 + (1.0 - planning.reassignment_gain) * before.residual_error)
+    return after.round_time * (1.0 + after.residual_error) < wanted
+
+
+def _by_speed(state: RoundState, nodes: tuple[int, ...], copies: int, planning: Planning) -> Assignment:
+    """Return blocks that keep the constraints, if any, for clients of which no more is known than was learnt.
 
     How large each block is depends on how fast its members are. While no times have been seen, the deadline is taken to
     be about right for a mean share, without which the most reliable block would be given all shards.
@@ -56,15 +79,45 @@ def _within_limits(state: RoundState, nodes: tuple[int, ...], copies: int, plann
     n_shards, n_nodes = state.shard_examples.size, len(nodes)
     before = None if state.plan is None else state.plan.deadline
     seconds = planning.deadline.initial if before is None else before
-    away = state.reliability.straggle_prob(nodes)
-    guess = planning.deadline.initial * n_nodes / (1.5 * copies * n_shards)
-    timing = LearntTiming(state.completion_times, nodes, away, guess, state.overheads, state.rounds)
-    # As without limits, what is left over when all blocks have their members joins some of them.
+    timing = learnt_timing(state, nodes)
+    if not timing.has_seen:
+        guess = planning.deadline.initial * n_nodes / (1.5 * copies * n_shards)
+        timing = LearntTiming(
+            state.completion_times, nodes, state.reliability.straggle_prob(nodes), guess, rounds=state.rounds
+        )
+    # As in blocks of equal size, what is left over when all blocks have their members joins some of them.
     most = -(-n_nodes // (n_nodes // copies))
     holders = copies if most == copies else (copies, most)
-    # Where limits leave few who may hold many shards, a block is far larger than the mean.
-    longest = min(n_shards, max(longest_list(n_shards, n_nodes, copies), _LONGEST_BLOCK))
-    return assign_those_here(timing.reach(seconds, longest), n_shards, holders, planning, nodes)
+    longest = longest_list(n_shards, n_nodes, copies)
+    if planning.constraints is not None:
+        # Where limits leave few who may hold many shards, a block is far larger than the mean.
+        longest = min(n_shards, max(longest, _LONGEST_BLOCK))
+    reach = timing.tabulated().reach(seconds, longest)
+    found = assign_those_here(reach, n_shards, holders, planning, nodes)
+    return found if planning.constraints is not None else _with_everyone(found, reach)
+
+
+def _with_everyone(assignment: Assignment, reach: NDArray[np.float64]) -> Assignment:
+    """Return the assignment with every client that it leaves out as one more member of the block that costs most.
+
+    A client that is never asked cannot show that it has come back or become faster, so a run that learns leaves nobody
+    out; in a plan for known times, where nothing is to be learnt, another member would only compute for nothing.
+    """
+    idle = np.flatnonzero(assignment.block_of_client < 0)
+    if idle.size == 0:
+        return assignment
+    sizes = np.bincount(assignment.block_of_shard)
+    missed = 1.0 - reach[:, np.minimum(sizes, reach.shape[1] - 1)]
+    members = [list(block.members) for block in assignment.blocks]
+    prob = np.array([missed[own, block].prod() for block, own in enumerate(members)])
+    for client in idle:
+        block = int(np.argmax(sizes * prob / np.maximum(1.0 - prob, 1e-12)))
+        members[block].append(int(client))
+        prob[block] *= min(missed[client, block], 0.99)
+    n_clients, most = assignment.n_clients, max(map(len, members))
+    padded = np.array([own + [n_clients] * (most - len(own)) for own in members], dtype=np.intp)
+    instance = make_instance(reach, assignment.n_shards, (1, most), assignment.schedule, None)
+    return build(instance, padded, assignment.block_of_shard)
 
 
 def _plan_known(

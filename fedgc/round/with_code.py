@@ -71,15 +71,39 @@ def plan_with_code(state: RoundState, planning: Planning, given: CodeForNodes) -
     return RoundPlan(chosen, code, prob[active], arrivals, gram, calibrated, deadline, given.assignment, given.nodes)
 
 
+def learnt_timing(state: RoundState, nodes: tuple[int, ...]) -> LearntTiming:
+    """Return what past rounds say of when nodes will have done all of so much work.
+
+    Who was there in the last rounds counts, also in those that times have not been fitted to yet. How often a client
+    came by the deadline (:class:`fedgc.reliability.ReliabilityPosterior`) does not: it is about other work, and what
+    it misses for being slow the times tell already.
+    """
+    return LearntTiming(state.completion_times.noting(state.new_times), nodes, None, np.inf, rounds=state.rounds)
+
+
+def forecast_learnt(state: RoundState, planning: Planning, plan: RoundPlan) -> RoundForecast:
+    """Return what is to be expected of a plan's rounds, from the times that past rounds have shown.
+
+    Raises
+    ------
+    ValueError
+        If the plan has no deadline.
+    """
+    if plan.deadline is None:
+        raise ValueError("deadline must be given for a forecast; got None")
+    timing = learnt_timing(state, plan.node_ids)
+    return forecast_round(timing, plan.code, planning.decoder, plan.gram, plan.deadline).round
+
+
 def _learnt(state: RoundState, planning: Planning, given: CodeForNodes) -> tuple[float | None, NDArray[np.float64]]:
     """Return the deadline and the probabilities to miss it, as past rounds suggest them."""
     rule = planning.deadline
-    # Past outcomes are about past deadlines: where the rule changes them the times have to tell, and who was there in
-    # the last rounds counts, also in those that times have not been fitted to yet. A fixed deadline needs no fit.
-    if rule is None or isinstance(rule, FixedDeadline) or not state.completion_times.priors:
+    # Past outcomes are about past deadlines and past work: where a rule changes the deadline, or blocks are sized by
+    # speed, the times have to tell. With a fixed deadline and blocks of equal size, outcomes tell without a model.
+    settled = isinstance(rule, FixedDeadline) and given.assignment is None
+    if rule is None or settled or not state.completion_times.priors:
         return None if rule is None else rule.initial, state.reliability.straggle_prob(given.nodes)
-    times = state.completion_times.noting(state.new_times)
-    timing = LearntTiming(times, given.nodes, None, np.inf, rounds=state.rounds)
+    timing = learnt_timing(state, given.nodes)
     deadline = rule.initial if state.plan is None else state.plan.deadline
     if not _same_nodes(state, given) or time_to_reconsider(state.rounds):
         deadline = rule.choose(_outlook(state, planning, given, timing.tabulated(), deadline))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -71,6 +71,15 @@ class RoundDraws:
         return drawn
 
 
+class Draws(Protocol):
+    """What :func:`play_rounds` asks of draws: :class:`RoundDraws`, or rounds that were recorded."""
+
+    fleet: Fleet
+
+    def of_round(self, server_round: int, now: float) -> Vector:
+        """Return fixed seconds, seconds per shard and seconds until leaving of each client, (3, n_clients)."""
+
+
 class _Replies(NamedTuple):
     """What the clients of a round would send if it lasted for ever.
 
@@ -84,7 +93,7 @@ class _Replies(NamedTuple):
 
 
 def play_rounds(
-    draws: RoundDraws,
+    draws: Draws,
     decoder: CalibratedDecoder,
     deadline: float,
     n_rounds: int,
@@ -100,7 +109,7 @@ def play_rounds(
 
     Parameters
     ----------
-    draws : RoundDraws
+    draws : Draws
         The fleet's draws, to be shared by the runs that are compared.
     decoder : CalibratedDecoder
         The decoder, ready for the plan's code. Work lists count as far as they are done, whole updates if all is done.
