@@ -55,8 +55,10 @@ def greedy_starts(instance: Instance) -> tuple[list[Rows], list[Rows]]:
     for holders in dict.fromkeys((instance.least, min(instance.most, 8 + instance.least))):
         for way in ways:
             for style in STYLES:
-                if style == "by room" and feasible:
-                    continue  # it wastes the least room, and is only needed where room is scarce
+                # By room wastes the least of it, and is only needed where room is scarce; of the other groupings one
+                # style is enough to see whether they are better.
+                if feasible and (style == "by room" or (way != ways[0] and style != "mixed")):
+                    continue
                 rows, fits = _start(instance, holders, way, style)
                 (feasible if fits else others).append(rows)
     return feasible, others
@@ -112,20 +114,24 @@ def group_clients(instance: Instance, pool: Ints, holders: int, style: str) -> I
 def _group_in_order(domain: Ints, order: Ints, holders: int) -> Ints:
     """Put every client into the first group that still wants one from its domain."""
     groups: list[list[int]] = []
-    inside: list[set[int]] = []
+    inside: list[list[int]] = []
     first_open = 0
     seen: dict[int, int] = {}  # no group before this one wants the domain
+    n_groups = 0
     for client, where in zip(order.tolist(), domain[order].tolist(), strict=True):
-        group = max(seen.get(where, 0), first_open)
-        while group < len(groups) and (len(groups[group]) == holders or where in inside[group]):
+        group = seen.get(where, 0)
+        group = max(group, first_open)
+        while group < n_groups and (where in inside[group] or len(groups[group]) == holders):
             group += 1
-        if group == len(groups):
-            groups.append([])
-            inside.append(set())
-        groups[group].append(client)
-        inside[group].add(where)
         seen[where] = group + 1
-        while first_open < len(groups) and len(groups[first_open]) == holders:
+        if group == n_groups:
+            groups.append([client])
+            inside.append([where])
+            n_groups += 1
+        else:
+            groups[group].append(client)
+            inside[group].append(where)
+        while first_open < n_groups and len(groups[first_open]) == holders:
             first_open += 1
     full = [group for group in groups if len(group) == holders]
     return np.array(full, dtype=np.intp).reshape(-1, holders)
