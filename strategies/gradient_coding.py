@@ -65,7 +65,10 @@ class GradientCoding(StartedStrategy):
         Seconds from sending a round's messages to decoding what has come, or a rule from :mod:`fedgc.deadline` that
         chooses them anew as clients become known.
     load : int
-        Copies of each shard: how many clients hold it. With fewer nodes all of them do, which the log says.
+        Copies of each shard: how many clients hold it. With fewer nodes all of them do, which the log says. On work
+        lists it is what lists are made for and no limit: clients that it leaves over are further holders, with load 1
+        too, and so are others, in larger blocks of fewer clients' shares, where that is predicted to reach the target
+        sooner. `constraints` limit what a client holds.
     schedule : str
         "full": every holder computes all its shards and then replies, so that the load is also how many times the
         computation of training without stragglers is paid. "work-list": every client works down an ordered list until
@@ -109,10 +112,13 @@ class GradientCoding(StartedStrategy):
         Prior and forgetting of the straggle probabilities, or what an earlier run has learnt.
     reassignment_gain : float
         Blocks are formed anew, such that reliable clients back up unreliable ones, once that cuts the predicted
-        residual error by more than this fraction; 1 never moves a shard while the same nodes take part.
+        residual error by more than this fraction; 1 never moves a shard while the same nodes take part. New work lists
+        must cut the predicted time to target (mean seconds of a round x (1 + residual error), with the early ends of
+        rounds), by more than 1 %, and besides either that or the residual error by more than this fraction. They are
+        thought of after each of the first three rounds and then every fifth.
     fetch_seconds : float, optional
         Seconds in which a client fetches a shard, for work lists: these then change only if moving the shards pays for
-        itself over the rounds that are left, in place of `reassignment_gain`.
+        itself over the rounds that are left, by the predicted time to target, in place of `reassignment_gain`.
     first_deadline : float, optional
         Deadline of the first round, if start-up takes long. Its arrivals and times say nothing about the usual rounds
         and are not learnt from.

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from fedgc.clients import ShardUpdate, gradient_coded
 from fedgc.strategies import GradientCoding
+from fedgc.strategies.rounds.send_round import warn_of_overheads
 from flwr.app import Array, ArrayRecord, ConfigRecord, Context
 from flwr.clientapp import ClientApp
 from flwr.serverapp import Grid, ServerApp
@@ -16,6 +17,7 @@ from flwr.serverapp.strategy import FedAvg
 
 from fedgc.assignment import assign, longest_list
 from fedgc.coherence import KnownCoherence
+from fedgc.completion_times import Overheads
 from fedgc.deadline import FixedDeadline, time_to_target
 from fedgc.decoders import Decoder, FixedDecoder, OptimalUnbiasedDecoder
 from fedgc.fleets import Fleet, build_fleet
@@ -194,3 +196,16 @@ def test_fewer_actors_than_nodes_make_clients_late_and_not_the_rounds_empty() ->
         recovered.append(float((outcome.decoding.coverage > 0.0).mean()))
     assert recovered == [1.0] * 20
     assert plan.code.load <= 3.0
+
+
+@pytest.mark.parametrize(("slow", "warned"), [(3, True), (2, False)])
+def test_messages_that_wait_as_long_as_the_deadline_are_warned_of(
+    slow: int, warned: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Of six nodes that were heard of; a seventh was not."""
+    seconds = {node: [0.1, 3.5, 3.5] if node < slow else [0.1, 0.1, 3.5] for node in range(6)}
+    warn_of_overheads(Overheads(seconds), range(7), 3.0, 4)
+    messages = [record.getMessage() for record in caplog.records]
+    assert [message[:48] for message in messages] == ["round 4: 3 of 6 nodes mostly need the deadline o"][: int(warned)]
+    warn_of_overheads(Overheads(), range(7), 3.0, 4)
+    assert len(caplog.records) == warned

@@ -9,7 +9,7 @@ from fedgc.codes import Code
 from fedgc.deadline import Outlook, RoundForecast
 from fedgc.forecast import arrivals_by_deadline, forecast_round, work_of
 from fedgc.round.choices import Planning, time_to_reconsider
-from fedgc.round.choose_lists import Given, better_lists, first_lists
+from fedgc.round.choose_lists import Given, Lists, better_lists, first_lists
 from fedgc.round.move_lists import carried_over, moved_lists
 from fedgc.round.sizes import shard_gram
 from fedgc.round.state import RoundPlan, RoundState
@@ -27,14 +27,16 @@ def plan_work_lists(state: RoundState, nodes: tuple[int, ...], copies: int, plan
     given = Given(state, nodes, copies, planning, timing, known, deadline)
 
     assignment = last.assignment if last is not None else carried_over(given)
-    lists = None
+    lists: Lists | None = None
     if assignment is None or assignment.schedule != "work-list":
         lists = first_lists(given)
+        assignment = lists.assignment
     elif last is not None and time_to_reconsider(state.rounds):
         choose = better_lists if planning.fetch_seconds is None else moved_lists
         lists = choose(given, assignment)
+        assignment = lists.assignment
     if lists is not None:
-        assignment, code, active = lists.assignment, lists.code, lists.active
+        code, active = lists.code, lists.active
     else:
         code, active = assignment.code(segments=planning.sums, redraw=planning.redraw is not False)
     gram = shard_gram(state.coherence, state.shard_examples, code)

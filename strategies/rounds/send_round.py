@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import logging
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 from fedgc.strategies.rounds.expected_sizes import expected_sizes
@@ -15,8 +16,12 @@ from fedgc.strategies.shard_push import PushedShards
 from flwr.app import ArrayRecord, Message
 from numpy.typing import NDArray
 
+from fedgc.completion_times import Overheads
 from fedgc.protocol import DEADLINE, RUN_SEED, SERVER_ROUND
 from fedgc.round import RoundPlan, RoundState
+from fedgc.round.choices import time_to_reconsider
+
+logger = logging.getLogger("flwr.fedgc")
 
 
 def send_round(
@@ -69,6 +74,8 @@ def send_round(
     n_clients, tasks = len(plan.node_ids), tasks_of(plan, known_sizes, secure_sum)
     told = {SERVER_ROUND: server_round, RUN_SEED: seed, DEADLINE: deadline}
     allowance = [0.0] * n_clients if known_times else state.overheads.allowance(plan.node_ids, deadline)
+    if state.rounds and time_to_reconsider(state.rounds):
+        warn_of_overheads(state.overheads, plan.node_ids, deadline, server_round)
     messages = [
         task.message(
             inner[node_id],
@@ -95,3 +102,15 @@ def tasks_of(
     if secure_sum is not None:
         return secure_sum.tasks(plan, float(known_sizes.sum()))
     return [ClientTask.of(plan.decoder.code, client) for client in range(len(plan.node_ids))]
+
+
+def warn_of_overheads(overheads: Overheads, node_ids: Sequence[int], deadline: float, server_round: int) -> None:
+    """Say so if half of the nodes that were heard of mostly take as long as the deadline besides their work."""
+    typical = [float(np.median(overheads.seconds[node])) for node in node_ids if overheads.seconds.get(node)]
+    late = sum(seconds >= deadline for seconds in typical)
+    if typical and 2 * late >= len(typical):
+        logger.warning(
+            "round %d: %d of %d nodes mostly need the deadline of %g s or longer besides their work, as where messages "
+            "wait: the Simulation Runtime must have as many actors as nodes are asked",
+            server_round, late, len(typical), deadline,
+        )  # fmt: skip
