@@ -45,8 +45,8 @@ class Planning:
         How long rounds last. Without it, every client's outcomes of the past are all that is known.
     reassignment_gain : float
         While the same nodes take part, blocks stay as they are, since new ones mean that clients must fetch other
-        shards, unless new ones cut the predicted residual error by more than this fraction, or make rounds shorter by as
-        much as that is worth to the predicted time to target; 1 keeps them for ever.
+        shards, unless new ones cut the predicted residual error by more than this fraction, or save as much of the
+        predicted time to target by shorter rounds; 1 keeps them for ever.
     constraints : AssignmentConstraints, optional
         Limits of the clients, in ascending order of their node ids. They hold on both schedules; the blocks of the full
         one are then chosen by :func:`fedgc.assignment.assign` too, and clients that no block has room for have no part.
