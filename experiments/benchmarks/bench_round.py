@@ -16,6 +16,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from fedgc.codes import WorkLists
 from fedgc.deadline import AutomaticDeadline, DeadlineRule, FixedDeadline, QuantileDeadline
 from fedgc.decoders import OptimalUnbiasedDecoder
 from fedgc.fleets import Fleet, build_fleet
@@ -32,15 +33,16 @@ ARRAYS = {"w": np.zeros(8)}
 def replies_to(plan: RoundPlan, fleet: Fleet, server_round: int) -> dict[int, CodedUpdate]:
     """Return what clients have done by the deadline: of a work list a part, of a block all or nothing."""
     found, deadline, row = {}, float(plan.deadline or 0.0), 0
+    partial = isinstance(plan.code, WorkLists)
     for client, node in enumerate(plan.node_ids):
         draw, shards = fleet.draw(node, server_round, now=60.0 * server_round), plan.code.shards_of(client)
         done, first = int(shards.size), row
-        row += 1 if plan.assignment is None else done
-        if plan.assignment is not None:
+        row += done if partial else 1
+        if partial:
             done = min(done, int(max(deadline - draw.fixed, 0.0) / max(draw.per_shard, 1e-300)))
         took = draw.completion_time(done)
         if done and took <= deadline:
-            sums = dict.fromkeys(range(first, first + (1 if plan.assignment is None else done)), ARRAYS)
+            sums = dict.fromkeys(range(first, first + (done if partial else 1)), ARRAYS)
             found[client] = CodedUpdate(sums, shards[:done], np.ones(done), took, took - draw.fixed, took - draw.fixed)
     return found
 

@@ -45,9 +45,10 @@ class Planning:
         How long rounds last. Without it, every client's outcomes of the past are all that is known.
     reassignment_gain : float
         While the same nodes take part, blocks stay as they are, since new ones mean that clients must fetch other
-        shards, unless new ones cut the predicted residual error by more than this fraction; 1 keeps them for ever. New
-        work lists must also cut the predicted time to target, by more than 1 %, and may do so by more than this
-        fraction instead: see :func:`fedgc.round.choose_lists.better_lists`.
+        shards, unless new ones cut the predicted residual error by more than this fraction, or save as much of the
+        predicted time to target by shorter rounds; 1 keeps them for ever. New work lists must also cut the predicted
+        time to target, by more than 1 %, and may do so by more than this fraction instead: see
+        :func:`fedgc.round.choose_lists.better_lists`.
     constraints : AssignmentConstraints, optional
         Limits of the clients, in the order of `nodes`. They hold on both schedules; the blocks of the full
         one are then chosen by :func:`fedgc.assignment.assign` too, and clients that no block has room for have no part.
