@@ -145,7 +145,7 @@ def test_does_not_wait_for_stragglers(decoder: str) -> None:
     assert run.seconds == 40.0
     assert [report.n_arrived for report in strategy.history] == [5, 5, 5, 5]
     last = strategy.history[-1].straggle_prob
-    assert last[5] > 0.7
+    assert last[5] > 0.6
     assert (last[:5] < 0.3).all()
 
 

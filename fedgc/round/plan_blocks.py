@@ -47,8 +47,13 @@ def _kept(state: RoundState, nodes: tuple[int, ...], planning: Planning) -> Roun
     last = state.plan
     if last is None or last.everyone != nodes or last.code.blocks is None:
         return None
-    active = np.searchsorted(nodes, last.node_ids)
-    return plan_with_code(state, planning, CodeForNodes(nodes, last.code, active, last.assignment))
+    if last.assignment is None:
+        given = CodeForNodes(nodes, last.code, np.arange(len(nodes)))
+    elif last.node_ids:
+        given = CodeForNodes(nodes, last.code, np.searchsorted(nodes, last.node_ids), last.assignment)
+    else:  # a node came back under another id: see fedgc.round.rejoin
+        given = CodeForNodes(nodes, *last.assignment.code(), last.assignment)
+    return plan_with_code(state, planning, given)
 
 
 def _has_less_error(new: RoundPlan, kept: RoundPlan, gain: float) -> bool:
