@@ -6,6 +6,12 @@ from typing import Any
 
 import numpy as np
 import pytest
+from fedgc.clients import ShardUpdate, gradient_coded
+from fedgc.strategies import GradientCoding
+from flwr.app import Array, ArrayRecord, Context
+from flwr.clientapp import ClientApp
+from flwr.serverapp import Grid, ServerApp
+from flwr.serverapp.strategy import FedAvg
 from numpy.typing import NDArray
 
 from fedgc.assignment import AssignmentConstraints, InfeasibleAssignmentError, assign, local_search, reassign
@@ -15,6 +21,8 @@ from fedgc.assignment.instance import make_instance
 from fedgc.assignment.listed_rows import listed_rows
 from fedgc.assignment.mending import mended
 from fedgc.assignment.relaxation import copies_have_no_place
+from fedgc.fleets import build_fleet
+from fedgc.simulation import run_virtual
 from tests.assignment_cases import check_valid
 
 SCHEDULES = ["full", "work-list"]
@@ -232,3 +240,34 @@ def test_a_search_alone_proves_nothing() -> None:
     assert not feasible
     assert mended(instance, others, np.random.default_rng(0), part=0.05) is None
     assert listed_rows(instance, seconds=60.0) == (None, True)
+
+
+@pytest.mark.parametrize("schedule", SCHEDULES)
+def test_a_run_trains_under_overlapping_rules(schedule: str) -> None:
+    n, m = 10, 20
+    fleet = build_fleet({"model": "log-normal", "clients": n, "sigma": 0.2, "dropout": 0.2}, seed=1)
+    strategy = GradientCoding(
+        FedAvg(fraction_evaluate=0.0, min_train_nodes=1, min_available_nodes=1),
+        num_shards=m,
+        deadline=6.0,
+        load=2,
+        schedule=schedule,
+        constraints=ring(n),
+        shard_examples=[1] * m,
+    )
+    app, server = ClientApp(), ServerApp()
+
+    @app.train()
+    @gradient_coded(num_shards=m)
+    def train(shard_id: int, arrays: Any, config: Any) -> ShardUpdate:
+        return ShardUpdate(1, delta={"w": np.full(1, 1.0)})
+
+    found = []
+
+    @server.main()
+    def main(grid: Grid, context: Context) -> None:
+        found.append(strategy.start(grid, ArrayRecord({"w": Array(np.zeros(1))}), num_rounds=6))
+
+    run_virtual(server, app, fleet, num_shards=m)
+    assert len(strategy.history) == 6
+    assert found[0].arrays["w"].numpy()[0] > 3.0  # each round adds 1 in the mean
