@@ -72,6 +72,10 @@ def _start(instance: Instance, holders: int, way: str, style: str) -> tuple[Rows
         pools = pooled_groups(instance, holders, rest) if way == "pools" else kindred_groups(instance, holders, rest)
         members = np.concatenate([group_clients(instance, pool, holders, style) for pool in pools])
     members = np.pad(members, ((0, 0), (0, instance.most - holders)), constant_values=instance.n_clients)
+    if members.shape[0] == 0:
+        # Shards must be somewhere, so that they can be moved from there.
+        members = np.full((1, instance.most), instance.n_clients, dtype=np.intp)
+        members[0, : min(holders, rest.size)] = rest[:holders]
     cap = instance.cap(members)
     weight = np.minimum(_capability(instance, members), cap)
     sizes, tied, fits = divided(instance, members, weight, cap)

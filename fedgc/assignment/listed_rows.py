@@ -15,8 +15,8 @@ from fedgc.assignment.instance import Instance
 
 Ints = NDArray[np.intp]
 
-#: More sets of members, or entries of the program, than this are not listed.
-_MOST_SETS, _MOST_NONZEROS = 200_000, 4_000_000
+#: More sets of members, or entries of the program, than this are not listed: the solver would not keep its time limit.
+_MOST_SETS, _MOST_NONZEROS = 20_000, 400_000
 
 
 def listed_rows(instance: Instance, *, seconds: float) -> tuple[Rows | None, bool]:

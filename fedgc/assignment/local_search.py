@@ -26,6 +26,8 @@ _PATIENCE = 20
 _SHIFT_EVERY = 10
 #: With more residency classes only shards that may live anywhere are shifted.
 _MOST_SHIFTED = 32
+#: Among more rows than this, the part of the sweeps after which shards with residency rules are redealt in all pairs.
+_MANY_ROWS, _REDEALT = 2000, 0.2
 #: Of the median cost of a row: how much worse an offer may be at first, and the part of the sweeps that have heat.
 _WARMTH, _COOLING = 0.15, 0.8
 
@@ -118,6 +120,9 @@ def _sweep(instance: Instance, table: _Table, offers: int, heat: float, rng: np.
     rows = each[taken]
     table.members[rows], table.sizes[rows], table.cost[rows] = members[taken], sizes[taken], cost[taken]
     if table.tied.row.size:
+        # What the other pairs hold may change too; among many rows that takes time and is not needed each time.
+        if table.sizes.size > _MANY_ROWS and rng.random() > _REDEALT:
+            pairs = pairs[taken // offers]
         table.tied = redealt(instance, table.tied, pairs, table.members, table.sizes, rng=rng)
     return bool(taken.size)
 

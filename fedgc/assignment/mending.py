@@ -79,7 +79,9 @@ def beyond_limits(instance: Instance, members: Ints, sizes: Ints) -> Ints:
 
 def _sweep(instance: Instance, rows: Rows, wrong: Ints, heat: float, rng: np.random.Generator) -> tuple[Rows, Ints]:
     n_rows, n_slots = rows.members.shape
-    pairs = _directed(instance, rows, rng) if rng.random() < _DIRECTED else _random_pairs(wrong, rng)
+    pairs = _directed(instance, rows, rng)
+    if pairs.shape[0] == 0 or rng.random() > _DIRECTED:
+        pairs = _random_pairs(wrong, rng)
     pairs = pairs[(rows.sizes[pairs] > 0).any(axis=1)]
     if pairs.shape[0] == 0:
         return rows, wrong
