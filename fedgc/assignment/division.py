@@ -77,7 +77,7 @@ def allot(total: int, weight: Floats, cap: Ints) -> Ints:
 def _in_turn(instance: Instance, members: Ints, target: Ints, cap: Ints) -> tuple[Tied, int]:
     """Deal class after class; what finds no room goes to rows whose members may not hold it, and is counted."""
     need, held = instance.class_sizes, np.zeros_like(cap)
-    able = {c: _able(instance, c, members, cap) for c in np.flatnonzero(need[1:]) + 1}
+    able = {c: _able(instance, c, members, cap) for c in (np.flatnonzero(need[1:]) + 1).tolist()}
     rows, classes, counts, lost = [], [], [], 0
     for c in sorted(able, key=lambda c: (float(cap[able[c]].sum()) / need[c], c)):
         wanted = int(need[c])

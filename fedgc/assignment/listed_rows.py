@@ -85,9 +85,9 @@ def _solve(instance: Instance, members: Ints, cap: Ints, able: dict[int, Ints], 
     n_flows = flow_set.size
     at, slot = np.nonzero(members < n)
     once = sparse.csr_array((np.ones(at.size), (members[at, slot], at)), shape=(n, n_sets + n_flows))
-    room = sparse.csr_array((cap.astype(np.float64), (np.zeros(n_sets, dtype=np.intp), np.arange(n_sets))))
-    room.resize((1, n_sets + n_flows))
-    rows, low, high = [once, room], [np.full(n, -np.inf), [instance.n_shards]], [np.ones(n), [np.inf]]
+    room = sparse.csr_array(np.append(cap.astype(np.float64), np.zeros(n_flows))[None])
+    rows: list[sparse.csr_array[np.float64]] = [once, room]
+    low, high = [np.full(n, -np.inf), np.array([float(instance.n_shards)])], [np.ones(n), np.array([np.inf])]
     if n_flows:
         flow = n_sets + np.arange(n_flows)
         shape = (wanted.size, n_sets + n_flows)

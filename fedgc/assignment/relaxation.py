@@ -63,7 +63,7 @@ def _largest_block(instance: Instance) -> Ints:
         order = np.sort(own)[::-1]
         # Who is among the first needs the one after them as well.
         partner = np.where(own >= order[others], order[others], order[others - 1])
-        return np.minimum(own, partner)
+        return np.asarray(np.minimum(own, partner))
     best = np.zeros(int(instance.domain.max()) + 1, dtype=np.intp)
     np.maximum.at(best, instance.domain[:-1], own)
     order = np.argsort(-best, kind="stable")
@@ -71,4 +71,4 @@ def _largest_block(instance: Instance) -> Ints:
     rank[order] = np.arange(order.size)
     # The best of each other domain.
     partner = np.where(rank[instance.domain[:-1]] < others, best[order[others]], best[order[others - 1]])
-    return np.minimum(own, partner)
+    return np.asarray(np.minimum(own, partner))
