@@ -114,7 +114,7 @@ def drawn(generator: Any) -> list[float]:
         random.Random(3),
         torch.Generator().manual_seed(3),
     ],
-    ids=str,
+    ids=lambda value: type(value).__name__,
 )
 def test_generators_go_on_where_they_were(generator: Any) -> None:
     drawn(generator)  # an odd number of normals, so that one is kept back
