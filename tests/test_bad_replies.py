@@ -241,7 +241,7 @@ def test_what_the_only_holder_says_of_a_shard_can_be_unlearnt() -> None:
         sizes = [said[int(reply.metadata.group_id)]] * len(reply.content["fedgc"]["shard-ids"])
         return say(sizes)(reply) if partition == 1 else None
 
-    strategy, learnt = coding(load=1, shard_examples=None, early_end=False), []
+    strategy, learnt = coding(load=1, shard_examples=None, early_end=False, reassignment_gain=1.0), []
     inner = strategy.aggregate_train
 
     def noting(*args: Any) -> Any:

@@ -193,7 +193,7 @@ def test_presets_for_comparisons_differ_in_who_stays_away(name: str, absent: flo
         ({"clients": 3}, r"^fleet.model must be given, or preset in its place; got neither$"),
         ({"preset": "phones"}, r"^fleet.clients must be an integer from 1 to 10000000; got None$"),
         ({"preset": "phones", "clients": 0}, r"^fleet.clients must be an integer from 1 to 10000000; got 0$"),
-        ({"preset": "phones", "clients": 3, "speed": 1}, r"^fleet.speed must be one of change_after, .*; got 'speed'$"),
+        ({"preset": "phones", "clients": 3, "speed": 1}, r"^fleet.speed must be one of change_after, .*; got 'speed'"),
         ({"preset": "phones", "clients": 3, "dropout": 1.5}, r"^fleet.dropout must lie in \[0, 1\]; got 1.5"),
         ({"preset": "phones", "clients": 3, "median": "2"}, r"^fleet.median must be a number .*; got '2'$"),
         (
@@ -201,7 +201,7 @@ def test_presets_for_comparisons_differ_in_who_stays_away(name: str, absent: flo
             r"^fleet.median must be one number, or one for each of 3 clients; got 1 numbers$",
         ),
         ({"preset": "phones", "clients": 3, "median": float("inf")}, r"^fleet.median must lie in \[0, inf\); got inf"),
-        ({"preset": "phones", "clients": 3, "seed": 3}, r"^fleet.seed must be one of change_after, .*; got 'seed'$"),
+        ({"preset": "phones", "clients": 3, "seed": 3}, r"^fleet.seed must be one of change_after, .*; got 'seed'"),
         ({"preset": "phones", "clients": 3, "groups": 3}, r"^fleet.groups must be a list of tables; got 3$"),
         ({"preset": "phones", "clients": 3, "groups": [3]}, r"^fleet.groups must be a list of tables; got \[3\]$"),
         (
@@ -215,7 +215,7 @@ def test_presets_for_comparisons_differ_in_who_stays_away(name: str, absent: flo
         ),
         (
             {"model": "log-normal", "clients": 3, "groups": [{"share": 0.6, "shift": 1}]},
-            r"^fleet.groups.0.shift must be one of .*; got 'shift'$",
+            r"^fleet.groups.0.shift must be one of .*; got 'shift'",
         ),
         ({"preset": "paper", "clients": 3, "psi_low": 3.0}, r"^fleet.psi_low must be at most psi_high = 2.0; got 3.0$"),
     ],

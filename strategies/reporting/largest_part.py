@@ -54,6 +54,8 @@ def largest_part(fold: RoundFold, shard_examples: NDArray[np.float64], names: li
     if fold.memory is not None:
         return None
     matrix, sizes = fold.plan.decoder.code.sparse_matrix, known_or_mean(shard_examples)
+    if not sizes.any():
+        return 0.0
     share = sizes / float(sizes.sum())
     held = sparse.csr_array((np.ones(matrix.nnz), matrix.indices, matrix.indptr), shape=matrix.shape)
     part = np.abs(fold.weights) * (held @ share)
