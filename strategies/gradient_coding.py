@@ -68,11 +68,13 @@ class GradientCoding(StartedStrategy):
         Copies of each shard: how many clients hold it. With fewer nodes all of them do, which the log says. On work
         lists it is what lists are made for and no limit: clients that it leaves over are further holders, with load 1
         too, and so are others, in larger blocks of fewer clients' shares, where that is predicted to reach the target
-        sooner. `constraints` limit what a client holds.
+        sooner. `constraints` limit what a client holds. Whole blocks are of equal size until completion times have been
+        seen; blocks sized by speed may be fewer and larger, and clients that they leave over are further members.
     schedule : str
         "full": every holder computes all its shards and then replies, so that the load is also how many times the
-        computation of training without stragglers is paid. "work-list": every client works down an ordered list until
-        the deadline, its own share first and then what others hold too, so that backup work fills idle time.
+        computation of training without stragglers is paid, as long as blocks are of equal size. "work-list": every
+        client works down an ordered list until the deadline, its own share first and then what others hold too, so that
+        backup work fills idle time.
     sums : str, optional
         What a client sends of its work list: one sum per "shard" (the default), per "share", or for the "whole": from
         the least residual error to the fewest bytes. For work lists only, as are `redraw` and `fetch_seconds`: given
@@ -112,7 +114,9 @@ class GradientCoding(StartedStrategy):
         Prior and forgetting of the straggle probabilities, or what an earlier run has learnt.
     reassignment_gain : float
         Blocks are formed anew, such that reliable clients back up unreliable ones, once that cuts the predicted
-        residual error by more than this fraction; 1 never moves a shard while the same nodes take part. New work lists
+        residual error by more than this fraction; 1 never moves a shard while the same nodes take part. Once completion
+        times have been seen, new blocks must reach the target sooner by what so much less error would be worth: longer
+        rounds count against them, and waits for clients that do not come against the present ones. New work lists
         must cut the predicted time to target (mean seconds of a round x (1 + residual error), with the early ends of
         rounds), by more than 1 %, and besides either that or the residual error by more than this fraction. They are
         thought of after each of the first three rounds and then every fifth.

@@ -56,12 +56,13 @@ def test_pushed_shards_train_the_model_that_local_ones_do(tmp_path: Path, schedu
     assert str(shards) == f"PushedShards(n_bytes_sent={shards.n_bytes_sent})"
 
 
-@pytest.mark.parametrize("schedule", ["full", "work-list"])
-def test_reassignment_sends_only_what_is_missing(tmp_path: Path, schedule: str) -> None:
-    """Two of six clients leave after round 2; the others take over their shards."""
+@pytest.mark.parametrize(("schedule", "gain"), [("full", 1.0), ("work-list", 1.0), ("full", 0.2), ("work-list", 0.2)])
+def test_reassignment_sends_only_what_is_missing(tmp_path: Path, schedule: str, gain: float) -> None:
+    """Two of six clients leave after round 2; the others take over their shards, with a gain of 1 only those."""
     sent, shards = Sent(), PushedShards(SHARDS)
     fleet = steady(6, leave_after=[2.0, 2.0, np.inf, np.inf, np.inf, np.inf], loss_detection=1.0)
-    run(shards, app_of(store=stores_in(tmp_path)), fleet, rounds=6, sent=sent, schedule=schedule)
+    options = {"schedule": schedule, "reassignment_gain": gain}
+    run(shards, app_of(store=stores_in(tmp_path)), fleet, rounds=8, sent=sent, **options)
     assert set(sent.rounds[-1]) == {2, 3, 4, 5}
     moved = 0
     for client in range(2, 6):
@@ -89,7 +90,7 @@ def test_a_node_that_restarts_or_evicts_gets_what_it_lacks_with_the_next_message
             (tmp_path / "0" / f"{DIGESTS[sent.assigned[0][0][-1]]}.safetensors").unlink()
 
     sent.spoil = forget
-    strategy, _, _ = run(shards, app, steady(), rounds=4, sent=sent)
+    strategy, _, _ = run(shards, app, steady(), rounds=4, sent=sent, reassignment_gain=1.0)
     part = sent.assigned[0][0]
     assert len(part) > 1 and sent.to(0) == [sorted(part), [], part[-1:], []]
     assert all(sent.to(client)[1:] == [[], [], []] for client in range(1, 6))

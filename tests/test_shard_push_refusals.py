@@ -88,7 +88,9 @@ def test_spoilt_data_is_not_taken_and_sent_again(
 ) -> None:
     sent = Sent()
     sent.spoil = with_records(change)
-    strategy, _, _ = run(PushedShards(SHARDS), app_of(store=stores_in(tmp_path)), steady(), sent=sent)
+    # After a refusal shards would move otherwise: who is less reliable gets more backups.
+    app = app_of(store=stores_in(tmp_path))
+    strategy, _, _ = run(PushedShards(SHARDS), app, steady(), sent=sent, reassignment_gain=1.0)
     victim = sent.assigned[0][0][0]
     assert strategy.history[0].rejected.keys() == {100}
     assert strategy.history[0].rejected[100] == f"it lacks the data of shards [{victim}]"

@@ -226,7 +226,8 @@ def test_rounds_without_work_are_passed_over_and_learnt_from(name: str) -> None:
 
 def test_on_another_grid_the_outer_strategys_timeout_holds() -> None:
     """Flower's own start on the runtime's grid: what has come is decoded, though nobody's times are learnt."""
-    strategy = coding(load=1)
+    # By itself the strategy learns times, and would size the blocks by them.
+    strategy, alone = (coding(load=1, reassignment_gain=1.0) for _ in range(2))
     app, server = ClientApp(), ServerApp()
     app.train()(gradient_coded()(train_shard))
     results: list[Result] = []
@@ -236,7 +237,6 @@ def test_on_another_grid_the_outer_strategys_timeout_holds() -> None:
         results.append(Plain(strategy).start(grid, initial_arrays(), num_rounds=3, timeout=3.5))
 
     run = run_virtual(server, app, steady(**STRAGGLERS))
-    alone = coding(load=1)
     expected, plain_run = train(alone, rounds=3)
     assert [report.n_arrived for report in strategy.history] == [report.n_arrived for report in alone.history]
     assert run.seconds == plain_run.seconds
