@@ -154,7 +154,8 @@ def test_late_replies_with_absurd_sizes_are_not_remembered() -> None:
 
     kept = {}
     for name, app in {"honest": shard_app(), "absurd": shard_app(spoil)}.items():
-        strategy = coding(load=1, memory=True)
+        # Its shard stays with it, where otherwise one who is in time would get it.
+        strategy = coding(load=1, memory=True, reassignment_gain=1.0)
         train(strategy, fleet, app=app, rounds=4, backlog=True)
         assert strategy.state.memory is not None
         kept[name] = len(strategy.state.memory.updates)
@@ -328,7 +329,8 @@ def test_holders_that_differ_are_named_once(early_end: bool, caplog: pytest.LogC
     """Two and two hold the same shards, and split them into training and validation by seeds of their own."""
     fleet = build_fleet({"model": "log-normal", "clients": 4, "sigma": 0.6}, seed=1)
     app = one_everywhere(lambda partition, shard, server_round: 50 if partition < 2 else 150)
-    strategy = coding(load=2, deadline=60.0, early_end=early_end)
+    # Blocks stay as they are: nodes that get to hold the same shards later on would be named too.
+    strategy = coding(load=2, deadline=60.0, early_end=early_end, reassignment_gain=1.0)
     with caplog.at_level(logging.WARNING, logger="flwr"):
         result, _ = train(strategy, fleet, app=app, rounds=8)
     lines = re.findall(r"nodes (\d+) and (\d+) say different numbers of examples: (.*) \(one size", caplog.text)

@@ -94,7 +94,10 @@ def run(strategy: GradientCoding, *, backlog: bool, rounds: int) -> tuple[Virtua
 
 @pytest.mark.parametrize("memory", [False, True])
 def test_a_client_that_is_always_late_is_known_and_remembered(memory: bool) -> None:
-    strategy = GradientCoding(FedAvg(**INNER), num_shards=6, deadline=10.0, load=1, memory=memory)
+    # Shards stay where they are; if they may move, its shard soon goes to one who is in time, see below.
+    strategy = GradientCoding(
+        FedAvg(**INNER), num_shards=6, deadline=10.0, load=1, memory=memory, reassignment_gain=1.0
+    )
     _, done = run(strategy, backlog=True, rounds=6)
     slow_shards = {shard for shard, _ in done} - {
         shard for report in strategy.history for shard in np.flatnonzero(report.coverage)
@@ -114,6 +117,13 @@ def test_a_client_that_is_always_late_is_known_and_remembered(memory: bool) -> N
         assert state.memory is not None
         unit = int(state.memory.unit_of_shard[slow_shards.pop()])
         assert unit in state.memory.updates
+
+
+def test_the_shard_of_a_client_that_is_always_late_goes_to_one_who_is_in_time() -> None:
+    strategy = GradientCoding(FedAvg(**INNER), num_shards=6, deadline=10.0, load=1)
+    run(strategy, backlog=True, rounds=6)
+    assert [int(np.count_nonzero(report.coverage)) for report in strategy.history] == [5, 5, 5, 6, 6, 6]
+    assert all(report.straggle_prob[SLOW] > 0.9 for report in strategy.history[3:])
 
 
 def test_without_a_backlog_a_newer_message_ends_the_listening() -> None:

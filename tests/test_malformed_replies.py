@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 from fedgc.clients import ShardUpdate, gradient_coded
-from fedgc.strategies import GradientCoding, RoundReport
+from fedgc.strategies import GradientCoding
 from flwr.app import Array, ArrayRecord, ConfigRecord, Context, Message, MetricRecord
 from flwr.clientapp import ClientApp
 from flwr.serverapp import Grid, ServerApp
@@ -113,7 +113,7 @@ def train_shard(shard_id: int, arrays: ArrayRecord, config: ConfigRecord) -> Sha
 
 def run(
     options: dict[str, Any], absent: set[tuple[int, int]], senders: Senders | None = None
-) -> tuple[list[dict[str, NDArray[Any]]], list[RoundReport], Result]:
+) -> tuple[list[dict[str, NDArray[Any]]], GradientCoding, Result]:
     fleet = Absent(N_CLIENTS, seed=1)
     fleet.absent = absent
     inner = FedAvg(fraction_evaluate=0.0)
@@ -135,13 +135,30 @@ def run(
         results.append(strategy.start(grid, start, num_rounds=ROUNDS, evaluate_fn=keep))
 
     run_virtual(server, app, fleet)
-    return models, strategy.history, results[0]
+    return models, strategy, results[0]
+
+
+def times_of(strategy: GradientCoding) -> dict[int, list[tuple[float, bool]]]:
+    """Return the seconds that each node took in its rounds, and whether it was silent for so long."""
+    history = strategy.state.completion_times.history
+    assert history is not None
+    return {
+        int(node): [
+            (float(seconds), bool(silent))
+            for seconds, silent in zip(
+                history.seconds[row, : history.count[row]], history.censored[row, : history.count[row]], strict=True
+            )
+        ]
+        for node, row in zip(history.node_ids, history.rows(history.node_ids), strict=True)
+    }
 
 
 @pytest.mark.parametrize(
     ("options", "seed"),
     [
-        ({"deadline": 10.0}, 1),
+        # Blocks stay as they are: what silence says of times comes a round later than what a malformed reply says,
+        # which is enough for blocks sized by these times to differ.
+        ({"deadline": 10.0, "reassignment_gain": 1.0}, 1),
         (
             {
                 "deadline": 4.0,  # the quickest do four shards in that time, the slowest one
@@ -162,16 +179,16 @@ def test_malformed_replies_are_as_good_as_none(
     caplog.set_level(logging.WARNING, logger="flwr")
     bad = who_is_bad(seed)
     senders = Senders(bad)
-    models, reports, result = run(options, set(), senders)
+    models, strategy, result = run(options, set(), senders)
     left_out = set(re.findall(r"round (\d+): node (\d+) is left out: .", caplog.text))
-    expected, silent, _ = run(options, bad)
+    expected, other, _ = run(options, bad)
 
     assert len(models) == len(expected) == ROUNDS + 1
-    for model, other in zip(models, expected, strict=True):
+    for model, without in zip(models, expected, strict=True):
         for name in model:
-            np.testing.assert_array_equal(model[name], other[name])
+            np.testing.assert_array_equal(model[name], without[name])
     assert np.isfinite(models[-1]["weight"]).all() and np.abs(models[-1]["weight"]).max() > 1.0
-    for report, other_report in zip(reports, silent, strict=True):
+    for report, other_report in zip(strategy.history, other.history, strict=True):
         server_round = report.server_round
         assert report.n_clients == N_CLIENTS
         assert report.n_arrived == other_report.n_arrived
@@ -179,8 +196,16 @@ def test_malformed_replies_are_as_good_as_none(
         assert all(report.rejected.values())
         assert {(str(server_round), str(node)) for node in report.rejected} <= left_out
         assert result.train_metrics_clientapp[server_round]["fedgc-rejected"] == len(report.rejected)
+    if "timing" not in options:
+        times, times_without = times_of(strategy), times_of(other)
+        assert times.keys() == times_without.keys()
+        for node, seen in times.items():
+            # Whether the silence of the last round lasts nobody waits to hear.
+            last = len(seen) - len(times_without[node])
+            assert last == (1 if node - 100 != SILENT and (node - 100, ROUNDS) in bad else 0)
+            assert seen[: len(seen) - last] == times_without[node]
     if "schedule" in options:
-        assert len({report.shards_done for report in reports}) > 5
+        assert len({report.shards_done for report in strategy.history}) > 5
     assert sum(senders.kinds.values()) > 1500
     assert set(senders.kinds) == KINDS
     assert min(senders.kinds.values()) >= 8, senders.kinds

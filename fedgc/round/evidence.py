@@ -30,6 +30,10 @@ def outcomes_seen(
     likely to come. That it is merely slow, and would come by the deadline, cannot be told from that it never comes;
     the block of a client that is always cut off has others to count on, so that such a doubt costs little.
 
+    That a is what past outcomes say of the client, also where a plan goes by times: never more than a, what silence is
+    taken for then cannot make it more reliable, whereas times may think well of a stranger only because its block is
+    small.
+
     A client that has failed has missed, whenever the round ended.
     """
     outcomes: dict[int, bool | float] = {node: client in replies for client, node in enumerate(plan.node_ids)}
@@ -45,7 +49,7 @@ def outcomes_seen(
         return outcomes
     nodes = [plan.node_ids[client] for client in silent]
     work = np.array([plan.code.shards_of(int(client)).size for client in silent], dtype=np.float64)
-    times, come = state.completion_times, 1.0 - plan.straggle_prob[silent]
+    times, come = state.completion_times, 1.0 - state.reliability.straggle_prob(nodes)
     unheard = ~times.heard(nodes)
     by_end = times.in_time_prob(nodes, work, waited, given_present=True, strangers=unheard)
     if not isinstance(plan.code, WorkLists):
