@@ -34,12 +34,20 @@ def plan_blocks(state: RoundState, nodes: tuple[int, ...], copies: int, planning
         return new if kept is None or _has_less_error(new, kept, planning.reassignment_gain) else kept
     if kept is not None and (planning.reassignment_gain >= 1.0 or not time_to_reconsider(state.rounds)):
         return kept
-    assignment = _by_speed(state, nodes, copies, planning)
-    new = plan_with_code(state, planning, CodeForNodes(nodes, *assignment.code(), assignment))
+    found = [
+        plan_with_code(state, planning, CodeForNodes(nodes, *assignment.code(), assignment))
+        for assignment in _by_speed(state, nodes, copies, planning)
+    ]
+    new = found[0] if len(found) == 1 else min(found, key=lambda one: _time_to_target(state, planning, one))
     if kept is None:
         return new
     pays = _is_sooner(state, planning, new, kept) if seen else _has_less_error(new, kept, planning.reassignment_gain)
     return new if pays else kept
+
+
+def _time_to_target(state: RoundState, planning: Planning, plan: RoundPlan) -> float:
+    ahead = forecast_learnt(state, planning, plan)
+    return ahead.round_time * (1.0 + ahead.residual_error)
 
 
 def _kept(state: RoundState, nodes: tuple[int, ...], planning: Planning) -> RoundPlan | None:
@@ -73,11 +81,13 @@ def _is_sooner(state: RoundState, planning: Planning, new: RoundPlan, kept: Roun
     return after.round_time * (1.0 + after.residual_error) < wanted
 
 
-def _by_speed(state: RoundState, nodes: tuple[int, ...], copies: int, planning: Planning) -> Assignment:
+def _by_speed(state: RoundState, nodes: tuple[int, ...], copies: int, planning: Planning) -> list[Assignment]:
     """Return blocks that keep the constraints, if any, for clients of which no more is known than was learnt.
 
     How large each block is depends on how fast its members are. While no times have been seen, the deadline is taken to
-    be about right for a mean share, without which the most reliable block would be given all shards.
+    be about right for a mean share, without which the most reliable block would be given all shards. By a deadline far
+    longer than the work takes a few clients could do all of it, and the rest would only copy them; so blocks are found
+    for an earlier end as well, by which all copies can just be done if everyone takes part.
     """
     if planning.deadline is None:
         raise ValueError("deadline must be given for constraints; got None")
@@ -97,9 +107,18 @@ def _by_speed(state: RoundState, nodes: tuple[int, ...], copies: int, planning: 
     if planning.constraints is not None:
         # Where limits leave few who may hold many shards, a block is far larger than the mean.
         longest = min(n_shards, max(longest, _LONGEST_BLOCK))
-    reach = timing.tabulated().reach(seconds, longest)
-    found = assign_those_here(reach, n_shards, holders, planning, nodes)
-    return found if planning.constraints is not None else _with_everyone(found, reach)
+    tables, ends = timing.tabulated(), [seconds]
+    if planning.constraints is None:
+        earlier = seconds / 2.0
+        while tables.reach(earlier, longest)[:, 1:].sum() >= copies * n_shards:
+            ends = [seconds, earlier]
+            earlier /= 2.0
+    found = []
+    for end in ends:
+        reach = tables.reach(end, longest)
+        blocks = assign_those_here(reach, n_shards, holders, planning, nodes)
+        found.append(blocks if planning.constraints is not None else _with_everyone(blocks, reach))
+    return found
 
 
 def _with_everyone(assignment: Assignment, reach: NDArray[np.float64]) -> Assignment:
