@@ -201,9 +201,10 @@ def test_updates_that_are_all_one_decode_to_one_whatever_sizes_are_said(options:
     def sizes(partition: int, shard: int, server_round: int) -> int:
         return int(10.0 ** np.random.default_rng([seed, partition, shard, server_round]).uniform(0.0, 5.0))
 
-    # All come, and are sure to, so that all shards count alike, whatever their sizes.
+    # All come, and are sure to, so that all shards count alike, whatever their sizes: by times nobody is quite sure to.
     reliability = ReliabilityPosterior(prior_arrivals=1e15, prior_misses=1e-6)
-    strategy = coding(early_end=False, reliability=reliability, deadline=1e4, **{"load": 2, **options})
+    sure = {"reliability": reliability, "reassignment_gain": 1.0}
+    strategy = coding(early_end=False, deadline=1e4, **sure, **{"load": 2, **options})
     result, _ = train(strategy, steady(4), app=one_everywhere(sizes), rounds=6)
     assert all(report.rejected == {} and report.n_arrived == 4 for report in strategy.history)
     counted = [report.coverage[0] for report in strategy.history]

@@ -90,7 +90,8 @@ def test_it_is_as_good_as_silent_and_named(
     schedule: str, attack: str, said: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     """Client 0 never answers, so that every round lasts until its deadline whatever the others do."""
-    strategy, other = (coding(schedule=schedule) for _ in range(2))
+    # Blocks and probabilities would go by when each was found to be of no use, too.
+    strategy, other = (coding(schedule=schedule, reassignment_gain=1.0) for _ in range(2))
     with caplog.at_level(logging.WARNING, logger="flwr"):
         result, _ = train(strategy, silent(0), rounds=3, app=shard_app(attacking(attack)))
     log = caplog.text
@@ -258,7 +259,7 @@ def test_what_nodes_say_of_themselves_is_bounded(caplog: pytest.LogCaptureFixtur
 )
 def test_a_strategy_around_ours_is_given_nothing_that_it_would_fail_on(attack: str) -> None:
     """Flower's differential privacy reads replies before they are decoded."""
-    strategy = coding()
+    strategy = coding(reassignment_gain=1.0)
     around = DifferentialPrivacyServerSideFixedClipping(strategy, 0.0, 1e6, N_CLIENTS)
     server, results = ServerApp(), []
 
@@ -269,7 +270,7 @@ def test_a_strategy_around_ours_is_given_nothing_that_it_would_fail_on(attack: s
 
     run_virtual(server, shard_app(attacking(attack)), silent(0))
     assert [set(report.rejected) for report in strategy.history] == [{NODE}] * 3
-    expected = coding()
+    expected = coding(reassignment_gain=1.0)
     other, _ = train(expected, silent(0, HOSTILE), rounds=3)
     for name, value in arrays_of(other.arrays).items():
         np.testing.assert_allclose(arrays_of(results[0].arrays)[name], value, rtol=1e-5)
