@@ -427,6 +427,7 @@ def run_over_superlink(n_clients: int, attacks: list[str], rounds: int, folder: 
     return told  # type: ignore[no-any-return]
 
 
+@pytest.mark.alone  # in real time, by which blocks and weights go
 def test_the_model_is_as_good_as_without_it(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     """Two rounds of forged updates, until it is set aside for these, and then everything else that it can think of."""
     attacks = ["", "forged", "forged", *sorted(SAID), "not to be read"]
