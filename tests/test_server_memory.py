@@ -88,7 +88,8 @@ def fedavg() -> FedAvg:
 
 
 def coding(*, memory: bool | MemoryStore = False) -> GradientCoding:
-    return GradientCoding(fedavg(), num_shards=50, deadline=60.0, load=2, memory=memory, early_end=False)
+    options = {"early_end": False, "reassignment_gain": 1.0}  # blocks that change are memory that is divided anew
+    return GradientCoding(fedavg(), num_shards=50, deadline=60.0, load=2, memory=memory, **options)
 
 
 def test_the_servers_memory_does_not_grow_with_the_replies() -> None:
