@@ -70,7 +70,7 @@ def run(
         try:
             rows = run_experiment(settings, on_row, jobs=_jobs(settings, jobs), finished=finished)
         except KeyboardInterrupt:
-            if out is not None:
+            if finished is not None and finished.any():
                 raise RunInterruptedError(f"what is finished is in {out}, and the same command goes on") from None
             raise
         finally:

@@ -69,6 +69,10 @@ class FinishedCells:
                 f"{str(path.parent)!r} of {_short(ran)}"
             )
 
+    def any(self) -> bool:
+        """Return whether a cell has been finished."""
+        return any(self._folder.glob("*.json"))
+
     def read(self, cell: Cell) -> tuple[list[Row], str] | None:
         """Return a cell's rows and its draws, None if it has not been finished."""
         path = self._folder / f"{cell.key}.json"
