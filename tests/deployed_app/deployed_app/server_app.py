@@ -40,6 +40,7 @@ def main(grid: Grid, context: Context) -> None:
         deadline=ALL_COME,
         decoder="fixed",
         early_end=False,
+        reassignment_gain=1.0,  # blocks by speed would differ between real times and virtual ones
         secure_sum=True,
         shard_examples=shard_examples(),
         shards=pushed,
