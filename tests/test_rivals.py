@@ -71,7 +71,8 @@ def test_where_everyone_comes_every_shard_counts_once(name: str) -> None:
     _, _, models = run(strategy, timeout, steady(6, median=0.1), rounds)
     before = models[-2]
     expected = full_aggregate(ArrayRecord({name: _array(value) for name, value in before.items()}))
-    tolerance = 1e-5 if rounds == 1 else 0.05
+    # After 39 rounds in which all came, those that learn believe in no more than two misses in 41.
+    tolerance = 1e-5 if rounds == 1 else 2.0 / 41.0
     for key, value in expected.items():
         gap = np.abs(models[-1][key] - before[key] - value).max()
         assert gap <= tolerance * max(np.abs(value).max(), 1.0), (key, gap)

@@ -11,8 +11,8 @@ from fedgc.fleets.parameters import Vector
 from fedgc.gram import GramModel
 from fedgc.planning.candidates import Candidate
 
-#: Recorded rounds that are played at most for each choice, and clients for which they are: what a plan then takes is
-#: about a third longer than without.
+#: Recorded rounds that are played at most for each choice, and clients for which they are, so that playing takes less
+#: time than the rest of a plan.
 MOST_ROUNDS, MOST_CLIENTS = 1000, 2000
 
 

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from fedgc.assignment import Assignment, fractional_repetition_blocks, longest_list
 from fedgc.assignment.build import build
 from fedgc.assignment.instance import make_instance
-from fedgc.deadline import Timing
+from fedgc.deadline import Timing, time_to_target
 from fedgc.round.choices import Planning, assign_those_here, time_to_reconsider
 from fedgc.round.state import RoundPlan, RoundState
 from fedgc.round.timing import LearntTiming
@@ -38,16 +38,13 @@ def plan_blocks(state: RoundState, nodes: tuple[int, ...], copies: int, planning
         plan_with_code(state, planning, CodeForNodes(nodes, *assignment.code(), assignment))
         for assignment in _by_speed(state, nodes, copies, planning)
     ]
-    new = found[0] if len(found) == 1 else min(found, key=lambda one: _time_to_target(state, planning, one))
+    new = found[0]
+    if len(found) > 1:
+        new = min(found, key=lambda one: time_to_target(forecast_learnt(state, planning, one)))
     if kept is None:
         return new
     pays = _is_sooner(state, planning, new, kept) if seen else _has_less_error(new, kept, planning.reassignment_gain)
     return new if pays else kept
-
-
-def _time_to_target(state: RoundState, planning: Planning, plan: RoundPlan) -> float:
-    ahead = forecast_learnt(state, planning, plan)
-    return ahead.round_time * (1.0 + ahead.residual_error)
 
 
 def _kept(state: RoundState, nodes: tuple[int, ...], planning: Planning) -> RoundPlan | None:
@@ -77,8 +74,8 @@ def _is_sooner(state: RoundState, planning: Planning, new: RoundPlan, kept: Roun
     than `reassignment_gain`.
     """
     before, after = forecast_learnt(state, planning, kept), forecast_learnt(state, planning, new)
-    wanted = before.round_time * (1.0 + (1.0 - planning.reassignment_gain) * before.residual_error)
-    return after.round_time * (1.0 + after.residual_error) < wanted
+    # An error that is smaller by the gain is a sensitivity that is.
+    return time_to_target(after) < time_to_target(before, 1.0 - planning.reassignment_gain)
 
 
 def _by_speed(state: RoundState, nodes: tuple[int, ...], copies: int, planning: Planning) -> list[Assignment]:

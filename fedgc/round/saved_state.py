@@ -110,9 +110,9 @@ def _plan_from_tree(tree: Mapping[str, Any], planning: Planning) -> RoundPlan:
     code: Code
     if tree["blocks"] is not None:
         code = FractionalRepetition(*tree["blocks"])
-    elif tree.get("matrix") is not None:
+    elif tree["matrix"] is not None:
         code = _matrix_from_tree(tree["matrix"])
-    elif tree.get("lists") is not None:
+    elif tree["lists"] is not None:
         code = WorkLists(**tree["lists"])
     elif assignment is None:
         raise ValueError("a plan must have blocks, a matrix, lists or an assignment; got none")
