@@ -1,4 +1,4 @@
-"""Which work lists a run chooses: by how long rounds take as well as by what they miss."""
+"""Which work lists and blocks a run chooses: by how long rounds take as well as by what they miss."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ class Run:
             return ShardUpdate(10, delta={"w": UPDATES[shard_id]})
 
         inner = FedAvg(fraction_evaluate=0.0, min_train_nodes=1, min_available_nodes=1)
-        strategy = GradientCoding(inner, num_shards=N_SHARDS, schedule="work-list", **options)
+        strategy = GradientCoding(inner, num_shards=N_SHARDS, **{"schedule": "work-list", **options})
 
         @server.main()
         def main(grid: Grid, context: Context) -> None:
@@ -70,6 +70,16 @@ def test_a_healthy_fleet_keeps_its_copies_and_its_short_rounds(load: int) -> Non
     assert run.copies.max() <= (2.0 if load == 2 else 1.5)
     assert run.seconds[1:].max() < 1.3 * (4.2 if load == 2 else 3.0)
     assert run.measured.max() < 0.05
+
+
+@pytest.mark.parametrize("sigma", [0.05, 0.5])
+def test_a_healthy_fleet_keeps_its_copies_in_whole_blocks_too(sigma: float) -> None:
+    """By 60 s a few could do everything, which the rest would only copy; a round of equal blocks takes 4 to 8 s."""
+    table = {"model": "log-normal", "sigma": sigma}
+    run = Run(table, seed=1, rounds=20, load=2, deadline=60.0, schedule="full")
+    equal = Run(table, seed=1, rounds=20, load=2, deadline=60.0, schedule="full", reassignment_gain=1.0)
+    assert run.copies.max() <= 2.1
+    assert run.seconds[6:].mean() <= 1.05 * equal.seconds[6:].mean()
 
 
 @pytest.mark.parametrize(("preset", "most"), [("sessions", 0.1), ("uneven", 0.05)])
