@@ -22,7 +22,7 @@ from fedgc.fleets import Fleet, build_fleet
 from fedgc.simulation import VirtualGrid, run_virtual
 from fedgc.strategies import GradientCoding, SecureSum
 from fedgc.strategies.baselines import WAIT_FOR_EVERYONE, RivalOptions, build_rival
-from fedgc.tasks import DigitsTask
+from fedgc.tasks import Task, build_task
 
 logger = logging.getLogger("flwr.fedgc")
 
@@ -77,7 +77,7 @@ def run_one(config: ExperimentConfig, choice: StrategyConfig, seed: int, keep: C
     keep : callable
         Called with every row as soon as it is known.
     """
-    task = DigitsTask(**config.task.model_dump(exclude={"name"}), seed=seed)
+    task = build_task(config.task.name, seed=seed, **config.task.options)
     trainer = remember_round(task.train_shard)
     fleet = build_fleet(config.fleet, seed=seed)
     strategy, timeout = _build_strategy(choice, config, task, seed)
@@ -120,7 +120,7 @@ def run_one(config: ExperimentConfig, choice: StrategyConfig, seed: int, keep: C
 
 
 def _build_strategy(
-    choice: StrategyConfig, config: ExperimentConfig, task: DigitsTask, seed: int
+    choice: StrategyConfig, config: ExperimentConfig, task: Task, seed: int
 ) -> tuple[Strategy, float]:
     """Return the strategy and the timeout for its ``start``."""
     # One client may be all there is, and the model is tested on the server.

@@ -1,4 +1,4 @@
-"""Handwritten digits: 1797 real 8 x 8 images that ship with scikit-learn, split into label-skewed shards."""
+"""Handwritten digits: 1797 real 8 x 8 images that ship with scikit-learn, and a small network."""
 
 from __future__ import annotations
 
@@ -7,14 +7,13 @@ from typing import cast
 import numpy as np
 import torch
 from flwr.app import ArrayRecord, ConfigRecord, MetricRecord
-from numpy.typing import NDArray
-from sklearn.datasets import load_digits
-from sklearn.model_selection import train_test_split
 from torch import nn
 
 from fedgc.clients import ShardUpdate
 from fedgc.protocol import SHARD_SEED
-from fedgc.tasks.partition import dirichlet_shards
+from fedgc.tasks.digits_data import digits_data
+from fedgc.tasks.partition import Partition, build_shards
+from fedgc.tasks.torch_model import arrays_of, drawn_arrays, gradient_step
 from fedgc.validation import check_integer, check_positive
 
 
@@ -25,9 +24,11 @@ class DigitsTask:
     ----------
     shards : int
         Number of data shards.
+    partition : str
+        How labels are spread over them, see :func:`fedgc.tasks.build_shards`.
     alpha : float
-        Concentration of the Dirichlet distribution by which each class is spread over the shards; the smaller, the more
-        the labels of a shard are skewed.
+        Of the partition ``"dirichlet"``: concentration of the Dirichlet distribution by which each class is spread;
+        the smaller, the more the labels of a shard are skewed.
     hidden : int
         Width of the hidden layer.
     local_epochs, batch_size, learning_rate
@@ -40,6 +41,7 @@ class DigitsTask:
         self,
         *,
         shards: int = 40,
+        partition: Partition = "dirichlet",
         alpha: float = 0.3,
         hidden: int = 32,
         local_epochs: int = 1,
@@ -53,16 +55,10 @@ class DigitsTask:
         self._batch_size = check_integer("task.batch_size", batch_size, low=1)
         self._learning_rate = check_positive("task.learning_rate", learning_rate)
         self._seed = check_integer("seed", seed, low=0)
-        images, labels = load_digits(return_X_y=True)
-        train_x, test_x, train_y, test_y = train_test_split(
-            (images / 16.0).astype(np.float32), labels, test_size=0.2, stratify=labels, random_state=0
-        )
-        rng = np.random.default_rng([self._seed, 7])
-        self.shards: list[NDArray[np.intp]] = dirichlet_shards(
-            train_y, shards, check_positive("task.alpha", alpha), rng
-        )
-        self._train = torch.from_numpy(train_x), torch.from_numpy(train_y)
-        self._test = torch.from_numpy(test_x), torch.from_numpy(test_y)
+        data = digits_data()
+        self.shards = build_shards(data.train_y, shards, partition, alpha, np.random.default_rng([self._seed, 7]))
+        self._train = torch.from_numpy(data.train_x), torch.from_numpy(data.train_y)
+        self._test = torch.from_numpy(data.test_x), torch.from_numpy(data.test_y)
         self._loss = nn.CrossEntropyLoss()
         self._network = nn.Sequential(nn.Linear(64, self._hidden), nn.ReLU(), nn.Linear(self._hidden, 10))
 
@@ -73,33 +69,20 @@ class DigitsTask:
 
     def initial_arrays(self) -> ArrayRecord:
         """Return the untrained network's arrays, drawn from the task's seed."""
-        generator = torch.Generator().manual_seed(self._seed)
-        state = {}
-        for name, value in self._network.state_dict().items():
-            fan_in = 64 if name.startswith("0") else self._hidden
-            state[name] = torch.empty_like(value).uniform_(-(fan_in**-0.5), fan_in**-0.5, generator=generator)
-        return ArrayRecord(state)
+        return drawn_arrays(self._network, self._seed)
 
     def train_shard(self, shard_id: int, arrays: ArrayRecord, config: ConfigRecord) -> ShardUpdate:
         """Train the global arrays on one shard and return what they became."""
         x, y = (part[self.shards[shard_id]] for part in self._train)
         network = self._network
         network.load_state_dict(arrays.to_torch_state_dict())
-        parameters = list(network.parameters())
         shuffle = torch.Generator().manual_seed(int(cast(int, config[SHARD_SEED])))
         loss_sum = 0.0
         for _ in range(self._local_epochs):
             for batch in torch.randperm(len(y), generator=shuffle).split(self._batch_size):  # type: ignore[no-untyped-call]
-                loss = self._loss(network(x[batch]), y[batch])
-                # The step of torch.optim.SGD by hand: importing torch.optim's machinery alone takes two seconds.
-                with torch.no_grad():
-                    for parameter, gradient in zip(parameters, torch.autograd.grad(loss, parameters), strict=True):
-                        parameter.sub_(gradient, alpha=self._learning_rate)
-                loss_sum += float(loss.detach()) * len(batch)
+                loss_sum += gradient_step(network, (x[batch], y[batch]), self._learning_rate) * len(batch)
         mean_loss = loss_sum / (len(y) * self._local_epochs)
-        # A copy, since the next shard is trained in the same network.
-        arrays_after = {name: value.clone() for name, value in network.state_dict().items()}
-        return ShardUpdate(num_examples=len(y), arrays=arrays_after, metrics={"train_loss": mean_loss})
+        return ShardUpdate(num_examples=len(y), arrays=arrays_of(network), metrics={"train_loss": mean_loss})
 
     def evaluate(self, arrays: ArrayRecord) -> MetricRecord:
         """Return accuracy and loss on the test set."""

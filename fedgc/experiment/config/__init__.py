@@ -8,8 +8,8 @@ from fedgc.experiment.config.sections import (
     GradientCodingConfig,
     RivalConfig,
     StrategyConfig,
-    TaskConfig,
 )
+from fedgc.experiment.config.tasks import TaskConfig
 
 __all__ = [
     "ExperimentConfig",

@@ -13,6 +13,7 @@ from fedgc.errors import ConfigError
 from fedgc.experiment.config.messages import one_line
 from fedgc.experiment.config.points import Point, points
 from fedgc.experiment.config.sections import ExperimentConfig, GradientCodingConfig, RivalConfig
+from fedgc.experiment.config.tasks import ImagesConfig
 from fedgc.fleets import build_fleet
 from fedgc.round import check_list_options, check_partial_work, check_sum_only
 from fedgc.schemes import BALANCED_BLOCKS, CODES, LIST_CODES
@@ -29,6 +30,10 @@ def check_config(raw: Mapping[str, Any]) -> ExperimentConfig:
     if config.sweep or any(strategy.grid for strategy in config.strategies):
         points_of(config)
         return config
+    if isinstance(config.task, ImagesConfig) and config.task.shards > config.task.examples:
+        raise ConfigError(
+            f"task.shards must be at most task.examples = {config.task.examples}; got {config.task.shards}"
+        )
     build_fleet(config.fleet, seed=config.seeds[0])
     if len(set(config.seeds)) < len(config.seeds):
         raise ConfigError(f"seeds must not name a seed twice; got {config.seeds}")

@@ -12,34 +12,38 @@ from fedgc.experiment.config.sections import (
     ExperimentConfig,
     GradientCodingConfig,
     RivalConfig,
-    TaskConfig,
 )
+from fedgc.experiment.config.tasks import TASK_SECTIONS
 from fedgc.validation import did_you_mean
 
-_SECTIONS: dict[str, type[BaseModel]] = {
-    "task": TaskConfig,
-    "rival": RivalConfig,
-    GRADIENT_CODING: GradientCodingConfig,
+#: The sections of which there are several kinds: by the table they are in, and the tag by which pydantic tells them
+#: apart.
+_SECTIONS: dict[tuple[str, str], type[BaseModel]] = {
+    **{("task", name): section for name, section in TASK_SECTIONS.items()},
+    ("strategies", "rival"): RivalConfig,
+    ("strategies", GRADIENT_CODING): GradientCodingConfig,
 }
+#: Of these the key that says which kind a section is, and what it may be.
+_KINDS = {"task": ("name", tuple(TASK_SECTIONS)), "strategies": ("kind", KINDS)}
 
 
 def one_line(error: ValidationError) -> str:
     """Return pydantic's first complaint as key, what is allowed, and value."""
     first = error.errors()[0]
-    kinds = [part for part in first["loc"] if part in ("rival", GRADIENT_CODING)]
-    path = [str(part) for part in first["loc"] if part not in kinds]
+    path = [str(part) for part in first["loc"]]
+    # The tag stands behind the table, and behind the position where there is a list of them.
+    tag = next((place for place in (1, 2) if len(path) > place and (path[0], path[place]) in _SECTIONS), None)
+    section: type[BaseModel] = ExperimentConfig if tag is None else _SECTIONS[path[0], path.pop(tag)]
     key = ".".join(path) or "config"
     if first["type"] == "extra_forbidden":
-        section = _SECTIONS.get(str(kinds[0]) if kinds else path[0], ExperimentConfig)
-        if len(path) == 1:
-            section = ExperimentConfig
         known = list(section.model_fields)
         hint = did_you_mean(path[-1], known)
         return f"{key} is not a known key, allowed are {', '.join(known)}; got {first['input']!r}{hint}"
     if first["type"] == "missing":
         return f"{key} must be given; got nothing"
     if first["type"] in ("union_tag_invalid", "union_tag_not_found"):
-        kind = first["input"].get("kind") if isinstance(first["input"], dict) else first["input"]
-        return f"{key}.kind must be one of {', '.join(KINDS)}; got {kind!r}{did_you_mean(kind, KINDS)}"
+        name, kinds = _KINDS[path[0]]
+        kind = first["input"].get(name) if isinstance(first["input"], dict) else first["input"]
+        return f"{key}.{name} must be one of {', '.join(kinds)}; got {kind!r}{did_you_mean(kind, kinds)}"
     requirement = re.sub(r"^(Input|List|String) should", "must", first["msg"])
     return f"{key} {requirement[0].lower() + requirement[1:]}; got {first['input']!r}"

@@ -5,37 +5,16 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, model_validator
+from pydantic import Discriminator, Field, Tag, model_validator
 
 from fedgc.assignment import Schedule, Sums
 from fedgc.deadline import DeadlineRule, build_deadline
+from fedgc.experiment.config.keys import Count, Grid, Name, Positive, Section
+from fedgc.experiment.config.tasks import DigitsConfig, TaskConfig
 from fedgc.schemes import BALANCED_BLOCKS
 from fedgc.strategies.baselines import RIVALS
 
-Count = Annotated[int, Field(ge=1, le=1_000_000, strict=True)]
-Name = Annotated[str, Field(min_length=1, max_length=200, strict=True)]
-#: Keys, and the values that each takes.
-Grid = dict[Name, Annotated[list[Any], Field(min_length=1)]]
-Positive = Annotated[float, Field(gt=0, allow_inf_nan=False, strict=True)]
-
-
-class _Section(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-class TaskConfig(_Section):
-    """What is trained: scikit-learn's digits, see :class:`fedgc.tasks.DigitsTask` for the keys."""
-
-    name: Literal["digits"] = "digits"
-    shards: Annotated[int, Field(ge=1, le=500, strict=True)] = 40
-    alpha: Positive = 0.3
-    hidden: Annotated[int, Field(ge=1, le=10_000, strict=True)] = 32
-    local_epochs: Count = 1
-    batch_size: Count = 16
-    learning_rate: Annotated[float, Field(gt=0, le=1000, allow_inf_nan=False, strict=True)] = 0.1
-
-
-class RivalConfig(_Section):
+class RivalConfig(Section):
     """A method that others have published: one of :data:`fedgc.strategies.baselines.RIVALS`, by its name.
 
     `label` is the rival's title unless given. Which of the other keys a rival heeds is said there; those that it does
@@ -66,7 +45,7 @@ class RivalConfig(_Section):
         return given
 
 
-class GradientCodingConfig(_Section):
+class GradientCodingConfig(Section):
     """fedgc's GradientCoding around FedAvg.
 
     With a rule for the deadline, `deadline` is that of the first round; `deadline_share` belongs to the rule "quantile"
@@ -118,7 +97,7 @@ StrategyConfig = Annotated[
 ]
 
 
-class ExperimentConfig(_Section):
+class ExperimentConfig(Section):
     """A whole experiment.
 
     Attributes
@@ -137,7 +116,7 @@ class ExperimentConfig(_Section):
         Dotted keys of task, fleet, rounds or target_accuracy, and the values that each takes: the experiment is run for
         every combination. A strategy's `grid` is the same for keys of its own.
     task, fleet, strategies
-        What is trained, by whom, and how. The fleet is a table as in :func:`fedgc.fleets.build_fleet`.
+        What is trained, by whom, and how. The task's `name` says which section it is, the fleet is a table as in :func:`fedgc.fleets.build_fleet`.
     """
 
     name: Name
@@ -146,7 +125,7 @@ class ExperimentConfig(_Section):
     target_accuracy: Annotated[float, Field(gt=0, le=1, allow_inf_nan=False, strict=True)] = 0.9
     tensorboard: Name | None = None
     sweep: Grid = Field(default_factory=dict)
-    task: TaskConfig = TaskConfig()
+    task: TaskConfig = DigitsConfig()
     fleet: dict[str, Any]
     strategies: Annotated[list[StrategyConfig], Field(min_length=1)]
 
