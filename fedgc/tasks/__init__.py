@@ -1,6 +1,6 @@
 """Training tasks: what a shard is, how it is trained on, how the model is tested; one file per task."""
 
-from fedgc.tasks.base import Task
+from fedgc.tasks.base import GradientTask, Task
 from fedgc.tasks.build import TASKS, build_task
 from fedgc.tasks.convolution import DigitsConvTask
 from fedgc.tasks.digits import DigitsTask
@@ -14,6 +14,7 @@ __all__ = [
     "DigitsConvTask",
     "DigitsRegressionTask",
     "DigitsTask",
+    "GradientTask",
     "ImagesTask",
     "Partition",
     "Task",

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from typing import Protocol
 
+import numpy as np
 from flwr.app import ArrayRecord, ConfigRecord, MetricRecord
+from numpy.typing import NDArray
 
 from fedgc.clients import ShardUpdate
 
@@ -33,4 +35,32 @@ class Task(Protocol):
 
     def evaluate(self, arrays: ArrayRecord) -> MetricRecord:
         """Return ``accuracy``, on the test set, and ``loss``, of which the task says what it is measured on."""
+        ...
+
+
+class GradientTask(Task, Protocol):
+    """A task whose shards each take one gradient step, so that a round is a step along a sum of shards' gradients."""
+
+    def initial_weights(self) -> NDArray[np.float32]:
+        """Return the untrained model as a vector, (n_parameters,)."""
+        ...
+
+    def as_arrays(self, weights: NDArray[np.float32]) -> ArrayRecord:
+        """Return such a vector as the model's arrays."""
+        ...
+
+    def shard_gradients(self, weights: NDArray[np.float32]) -> tuple[float, NDArray[np.float32]]:
+        """Return the loss of all training examples, and each shard's part of its gradient, (n_shards, n_parameters).
+
+        The parts add up to the gradient: they are weighted by the shards' numbers of examples.
+        """
+        ...
+
+    def weighted_gradients(
+        self, weights: NDArray[np.float32], coverages: NDArray[np.float32]
+    ) -> tuple[float, NDArray[np.float32]]:
+        """Return the loss, and ``coverages @ parts`` for the parts above, without forming these.
+
+        `coverages` is (k, n_shards), and the result (k, n_parameters).
+        """
         ...

@@ -64,6 +64,13 @@ class DigitsRegressionTask:
         self._x, self._y = _with_ones(data.train_x), data.train_y
         self._test = _with_ones(data.test_x), data.test_y
         self._parts = [(self._x[shard], np.eye(10, dtype=np.float32)[self._y[shard]]) for shard in self.shards]
+        order = np.concatenate(self.shards)
+        sizes = np.array(self.shard_examples)
+        self._sorted_x, self._shard_of = self._x[order], np.repeat(np.arange(len(sizes)), sizes)
+        self._own = np.arange(len(order)), self._y[order]
+        self._there = np.arange(sizes.max()) < sizes[:, None]
+        self._padded_x = np.zeros((len(sizes), 65, sizes.max()), dtype=np.float32)
+        self._padded_x.transpose(0, 2, 1)[self._there] = self._sorted_x
         self._read: tuple[bytes, Matrix] | None = None
 
     @property
@@ -100,6 +107,47 @@ class DigitsRegressionTask:
             logits -= logits.max(axis=1, keepdims=True)
             losses = np.log(np.exp(logits).sum(axis=1)) - logits[np.arange(len(logits)), self._y]
         return MetricRecord({"accuracy": accuracy, "loss": float(losses.mean(dtype=np.float64))})
+
+    def initial_weights(self) -> NDArray[np.float32]:
+        """Return weights of zero as a vector."""
+        return np.zeros(650, dtype=np.float32)
+
+    def as_arrays(self, weights: NDArray[np.float32]) -> ArrayRecord:
+        """Return such a vector as the model's arrays."""
+        return ArrayRecord({"weights": Array(weights.reshape(65, 10))})
+
+    def shard_gradients(self, weights: NDArray[np.float32]) -> tuple[float, NDArray[np.float32]]:
+        """Return the loss of all training examples, and each shard's part of its gradient, (n_shards, 650)."""
+        loss, gap = self._gap(weights)
+        # Padded to the largest shard, so that all shards are one batched product.
+        padded = np.zeros((*self._there.shape, 10), dtype=np.float32)
+        padded[self._there] = gap
+        return loss, (self._padded_x @ padded).reshape(len(self.shards), -1)
+
+    def weighted_gradients(
+        self, weights: NDArray[np.float32], coverages: NDArray[np.float32]
+    ) -> tuple[float, NDArray[np.float32]]:
+        """Return the loss, and the sums of the shards' parts that each row of `coverages` asks for."""
+        loss, gap = self._gap(weights)
+        each = coverages[:, self._shard_of]
+        scaled = (gap[:, None, :] * each.T[:, :, None]).reshape(len(gap), -1)
+        product = (self._sorted_x.T @ scaled).reshape(65, len(coverages), 10)
+        return loss, product.transpose(1, 0, 2).reshape(len(coverages), -1)
+
+    def _gap(self, weights: NDArray[np.float32]) -> tuple[float, Matrix]:
+        """Return the loss, and each example's probabilities less its label over the number of examples, by shard."""
+        x, own = self._sorted_x, self._own
+        with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
+            logits = x @ weights.reshape(65, 10)
+            logits -= logits.max(axis=1, keepdims=True)
+            right = logits[own]
+            np.exp(logits, out=logits)
+            sums = logits.sum(axis=1, keepdims=True)
+            loss = float((np.log(sums[:, 0]) - right).mean(dtype=np.float64))
+            logits /= sums
+            logits[own] -= 1.0
+            logits /= np.float32(len(x))
+        return loss, logits
 
     def _weights(self, arrays: ArrayRecord) -> Matrix:
         """Return the weights as numpy has them; to read them anew for every shard would take as long as the step."""

@@ -1,0 +1,124 @@
+"""Gradient descent whose rounds are a method's: what each shard's gradient counts, and what is remembered of it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fedgc.coherence import CoherenceEstimate, KnownCoherence
+from fedgc.replay.rounds import MethodRounds
+from fedgc.tasks import GradientTask
+
+Weights = NDArray[np.float32]
+
+
+@dataclass(frozen=True, eq=False)
+class DescentStep:
+    """The state before a round, and the round's error.
+
+    Attributes
+    ----------
+    number : int
+        Rounds before.
+    seconds : float
+        Virtual seconds before.
+    loss : float
+        Loss of all training examples.
+    weights : ndarray, shape (n_parameters,)
+        The model.
+    arrived : int
+        Coded updates that came in the round before; 0 at the start.
+    error : float
+        ``|g^ - g|^2 / |g|^2`` of the round before, for the decoded g^ and the full gradient g; NaN at the start.
+    predicted : float
+        What the decoder expects of it; NaN where it does not know, or changes were decoded.
+    """
+
+    number: int
+    seconds: float
+    loss: float
+    weights: Weights
+    arrived: int
+    error: float
+    predicted: float
+
+
+def descend(task: GradientTask, rounds: MethodRounds, step: float, *, memory: bool = False) -> Iterator[DescentStep]:
+    """Yield the state before each round, and the last one.
+
+    Parameters
+    ----------
+    task : GradientTask
+        What is trained.
+    rounds : MethodRounds
+        What came of each round.
+    step : float
+        Step size.
+    memory : bool
+        Whether changes are decoded; every coded update must then be about one unit.
+
+    Raises
+    ------
+    ValueError
+        If a coded update is about several units, and what it brings of each could not be told.
+
+    Notes
+    -----
+    With U the matrix of the shards' gradients, each weighted by its share of the examples, and v the coverage, a round
+    descends along ``v' U``, with a memory H along ``1' H + v' (U - H)``. A round in which nothing arrives changes
+    nothing. A loss that is not finite is infinite.
+    """
+    learns = not isinstance(rounds.coherence, KnownCoherence)
+    if (memory or learns) and not rounds.single_units:
+        name = "memory" if memory else "coherence"
+        raise ValueError(f"{name} must be left out for codes whose updates are sums of several units; got it")
+    weights, coherence, step32 = task.initial_weights(), rounds.coherence, np.float32(step)
+    kept = np.zeros((rounds.unit_shares.size, weights.size), dtype=np.float32) if memory else None
+    both = np.ones((2, rounds.sizes.size), dtype=np.float32)
+    seconds, arrived, error, predicted = 0.0, 0, np.nan, np.nan
+    for number in range(rounds.n_rounds):
+        coverage = rounds.coverage(number, coherence).astype(np.float32)
+        if memory or learns:
+            loss, parts = task.shard_gradients(weights)
+            full, changes = parts.sum(axis=0), rounds.by_unit(parts)
+            decoded = coverage @ parts
+            recovered = rounds.recovered(number)
+            if kept is not None:
+                of_unit = rounds.unit_values(coverage)
+                decoded = decoded + (1.0 - of_unit) @ kept
+                changes = changes - kept
+                kept[recovered] += changes[recovered]
+            coherence = _learnt(coherence, changes[recovered] / rounds.unit_shares[recovered, None])
+        else:
+            both[0] = coverage
+            loss, (decoded, full) = task.weighted_gradients(weights, both)
+        yield DescentStep(number, seconds, _finite(loss), weights, arrived, error, predicted)
+        arrived = int(rounds.played.arrived[number].sum())
+        if not arrived:
+            decoded = np.zeros_like(decoded)
+        with np.errstate(all="ignore"):
+            weights = weights - step32 * decoded
+            error = float(((decoded - full) ** 2).sum() / (full**2).sum())
+        seconds += float(rounds.played.seconds[number])
+        predicted = np.nan if memory else _or_nan(rounds.calibrated.residual_error)
+    loss, _ = task.weighted_gradients(weights, both)
+    yield DescentStep(rounds.n_rounds, seconds, _finite(loss), weights, arrived, error, predicted)
+
+
+def _learnt(coherence: CoherenceEstimate, changes: Weights) -> CoherenceEstimate:
+    if not changes.shape[0] or isinstance(coherence, KnownCoherence):
+        return coherence
+    with np.errstate(all="ignore"):
+        total = changes.sum(axis=0)
+        return coherence.update((changes**2).sum(axis=1), float(total @ total))
+
+
+def _finite(loss: float) -> float:
+    return float(loss) if np.isfinite(loss) else np.inf
+
+
+def _or_nan(value: float | None) -> float:
+    return np.nan if value is None else value
