@@ -24,7 +24,7 @@ from fedgc.decoders import DECODERS
 from fedgc.errors import ConfigError
 from fedgc.experiment.config import check_config, load_config
 from fedgc.experiment.display import results_table
-from fedgc.experiment.runner import Row
+from fedgc.experiment.rows import Row
 from fedgc.experiment.summary import StrategySummary
 from fedgc.experiment.sweep import run_experiment
 from fedgc.experiment.tensorboard import Boards

@@ -19,7 +19,7 @@ from fedgc.experiment import sweep
 from fedgc.experiment.cells import cells_of
 from fedgc.experiment.config import check_config, load_config, points_of
 from fedgc.experiment.finished import FinishedCells
-from fedgc.experiment.runner import Row
+from fedgc.experiment.rows import Row
 from fedgc.experiment.sweep import run_experiment
 from tests.command_line import fedgc
 

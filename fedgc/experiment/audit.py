@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
+import numpy as np
 from flwr.app import ArrayRecord, ConfigRecord
+from numpy.typing import NDArray
 
 from fedgc.clients import ShardUpdate
 from fedgc.protocol import SERVER_ROUND, SHARD_SEED, shard_seed
@@ -65,8 +68,11 @@ def measured_residual_error(
         update = trainer(shard_id, before, config)
         if update.arrays is None:
             raise TypeError("the audit needs a train function that returns arrays; got a delta")
-        new = ArrayRecord(dict(update.arrays)) if not isinstance(update.arrays, ArrayRecord) else update.arrays
-        add_scaled(full, count / total, difference({name: array.numpy() for name, array in new.items()}, old))
+        add_scaled(full, count / total, difference({name: _as_numpy(one) for name, one in update.arrays.items()}, old))
     applied = difference({name: array.numpy() for name, array in after.items()}, old)
     gap = {name: applied[name] - full[name] for name in full}
     return squared_norm(gap) / squared_norm(full)
+
+
+def _as_numpy(array: Any) -> NDArray[Any]:  # noqa: ANN401  (Flower's Array, a torch tensor, or numpy's)
+    return array.numpy() if hasattr(array, "numpy") else np.asarray(array)

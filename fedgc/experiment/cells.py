@@ -10,6 +10,10 @@ from typing import Any
 
 from fedgc.experiment.config import ExperimentConfig, StrategyConfig, points_of
 
+#: What results depend on, beside strategy and seed. The target is not among it unless runs end there, or have a row.
+_DECISIVE = {"rounds", "task", "fleet", "runtime", "timing", "record_every", "stop_at_target"}
+_TARGET = {"target_accuracy", "target_loss"}
+
 
 @dataclass(frozen=True, eq=False)
 class Cell:
@@ -39,10 +43,11 @@ class Cell:
     def key(self) -> str:
         """What names the cell in a folder: it depends on all that its results depend on but for the code itself.
 
-        Labels and the experiment's name are not among it, nor the target, which is looked for afterwards.
+        Labels and the experiment's name are not among it.
         """
         strategy = self.strategy.model_dump(mode="json", exclude={"label", "grid"})
-        point = self.config.model_dump(mode="json", include={"rounds", "task", "fleet"})
+        named = self.config.stop_at_target or self.config.record_every > 1
+        point = self.config.model_dump(mode="json", include=_DECISIVE | (_TARGET if named else set()))
         plain = json.dumps([point, strategy, self.seed], sort_keys=True)
         return hashlib.sha256(plain.encode()).hexdigest()[:24]
 

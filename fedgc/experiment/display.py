@@ -14,7 +14,7 @@ from rich.table import Column, Table
 
 from fedgc.experiment.cells import cells_of
 from fedgc.experiment.config import ExperimentConfig
-from fedgc.experiment.runner import Row
+from fedgc.experiment.rows import Row
 from fedgc.experiment.summary import StrategySummary
 
 
@@ -38,6 +38,7 @@ def live_progress(config: ExperimentConfig, console: Console) -> Iterator[ShowRo
         console=console,
     )
     totals: dict[str, int] = {}
+    seen: dict[tuple[str, int, str], int] = {}
     for cell in cells_of(config):
         totals[cell.strategy.label] = totals.get(cell.strategy.label, 0) + cell.config.rounds
     with progress:
@@ -53,7 +54,9 @@ def live_progress(config: ExperimentConfig, console: Console) -> Iterator[ShowRo
                 progress.update(bar, visible=True)
                 return
             status = f"came {row.metrics['fedgc-arrived']:2.0f}/{row.metrics['fedgc-asked']:.0f} {row.accuracy:6.1%}"
-            progress.update(bar, advance=1, status=status)
+            run = row.strategy, row.seed, repr(row.settings)
+            progress.update(bar, advance=row.round - seen.get(run, 0), status=status)
+            seen[run] = row.round
 
         yield show
 
@@ -78,7 +81,7 @@ def results_table(config: ExperimentConfig, summaries: Sequence[StrategySummary]
         overflow="fold",
     )
     varied = [key for key in config.sweep if any(key in line.settings for line in summaries)]
-    target = f"{100 * config.target_accuracy:.10g}%"
+    target = config.target
     headings = ("test\naccuracy", f"rounds\nto {target}", f"seconds\nto {target}")
     # A line of a sweep has its settings in place of what is told of arrivals, which results.csv has.
     more = () if varied else ("clients\nthat came", "error\npredicted", "error\nmeasured")

@@ -12,7 +12,7 @@ from matplotlib.ticker import PercentFormatter
 from numpy.typing import NDArray
 
 from fedgc.experiment.config import ExperimentConfig
-from fedgc.experiment.runner import Row
+from fedgc.experiment.rows import Row
 
 Curve = NDArray[np.float64]
 

@@ -12,7 +12,7 @@ from fedgc.errors import ConfigError
 from fedgc.experiment.cells import Cell
 from fedgc.experiment.config import ExperimentConfig
 from fedgc.experiment.files import write_whole
-from fedgc.experiment.runner import Row
+from fedgc.experiment.rows import Row
 from fedgc.experiment.summary import versions
 
 #: The folder in the results' folder, and the file beside it that says whose cells these are.

@@ -19,7 +19,7 @@ from fedgc.experiment.config import ExperimentConfig
 from fedgc.experiment.figure import draw_figure
 from fedgc.experiment.files import write_whole
 from fedgc.experiment.finished import OWNER, FinishedCells
-from fedgc.experiment.runner import MEASURED, Row
+from fedgc.experiment.rows import MEASURED, Row
 from fedgc.experiment.summary import provenance, summarise
 from fedgc.strategies.reporting.report import METRICS
 
@@ -81,7 +81,7 @@ def write_results(folder: Path, config: ExperimentConfig, rows: Sequence[Row]) -
         settings = {key: value if np.isscalar(value) else json.dumps(value) for key, value in row.settings.items()}
         writer.writerow({**{name: getattr(row, name) for name in _OWN}, **settings, **row.metrics})
     summary = provenance(config)
-    summary["results"] = [asdict(line) for line in summarise(rows, config.target_accuracy)]
+    summary["results"] = [asdict(line) for line in summarise(rows, config.target)]
     contents = [
         table.getvalue().encode(),
         (json.dumps(_finite(summary), indent=2, allow_nan=False) + "\n").encode(),

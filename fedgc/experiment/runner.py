@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import hashlib
 import logging
-import struct
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 
 from flwr.app import ArrayRecord, Context, MetricRecord
@@ -18,6 +16,8 @@ from fedgc.clients import gradient_coded
 from fedgc.errors import ExperimentError, TooFewNodesError
 from fedgc.experiment.audit import measured_residual_error, remember_round
 from fedgc.experiment.config import ExperimentConfig, RivalConfig, StrategyConfig
+from fedgc.experiment.draws import draws_met
+from fedgc.experiment.rows import MEASURED, Row, RowKeeper
 from fedgc.fleets import Fleet, build_fleet
 from fedgc.simulation import VirtualGrid, run_virtual
 from fedgc.strategies import GradientCoding, SecureSum
@@ -26,41 +26,9 @@ from fedgc.tasks import Task, build_task
 
 logger = logging.getLogger("flwr.fedgc")
 
-#: The residual error that the updates of all shards, which an experiment has, show the round to have had: squared
-#: distance of the aggregate from the one of all shards, relative to the latter's square. What a strategy calls observed
-#: is what a server can know of it: who came, while the updates are taken to be as alike as in the past.
-MEASURED = "fedgc-error-measured"
 
-
-@dataclass(frozen=True)
-class Row:
-    """One line of the results: the state after a round (round 0: before the first).
-
-    Attributes
-    ----------
-    strategy : str
-        The strategy's label.
-    seed, round : int
-        Seed and round number.
-    seconds : float
-        Virtual seconds since the start.
-    accuracy, loss : float
-        On the test set.
-    metrics : mapping of str to float
-        What the strategy reports of the round, see :attr:`fedgc.strategies.RoundReport.metrics`; of other strategies
-        the clients that were asked and that came. After each round :data:`MEASURED` as well.
-    settings : mapping of str to value
-        Of a sweep the keys that are varied, and the value that each has here.
-    """
-
-    strategy: str
-    seed: int
-    round: int
-    seconds: float
-    accuracy: float
-    loss: float
-    metrics: Mapping[str, float]
-    settings: Mapping[str, Any] = field(default_factory=dict)
+class _RunEndsError(Exception):
+    """Training ends, since the target is reached: Flower's strategies have no other way to be told."""
 
 
 def run_one(config: ExperimentConfig, choice: StrategyConfig, seed: int, keep: Callable[[Row], None]) -> str:
@@ -80,7 +48,8 @@ def run_one(config: ExperimentConfig, choice: StrategyConfig, seed: int, keep: C
     task = build_task(config.task.name, seed=seed, **config.task.options)
     trainer = remember_round(task.train_shard)
     fleet = build_fleet(config.fleet, seed=seed)
-    strategy, timeout = _build_strategy(choice, config, task, seed)
+    strategy, timeout = _build_strategy(choice, config, task, fleet, seed)
+    rows = RowKeeper(config, keep)
 
     client_app = ClientApp()
     client_app.train()(gradient_coded(num_shards=config.task.shards)(trainer))
@@ -106,24 +75,28 @@ def run_one(config: ExperimentConfig, choice: StrategyConfig, seed: int, keep: C
                 )
             before = arrays
             accuracy, loss = float(metrics["accuracy"]), float(metrics["loss"])  # type: ignore[arg-type]
-            keep(Row(choice.label, seed, server_round, grid.clock.now(), accuracy, loss, numbers))
+            if rows.add(Row(choice.label, seed, server_round, grid.clock.now(), accuracy, loss, numbers)):
+                raise _RunEndsError
             return metrics
 
         strategy.start(grid, before, num_rounds=config.rounds, timeout=timeout, evaluate_fn=evaluate)
 
     try:
-        run_virtual(server_app, client_app, fleet, run_config={"seed": seed}, num_shards=config.task.shards)
+        with suppress(_RunEndsError):
+            run_virtual(server_app, client_app, fleet, run_config={"seed": seed}, num_shards=config.task.shards)
     except (TimeoutError, TooFewNodesError):
         # Strategies of Flower wait for ever for nodes that never come; the rounds until then are the result.
         logger.error("%s, seed %d: training ends early, since every client has left", choice.label, seed)
+    rows.end()
     return draws_met(fleet, config.rounds)
 
 
 def _build_strategy(
-    choice: StrategyConfig, config: ExperimentConfig, task: Task, seed: int
+    choice: StrategyConfig, config: ExperimentConfig, task: Task, fleet: Fleet, seed: int
 ) -> tuple[Strategy, float]:
     """Return the strategy and the timeout for its ``start``."""
     # One client may be all there is, and the model is tested on the server.
+    timing = fleet if config.timing == "known" else None
     inner: dict[str, Any] = {"fraction_evaluate": 0.0, "min_train_nodes": 1, "min_available_nodes": 1}
     if isinstance(choice, RivalConfig):
         options = RivalOptions(
@@ -131,6 +104,7 @@ def _build_strategy(
             deadline=choice.deadline,
             load=choice.load or 2,
             shard_examples=task.shard_examples,
+            timing=timing,
             seed=seed,
             inner=inner,
             own=choice.own,
@@ -150,22 +124,12 @@ def _build_strategy(
         decoder=choice.decoder,
         max_weight=choice.max_weight,
         shard_examples=task.shard_examples,
+        timing=timing,
+        coherence=choice.build_coherence(),
         secure_sum=SecureSum(fractional_bits=choice.fractional_bits) if choice.secure_sum else False,
         seed=seed,
     )
     return strategy, WAIT_FOR_EVERYONE
-
-
-def draws_met(fleet: Fleet, rounds: int) -> str:
-    """Return a hash of what every client draws in every round, if it begins at the start: the same for equal fleets.
-
-    Draws are keyed by seed, client and round, so that strategies which meet one fleet with one seed meet equal ones.
-    """
-    digest = hashlib.sha256()
-    for server_round in range(1, rounds + 1):
-        for client in range(fleet.n_clients):
-            digest.update(struct.pack("3d", *fleet.draw(client, server_round)))
-    return digest.hexdigest()
 
 
 def _count(grid: VirtualGrid, server_round: int) -> tuple[int, int]:

@@ -13,7 +13,8 @@ from typing import Any
 import numpy as np
 
 from fedgc.experiment.config import ExperimentConfig
-from fedgc.experiment.runner import MEASURED, Row
+from fedgc.experiment.rows import MEASURED, Row
+from fedgc.experiment.target import Target
 
 
 @dataclass(frozen=True)
@@ -27,7 +28,7 @@ class StrategySummary:
     accuracy : float
         Final test accuracy.
     rounds_to_target, seconds_to_target : float or None
-        Rounds and virtual seconds until the target accuracy was first reached; None unless every seed reached it.
+        Rounds and virtual seconds until the target was first reached; None unless every seed reached it.
     reached_target : int
         Number of seeds that reached it.
     asked, arrived : float
@@ -50,7 +51,7 @@ class StrategySummary:
     settings: Mapping[str, Any] = field(default_factory=dict)
 
 
-def summarise(rows: Sequence[Row], target_accuracy: float) -> list[StrategySummary]:
+def summarise(rows: Sequence[Row], target: Target) -> list[StrategySummary]:
     """Return one summary per strategy and point of the sweep, in the order in which they appear."""
     summaries = []
     groups: dict[tuple[str, str], list[Row]] = {}
@@ -59,7 +60,7 @@ def summarise(rows: Sequence[Row], target_accuracy: float) -> list[StrategySumma
     for (strategy, _), own in groups.items():
         trained = [row for row in own if row.round > 0]
         runs = [[row for row in own if row.seed == seed] for seed in dict.fromkeys(row.seed for row in own)]
-        hits = [next((row for row in run if row.accuracy >= target_accuracy), None) for run in runs]
+        hits = [next(filter(target.reached_in, run), None) for run in runs]
         reached = [row for row in hits if row is not None]
         everyone = len(reached) == len(runs)
         summaries.append(

@@ -15,7 +15,9 @@ from fedgc.errors import ExperimentError
 from fedgc.experiment.cells import Cell, cells_of
 from fedgc.experiment.config import ExperimentConfig
 from fedgc.experiment.finished import FinishedCells
-from fedgc.experiment.runner import Row, run_one
+from fedgc.experiment.replayed import replay_one
+from fedgc.experiment.rows import Row
+from fedgc.experiment.runner import run_one
 
 #: Seconds after which rows of other processes are looked for.
 _LOOK = 0.1
@@ -88,7 +90,8 @@ def _run_cell(cell: Cell, on_row: Callable[[Row], None]) -> tuple[list[Row], str
         rows.append(replace(row, settings=cell.settings))
         on_row(rows[-1])
 
-    return rows, run_one(cell.config, cell.strategy, cell.seed, keep)
+    run = replay_one if cell.config.runtime == "replay" else run_one
+    return rows, run(cell.config, cell.strategy, cell.seed, keep)
 
 
 #: In a process of the pool: where its rows go.

@@ -51,7 +51,7 @@ class MobileNetwork(nn.Module):
         first, inside, before = channels(16 * width), channels(960 * width), channels(2048 * width)
         outs = [first, *(channels(out * width) for _, _, out, *_ in _BLOCKS)]
         blocks = [
-            _InvertedResidual(kernel, come, channels(middle * width), out, excite, swish, stride)
+            _InvertedResidual(kernel, (come, channels(middle * width), out), excite=excite, swish=swish, stride=stride)
             for (come, out), (kernel, middle, _, excite, swish, stride) in zip(pairwise(outs), _BLOCKS, strict=True)
         ]
         self.layers = nn.Sequential(
@@ -68,8 +68,9 @@ class MobileNetwork(nn.Module):
 class _InvertedResidual(nn.Module):
     """Widen, convolve each channel by itself, weigh channels, narrow; with a way around where shapes allow it."""
 
-    def __init__(self, kernel: int, come: int, middle: int, out: int, excite: bool, swish: bool, stride: int) -> None:
+    def __init__(self, kernel: int, widths: tuple[int, int, int], *, excite: bool, swish: bool, stride: int) -> None:
         super().__init__()
+        come, middle, out = widths
         activation = nn.Hardswish if swish else nn.ReLU
         widen = [*_convolution(come, middle, 1), activation()] if middle != come else []
         self.layers = nn.Sequential(

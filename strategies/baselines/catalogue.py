@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
+from dataclasses import dataclass
 
 from fedgc.strategies.baselines.fedbuff import FedBuff
 from fedgc.strategies.baselines.over_selection import OverSelection
@@ -12,21 +11,36 @@ from fedgc.strategies.gradient_coding import GradientCoding
 from flwr.serverapp.strategy import FedAvg, FedProx, Strategy
 
 
-def _coded(code: str, decoder: str, **fixed: Any) -> Callable[[RivalOptions], Strategy]:  # noqa: ANN401  (options)
-    def build(options: RivalOptions) -> Strategy:
+@dataclass(frozen=True)
+class CodedRival:
+    """A rival that is a code and a decoder, perhaps with a memory: :class:`GradientCoding` around FedAvg.
+
+    Attributes
+    ----------
+    code, decoder : str
+        Their names in ``fedgc.schemes.CODES`` and ``fedgc.decoders.DECODERS``.
+    memory : bool
+        Whether each client's last update is kept, and changes are decoded.
+    """
+
+    code: str
+    decoder: str
+    memory: bool = False
+
+    def __call__(self, options: RivalOptions) -> Strategy:
+        """Return the strategy."""
         return GradientCoding(
             FedAvg(**options.inner),
             num_shards=options.num_shards,
             deadline=WAIT_FOR_EVERYONE if options.deadline is None else options.deadline,
             load=options.load,
             shard_examples=options.shard_examples,
+            timing=options.timing,
             seed=options.seed,
-            code=code,
-            decoder=decoder,
-            **fixed,
+            code=self.code,
+            decoder=self.decoder,
+            memory=self.memory,
         )
-
-    return build
 
 
 def _fedprox(options: RivalOptions) -> Strategy:
@@ -74,7 +88,7 @@ RIVALS: dict[str, Rival] = {
             "inverse-probability",
             "FedAvg, inverse probability",
             f"{_FEDAVG}, weighted by 1 / P(arrives), which is learnt",
-            _coded("uncoded", "inverse-probability"),
+            CodedRival("uncoded", "inverse-probability"),
         ),
         Rival(
             "fedprox",
@@ -87,19 +101,19 @@ RIVALS: dict[str, Rival] = {
             "mifa",
             "MIFA",
             "X. Gu et al., NeurIPS 2021; a client that has never come counts as zero",
-            _coded("uncoded", "sum", memory=True),
+            CodedRival("uncoded", "sum", memory=True),
         ),
         Rival(
             "fedvarp",
             "FedVARP",
             "D. Jhunjhunwala et al., UAI 2022; the mean of those who came",
-            _coded("uncoded", "scaled-mean", memory=True),
+            CodedRival("uncoded", "scaled-mean", memory=True),
         ),
         Rival(
             "fedvarp-unbiased",
             "FedVARP, unbiased",
             "D. Jhunjhunwala et al., UAI 2022; changes weighted by 1 / P(arrives), which is learnt",
-            _coded("uncoded", "inverse-probability", memory=True),
+            CodedRival("uncoded", "inverse-probability", memory=True),
         ),
         Rival(
             "fedbuff",
@@ -109,46 +123,50 @@ RIVALS: dict[str, Rival] = {
             own=("buffer_size", "server_learning_rate"),
             needs_deadline=False,
         ),
-        Rival("is-sgd", "IS-SGD", f"ignore stragglers, divide by who came: {_BITAR}", _coded("uncoded", "scaled-mean")),
-        Rival("is-sgd-authors", "IS-SGD, plain sum", f"ignore stragglers: code of {_SONG}", _coded("uncoded", "sum")),
-        Rival("scheme-I", "Scheme I", _SONG, _coded("scheme-I", "inverse-probability")),
-        Rival("scheme-II", "Scheme II", _SONG, _coded("scheme-II", "inverse-probability")),
-        Rival("sgc", "SGC", _BITAR, _coded("sgc", "inverse-probability"), coded=True),
+        Rival(
+            "is-sgd", "IS-SGD", f"ignore stragglers, divide by who came: {_BITAR}", CodedRival("uncoded", "scaled-mean")
+        ),
+        Rival(
+            "is-sgd-authors", "IS-SGD, plain sum", f"ignore stragglers: code of {_SONG}", CodedRival("uncoded", "sum")
+        ),
+        Rival("scheme-I", "Scheme I", _SONG, CodedRival("scheme-I", "inverse-probability")),
+        Rival("scheme-II", "Scheme II", _SONG, CodedRival("scheme-II", "inverse-probability")),
+        Rival("sgc", "SGC", _BITAR, CodedRival("sgc", "inverse-probability"), coded=True),
         Rival(
             "sgc-authors",
             "SGC, random copies",
             f"{_BITAR}, as in the code of {_SONG}",
-            _coded("sgc-authors", "inverse-probability"),
+            CodedRival("sgc-authors", "inverse-probability"),
             coded=True,
         ),
         Rival(
             "bgc",
             "BGC",
             f"{_CHARLES}, divided by the mean coefficient",
-            _coded("bernoulli", "normalised-sum"),
+            CodedRival("bernoulli", "normalised-sum"),
             coded=True,
         ),
-        Rival("bgc-authors", "BGC, plain sum", _CHARLES, _coded("bernoulli", "sum"), coded=True),
-        Rival("erasure-head", "ErasureHead", _WANG, _coded("erasure-head", "first-arrival"), coded=True),
+        Rival("bgc-authors", "BGC, plain sum", _CHARLES, CodedRival("bernoulli", "sum"), coded=True),
+        Rival("erasure-head", "ErasureHead", _WANG, CodedRival("erasure-head", "first-arrival"), coded=True),
         Rival(
             "erasure-head-authors",
             "ErasureHead, all copies",
             f"{_WANG}, as in the code of {_SONG}",
-            _coded("erasure-head", "sum"),
+            CodedRival("erasure-head", "sum"),
             coded=True,
         ),
         Rival(
             "od",
             "Optimal decoding",
             "M. Glasgow, M. Wootters, IEEE JSAIT 2021; random regular graph",
-            _coded("random-regular", "least-squares"),
+            CodedRival("random-regular", "least-squares"),
             coded=True,
         ),
         Rival(
             "exact",
             "Exact gradient code",
             "R. Tandon et al., ICML 2017; waits until all is recovered, unless cut off",
-            _coded("cyclic-repetition", "least-squares"),
+            CodedRival("cyclic-repetition", "least-squares"),
             coded=True,
             needs_deadline=False,
         ),

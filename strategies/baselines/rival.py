@@ -8,7 +8,7 @@ from typing import Any
 
 from flwr.serverapp.strategy import Strategy
 
-from fedgc.deadline import DeadlineRule
+from fedgc.deadline import DeadlineRule, Timing
 
 #: Seconds that stand for "until everyone has answered".
 WAIT_FOR_EVERYONE = 1.0e6
@@ -28,6 +28,8 @@ class RivalOptions:
         Copies of each shard, for codes that leave the choice.
     shard_examples : sequence of int, optional
         Number of examples of each shard, if known.
+    timing : Timing, optional
+        The clients' completion times, if they are known; else probabilities to miss a deadline are learnt.
     seed : int
         Seed of random codes, and of the clients' randomness.
     inner : mapping
@@ -40,6 +42,7 @@ class RivalOptions:
     deadline: float | DeadlineRule | None = None
     load: int = 2
     shard_examples: Sequence[int] | None = None
+    timing: Timing | None = None
     seed: int = 0
     inner: dict[str, Any] = field(default_factory=dict)
     own: dict[str, Any] = field(default_factory=dict)

@@ -12,6 +12,7 @@ from fedgc.decoders import DECODERS
 from fedgc.errors import ConfigError
 from fedgc.experiment.config.messages import one_line
 from fedgc.experiment.config.points import Point, points
+from fedgc.experiment.config.replays import check_replay
 from fedgc.experiment.config.sections import ExperimentConfig, GradientCodingConfig, RivalConfig
 from fedgc.experiment.config.tasks import ImagesConfig
 from fedgc.fleets import build_fleet
@@ -46,6 +47,10 @@ def check_config(raw: Mapping[str, Any]) -> ExperimentConfig:
             _check_coding(strategy, where, n_clients=config.n_clients, n_shards=config.task.shards)
         else:
             _check_rival(strategy, where, n_clients=config.n_clients)
+    if config.target_loss is not None and "target_accuracy" in config.model_fields_set:
+        raise ConfigError(f"target_accuracy must be left out if target_loss is given; got {config.target_accuracy}")
+    if config.runtime == "replay":
+        check_replay(config)
     return config
 
 

@@ -8,11 +8,14 @@ from typing import Annotated, Any, Literal
 from pydantic import Discriminator, Field, Tag, model_validator
 
 from fedgc.assignment import Schedule, Sums
+from fedgc.coherence import CoherenceEstimate, KnownCoherence
 from fedgc.deadline import DeadlineRule, build_deadline
 from fedgc.experiment.config.keys import Count, Grid, Name, Positive, Section
 from fedgc.experiment.config.tasks import DigitsConfig, TaskConfig
+from fedgc.experiment.target import Target
 from fedgc.schemes import BALANCED_BLOCKS
 from fedgc.strategies.baselines import RIVALS
+
 
 class RivalConfig(Section):
     """A method that others have published: one of :data:`fedgc.strategies.baselines.RIVALS`, by its name.
@@ -51,7 +54,7 @@ class GradientCodingConfig(Section):
     With a rule for the deadline, `deadline` is that of the first round; `deadline_share` belongs to the rule "quantile"
     alone. With `secure_sum` the server uses only the sum
     of what arrives, in fixed point with so many `fractional_bits`; the decoder must then be one whose weights are
-    settled before the round: "fixed", say.
+    settled before the round: "fixed", say. A `coherence` that is given is not learnt.
     """
 
     kind: Literal["gradient-coding"]
@@ -68,9 +71,14 @@ class GradientCodingConfig(Section):
     decoder: str = "optimal-unbiased"
     max_weight: Positive | None = None
     memory: Annotated[bool, Field(strict=True)] = False
+    coherence: Annotated[float | None, Field(ge=0, lt=1, allow_inf_nan=False, strict=True)] = None
     secure_sum: Annotated[bool, Field(strict=True)] = False
     fractional_bits: Annotated[int, Field(ge=8, le=48, strict=True)] = 32
     grid: Grid = Field(default_factory=dict)
+
+    def build_coherence(self) -> CoherenceEstimate | None:
+        """Return the coherence between shards that is given, None if it is to be learnt."""
+        return None if self.coherence is None else KnownCoherence(energy=1.0, overlap=self.coherence)
 
     def build_deadline(self) -> DeadlineRule:
         """Return the rule for the deadline, or raise ValueError if the first one is beyond the rule's longest."""
@@ -110,24 +118,47 @@ class ExperimentConfig(Section):
         One run per strategy and seed. A seed fixes shards, initial model, fleet and draws.
     target_accuracy : float
         Test accuracy whose first attainment is reported.
+    target_loss : float or None
+        A loss to fall to, in place of the accuracy.
+    stop_at_target : bool
+        Whether a run ends with the round that reaches it, or in which its loss has grown beyond hope.
+    record_every : int
+        Which rounds have a row of results: every so many, besides round 0, the first at the target and the last.
+    runtime : str
+        "virtual": Flower's strategies and clients exchange messages in virtual time. "replay": the same rounds without
+        messages, for tasks of one gradient step per shard, whole blocks, and rivals that are a code and a decoder; a
+        hundred times as fast (:mod:`fedgc.replay`).
+    timing : str
+        "learnt": strategies learn how reliable and fast clients are. "known": those that use it are told.
     tensorboard : str or None
         Folder for TensorBoard's curves; each strategy and seed gets a folder in it.
     sweep : mapping of str to list
-        Dotted keys of task, fleet, rounds or target_accuracy, and the values that each takes: the experiment is run for
-        every combination. A strategy's `grid` is the same for keys of its own.
+        Dotted keys of task, fleet, rounds, timing or the target, and the values that each takes: the experiment is run
+        for every combination. A strategy's `grid` is the same for keys of its own.
     task, fleet, strategies
-        What is trained, by whom, and how. The task's `name` says which section it is, the fleet is a table as in :func:`fedgc.fleets.build_fleet`.
+        What is trained, by whom, and how. The task's `name` says which section it is, the fleet is a table as in
+        :func:`fedgc.fleets.build_fleet`.
     """
 
     name: Name
     rounds: Count
     seeds: Annotated[list[Annotated[int, Field(ge=0, lt=2**32, strict=True)]], Field(min_length=1)]
     target_accuracy: Annotated[float, Field(gt=0, le=1, allow_inf_nan=False, strict=True)] = 0.9
+    target_loss: Positive | None = None
+    stop_at_target: Annotated[bool, Field(strict=True)] = False
+    record_every: Count = 1
+    runtime: Literal["virtual", "replay"] = "virtual"
+    timing: Literal["learnt", "known"] = "learnt"
     tensorboard: Name | None = None
     sweep: Grid = Field(default_factory=dict)
     task: TaskConfig = DigitsConfig()
     fleet: dict[str, Any]
     strategies: Annotated[list[StrategyConfig], Field(min_length=1)]
+
+    @property
+    def target(self) -> Target:
+        """What a run is to reach."""
+        return Target(None if self.target_loss is not None else self.target_accuracy, self.target_loss)
 
     @property
     def n_clients(self) -> int:

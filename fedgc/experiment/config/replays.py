@@ -1,0 +1,73 @@
+"""What the runtime "replay" can do, checked before anything runs."""
+
+from __future__ import annotations
+
+from fedgc.errors import ConfigError
+from fedgc.experiment.config.sections import ExperimentConfig, GradientCodingConfig, StrategyConfig
+from fedgc.strategies.baselines import RIVALS, CodedRival
+
+#: Tasks of one gradient step per shard.
+GRADIENT_TASKS = ("digits-regression", "digits-conv")
+#: What all shards' gradients are added up for, once everyone has answered: gradient descent.
+_DESCENT = CodedRival("uncoded", "sum")
+
+
+def replayed_rival(kind: str) -> CodedRival:
+    """Return the code and the decoder of a rival.
+
+    Raises
+    ------
+    ConfigError
+        If it is no code and decoder.
+
+    Examples
+    --------
+    >>> replayed_rival("erasure-head").decoder
+    'first-arrival'
+    """
+    build = RIVALS[kind].build
+    if kind == "fedavg":
+        return _DESCENT
+    if not isinstance(build, CodedRival):
+        able = [name for name, rival in RIVALS.items() if isinstance(rival.build, CodedRival)]
+        raise ConfigError(
+            f"kind must be gradient-coding, fedavg or one of {', '.join(able)} for runtime 'replay'; got {kind!r}"
+        )
+    return build
+
+
+def check_replay(config: ExperimentConfig) -> None:
+    """Check an experiment whose runtime is "replay".
+
+    Raises
+    ------
+    ConfigError
+        If something in it takes messages.
+    """
+    if config.timing != "known":
+        raise ConfigError(f"timing must be 'known' for runtime 'replay'; got {config.timing!r}")
+    if config.task.name not in GRADIENT_TASKS:
+        raise ConfigError(
+            f"task.name must be one of {', '.join(GRADIENT_TASKS)} for runtime 'replay'; got {config.task.name!r}"
+        )
+    if config.task.shards < config.n_clients:
+        raise ConfigError(
+            f"task.shards must be at least fleet.clients = {config.n_clients} for runtime 'replay'; "
+            f"got {config.task.shards}"
+        )
+    for index, strategy in enumerate(config.strategies):
+        _check(strategy, f"strategies.{index}")
+
+
+def _check(strategy: StrategyConfig, where: str) -> None:
+    if not isinstance(strategy, GradientCodingConfig):
+        try:
+            replayed_rival(strategy.kind)
+        except ConfigError as error:
+            raise ConfigError(f"{where}.{error}") from None
+        return
+    plain = {"schedule": "full", "deadline_rule": "fixed", "secure_sum": False, "sums": None, "redraw": None}
+    for key, value in plain.items():
+        if getattr(strategy, key) != value:
+            what = "left out" if value is None else repr(value)
+            raise ConfigError(f"{where}.{key} must be {what} for runtime 'replay'; got {getattr(strategy, key)!r}")

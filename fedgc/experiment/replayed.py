@@ -1,0 +1,94 @@
+"""Replay one strategy with one seed: the same shards, clients and draws, without messages."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable
+from functools import lru_cache
+from typing import cast
+
+from fedgc.decoders import DECODERS, CappedDecoder
+from fedgc.errors import ConfigError
+from fedgc.experiment.config import ExperimentConfig, RivalConfig, StrategyConfig
+from fedgc.experiment.config.replays import replayed_rival
+from fedgc.experiment.draws import draws_met
+from fedgc.experiment.rows import MEASURED, Row, RowKeeper
+from fedgc.fleets import build_fleet
+from fedgc.replay import Method, descend, known_rounds
+from fedgc.schemes import BALANCED_BLOCKS, CODES
+from fedgc.simulation.play import RoundDraws
+from fedgc.tasks import GradientTask, build_task
+
+
+def replay_one(config: ExperimentConfig, choice: StrategyConfig, seed: int, keep: Callable[[Row], None]) -> str:
+    """Replay one strategy with one seed, and return what identifies the draws that it met.
+
+    As :func:`fedgc.experiment.runner.run_one`, for the runtime "replay".
+
+    Raises
+    ------
+    ConfigError
+        If the code does not exist for this fleet, or its decoder cannot decode it.
+    """
+    options = {key: value for key, value in config.task.options.items() if key != "learning_rate"}
+    task = _task(config.task.name, seed, tuple(sorted(options.items())))
+    draws, identity = _draws(config.model_dump_json(include={"fleet", "rounds"}), seed)
+    method = method_of(choice)
+    try:
+        rounds = known_rounds(method, draws, task.shard_examples, config.rounds, seed=seed)
+    except ValueError as error:
+        raise ConfigError(f"{choice.label}: {error}") from None
+    asked, rows = float(draws.fleet.n_clients), RowKeeper(config, keep)
+    step = float(config.task.options["learning_rate"])
+    for state in descend(task, rounds, step, memory=method.memory):
+        if not rows.wanted(state.number, state.loss):
+            continue
+        accuracy = float(cast(float, task.evaluate(task.as_arrays(state.weights))["accuracy"]))
+        numbers = {"fedgc-asked": asked, "fedgc-arrived": float(state.arrived)}
+        if state.number > 0:
+            known = {MEASURED: state.error, "fedgc-error-predicted": state.predicted}
+            numbers |= {name: value for name, value in known.items() if not math.isnan(value)}
+        if rows.add(Row(choice.label, seed, state.number, state.seconds, accuracy, state.loss, numbers)):
+            break
+    rows.end()
+    return identity
+
+
+def method_of(choice: StrategyConfig) -> Method:
+    """Return what a strategy's section stands for.
+
+    Examples
+    --------
+    >>> from fedgc.experiment.config.sections import RivalConfig
+    >>> mifa = method_of(RivalConfig(kind="mifa", deadline=2.0))
+    >>> mifa.decoder.name, mifa.memory
+    ('sum', True)
+    """
+    if isinstance(choice, RivalConfig):
+        rival = replayed_rival(choice.kind)
+        return Method(
+            CODES[rival.code], DECODERS[rival.decoder](), choice.load or 2, choice.deadline, rival.memory, coherence=0.0
+        )
+    decoder = DECODERS[choice.decoder]()
+    return Method(
+        None if choice.code == BALANCED_BLOCKS else CODES[choice.code],
+        decoder if choice.max_weight is None else CappedDecoder(decoder, choice.max_weight),
+        choice.load,
+        choice.deadline,
+        choice.memory,
+        choice.coherence,
+    )
+
+
+# A sweep asks for the same fleets and tasks over and over, seed by seed.
+@lru_cache(maxsize=32)
+def _draws(config: str, seed: int) -> tuple[RoundDraws, str]:
+    given = json.loads(config)
+    fleet = build_fleet(given["fleet"], seed=seed)
+    return RoundDraws(fleet), draws_met(fleet, given["rounds"])
+
+
+@lru_cache(maxsize=32)
+def _task(name: str, seed: int, options: tuple[tuple[str, object], ...]) -> GradientTask:
+    return cast(GradientTask, build_task(name, seed=seed, **dict(options)))
