@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from fedgc.report.conditions import by_condition, strategies_of
 from fedgc.report.read import Run
-from fedgc.report.style import legend_outside, legend_width, look_of, plain
+from fedgc.report.style import FEW, layout, legend_outside, legend_width, look_of, plain
 from fedgc.report.tables import Entry
 from fedgc.report.target import AXIS, Target, Unit
 
@@ -36,8 +36,8 @@ def curve_figure(entries: Sequence[Entry], quantity: Quantity, unit: Unit, targe
     rows = -(-len(groups) // columns)
     width = (4.4 if columns > 1 else 6.0) * columns + legend_width(strategies)
     below = 0.26 * (1 + len(strategies) // 2) if legend_width(strategies) == 0.0 else 0.0
-    height = max(3.4 * rows + below, 0.36 * len(strategies) if below == 0.0 else 0.0)
-    figure = Figure(figsize=(width, height), layout="constrained")
+    height = max(3.4 * rows + below, 0.5 + 0.22 * len(strategies) if below == 0.0 else 0.0)
+    figure = Figure(figsize=(width, height), layout=layout())
     for number, (title, group) in enumerate(groups.items()):
         axes = figure.add_subplot(rows, columns, number + 1)
         _panel(axes, group, strategies, quantity, unit)
@@ -55,6 +55,7 @@ def curve_figure(entries: Sequence[Entry], quantity: Quantity, unit: Unit, targe
 
 def _panel(axes: Axes, group: Sequence[Entry], strategies: Sequence[str], quantity: Quantity, unit: Unit) -> None:
     low, start, best = np.inf, 0.0, 0.0
+    few = len(strategies) <= FEW
     for entry in group:
         index = strategies.index(entry.strategy)
         instants = _instants(entry, unit)
@@ -63,15 +64,25 @@ def _panel(axes: Axes, group: Sequence[Entry], strategies: Sequence[str], quanti
         middle = np.median(curves, axis=0)
         look = look_of(index)
         # Markers begin at different places, so that lines which run together do not hide each other's.
-        every = (0.02 + 0.16 * ((0.618 * index) % 1.0), 0.16)
+        apart = 0.16 if few else 0.3
+        every = (0.02 + apart * ((0.618 * index) % 1.0), apart)
         # What a round brings is there once it is over.
         drawn = "steps-post" if unit == "seconds" else "default"
-        axes.plot(instants, middle, drawstyle=drawn, lw=1.5, ms=5, mec="white", mew=0.5, markevery=every, **look)
+        axes.plot(
+            instants,
+            middle,
+            drawstyle=drawn,
+            lw=1.5 if few else 1.1,
+            ms=5,
+            mec="white",
+            mew=0.5,
+            markevery=every,
+            **look,
+        )
         if len(entry.runs) > 1:
-            axes.fill_between(
-                instants, curves.min(axis=0), curves.max(axis=0), color=look["color"], alpha=0.10, linewidth=0,
-                step="post" if unit == "seconds" else None,
-            )  # fmt: skip
+            band = {"color": look["color"], "alpha": 0.1 if few else 0.04, "linewidth": 0}
+            step = "post" if unit == "seconds" else None
+            axes.fill_between(instants, curves.min(axis=0), curves.max(axis=0), step=step, **band)
         low, start = min(low, float(curves.min())), max(start, float(np.min(curves[:, 0])))
         best = max(best, float(curves.max())) if quantity == "accuracy" else best
     plain(axes)

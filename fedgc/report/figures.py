@@ -13,7 +13,7 @@ from matplotlib.ticker import LogLocator, NullFormatter, NullLocator, StrMethodF
 from fedgc.experiment.figure import COLOURS
 from fedgc.report.conditions import by_condition, strategies_of
 from fedgc.report.ratios import pairs_of
-from fedgc.report.style import legend_outside, legend_width, look_of, plain, wrapped
+from fedgc.report.style import layout, legend_outside, legend_width, look_of, plain, wrapped
 from fedgc.report.tables import Entry, best_of, never_text
 from fedgc.report.target import AXIS, Target, Unit
 
@@ -41,7 +41,7 @@ def way_figure(entries: Sequence[Entry], target: Target, unit: Unit) -> Figure:
     lines = sum(1.0 if "\n" not in name else 1.6 for name in names)
     label_width = 0.075 * max(len(line) for name in names for line in name.splitlines())
     size = (label_width + (3.0 if columns > 1 else 4.4) * columns, rows * (0.27 * lines + 0.9))
-    figure = Figure(figsize=size, layout="constrained")
+    figure = Figure(figsize=size, layout=layout())
     for number, (title, group) in enumerate(groups.items()):
         axes = figure.add_subplot(rows, columns, number + 1)
         _way_panel(axes, group, strategies)
@@ -127,7 +127,9 @@ def calibration_figure(entries: Sequence[Entry]) -> Figure | None:
     below = legend_width(labels) == 0.0
     height = 4.0 + (0.26 * (1 + len(labels) // 2) if below else 0.0)
     width = max(3.9 * len(points) + 0.3 + legend_width(labels), 6.5 if below and len(labels) > 1 else 0.0)
-    figure = Figure(figsize=(width, max(height, 0.0 if below else 0.36 * len(labels))), layout="constrained")
+    figure = Figure(
+        figsize=(width, max(height, 0.0 if below else 0.5 + 0.22 * len(labels))), layout=layout(square=True)
+    )
     for number, (name, own) in enumerate(points.items()):
         axes = figure.add_subplot(1, len(points), number + 1)
         axes.fill_between(ends, 0.9 * ends, 1.1 * ends, color="0.85", linewidth=0, zorder=0)

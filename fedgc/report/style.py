@@ -9,6 +9,7 @@ from typing import Any
 from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.layout_engine import ConstrainedLayoutEngine
 
 from fedgc.experiment.figure import COLOURS
 
@@ -17,8 +18,8 @@ from fedgc.experiment.figure import COLOURS
 _DASHES: tuple[Any, ...] = ("-", (0, (5, 1.6)), (0, (1.2, 1.4)), (0, (5, 1.4, 1.2, 1.4)))
 _MARKERS = ("o", "s", "^", "D", "v")
 
-#: Strategies beyond which a legend below the panels is too long.
-_FEW = 6
+#: Strategies beyond which a legend below the panels is too long, and lines as for a few would hide each other.
+FEW = 6
 
 
 def look_of(index: int) -> dict[str, Any]:
@@ -44,7 +45,7 @@ def wrapped(label: str, width: int = 40) -> str:
 
 def legend_outside(figure: Figure, handles: Sequence[Artist], labels: Sequence[str]) -> None:
     """Put the legend where it covers nothing: below the panels if it is short, else on their right."""
-    below = len(labels) <= _FEW
+    below = len(labels) <= FEW
     legend = figure.legend(
         handles,
         [wrapped(label) for label in labels],
@@ -61,7 +62,15 @@ def legend_outside(figure: Figure, handles: Sequence[Artist], labels: Sequence[s
 def legend_width(labels: Sequence[str]) -> float:
     """Return the inches that a figure has to be wider for :func:`legend_outside`."""
     longest = max(len(line) for label in labels for line in wrapped(label).splitlines())
-    return 0.0 if len(labels) <= _FEW else 0.7 + 0.075 * longest
+    return 0.0 if len(labels) <= FEW else 0.7 + 0.075 * longest
+
+
+def layout(*, square: bool = False) -> ConstrainedLayoutEngine:
+    """Return a layout that leaves a margin around axis labels, which the usual one lets touch the edge.
+
+    `square` is for panels whose sides are to be equal.
+    """
+    return ConstrainedLayoutEngine(w_pad=0.1, h_pad=0.06, compress=square)
 
 
 def plain(axes: Axes) -> None:
