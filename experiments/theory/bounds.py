@@ -1,5 +1,23 @@
 """Convergence against theory: descent with stragglers, and the three bounds of :mod:`fedgc.bounds`.
 
+l2-regularised multinomial regression of digits, label-sorted shards, is trained with the coverages that the base
+paper's straggler model leaves (100 clients, tau 1.1 and 1.5, ten runs of 1000 rounds), with the steps that the theorems
+ask for: 1 / (lambda t) and 1 / mu. lambda is the regularisation, 0.1, mu = 5.83 follows from the images, and B is the
+least along the runs of which the premises hold, see :func:`gradient_bound`.
+
+Found: every bound holds in every round that is shown, over the upper end of the 95 % interval, by a factor of 3.3 at
+least. Bound over observation, from the least to the greatest of schemes and tau:
+
+    round                            10              100               1000
+    squared distance            631 - 1 820    6 330 - 15 800    8 630 - 20 500
+    excess loss               7 540 - 24 300  47 200 - 145 000  72 000 - 194 000
+    mean squared gradient       5.2 - 253        4.3 - 333        10.8 - 428
+
+The rate 1 / t is the one observed in the end, the constant is not: with steps of 1 / (lambda t) B is that of the rounds
+around the third, when the first steps have overshot, and the bounds are for the worst of all losses whose curvature is
+between lambda and mu. They put the schemes in the order that is observed: by them the squared distance of Scheme I is
+in the end 6.3 (tau 1.1) and 6.1 (1.5) times that of optimal weights on balanced blocks, in the runs 3.5 and 3.9 times.
+
     .venv/bin/python experiments/theory/bounds.py --out experiments/theory/results
 """
 

@@ -1,5 +1,14 @@
 """Residual error predicted by a plan against the one observed, on every preset fleet, with both schedules.
 
+Every code and decoder that ``fedgc plan`` weighs up at redundancy 2, with two deadlines, is played for 1000 rounds or
+more with the runtime's own draws. The standard error is the larger one of that from batch means and that which the plan
+implies, since losses too rare to have occurred leave no trace in the former.
+
+Found: of 179 choices on eight fleets 2 are beyond two standard errors, none beyond three, the worst at 2.1. In 161 the
+standard error is below a third of the prediction; these are 1.3 % off in the median. The most, 56 %, are fixed weights
+on phones where a few clients that hardly ever answer make up most of the error: several codes share their draws and
+are off together, within two standard errors or (one) 2.1.
+
     .venv/bin/python experiments/theory/calibration.py --out experiments/theory/results
 """
 

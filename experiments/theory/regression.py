@@ -75,7 +75,8 @@ class Regression:
             loss, slope = self._forward(theta)
             return float(loss[0]), self._gradient(theta, slope).ravel()
 
-        found = minimize(value, np.zeros(650), jac=True, method="L-BFGS-B", options={"maxiter": 5000, "ftol": 0, "gtol": 1e-9})  # fmt: skip  # noqa: E501
+        options = {"maxiter": 5000, "ftol": 0.0, "gtol": 1e-9}
+        found = minimize(value, np.zeros(650), jac=True, method="L-BFGS-B", options=options)
         if np.linalg.norm(found.jac) > 1e-7:
             raise RuntimeError(f"the optimum must have a gradient below 1e-7; got {np.linalg.norm(found.jac):.3g}")
         self.optimum, self.least = found.x.reshape(65, 10), float(found.fun)

@@ -81,8 +81,8 @@ def _panel(axes: Axes, group: Sequence[Entry], strategies: Sequence[str], quanti
         )
         if len(entry.runs) > 1:
             band = {"color": look["color"], "alpha": 0.1 if few else 0.04, "linewidth": 0}
-            step = "post" if unit == "seconds" else None
-            axes.fill_between(instants, curves.min(axis=0), curves.max(axis=0), step=step, **band)
+            low_end, high_end = curves.min(axis=0), curves.max(axis=0)
+            axes.fill_between(instants, low_end, high_end, step="post" if unit == "seconds" else None, **band)
         low, start = min(low, float(curves.min())), max(start, float(np.min(curves[:, 0])))
         best = max(best, float(curves.max())) if quantity == "accuracy" else best
     plain(axes)
