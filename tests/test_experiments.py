@@ -19,7 +19,7 @@ def test_scripts_load(script: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_all_scripts_that_the_readme_runs_are_among_them() -> None:
-    guides = (ROOT / "README.md", ROOT / "experiments" / "deployment" / "README.md")
+    guides = (ROOT / "README.md", *(ROOT / "experiments").glob("*/README.md"))
     named = {word for guide in guides for word in guide.read_text().split() if word.startswith("experiments/")}
     scripts = {word.strip("`,.;:") for word in named if ".py" in word}
     assert scripts

@@ -14,7 +14,9 @@ from scipy import stats
 
 from fedgc.errors import ConfigError
 from fedgc.report import read_results, write_report
-from fedgc.report.tables import best_of, entries, seconds_text
+from fedgc.report.style import look_of
+from fedgc.report.tables import best_of, entries, entry_text
+from fedgc.report.target import Target
 from tests.command_line import fedgc
 
 #: Seconds to an accuracy of 0.9 by strategy, condition, what is tuned, and seed; infinite for never.
@@ -67,7 +69,7 @@ def test_every_strategy_is_shown_at_its_best_choice(folder: Path) -> None:
     # One seed that is soon is not better than three that come.
     assert found["Ours", "paper"].choice == {"task.learning_rate": "0.1"}
     never = found["MIFA <b>$x$", "paper"]
-    assert (never.n_reached, seconds_text(never)) == (1, "1 of 3 seeds")
+    assert (never.n_reached, entry_text(never)) == (1, "never (2 of 3 seeds)")
     assert best_of([ours, mifa]) is ours and best_of([never]) is None
 
 
@@ -80,23 +82,104 @@ def test_what_is_tuned_is_the_readers_choice(folder: Path) -> None:
 def test_a_report_is_whole_and_the_same_again(folder: Path, tmp_path: Path) -> None:
     results = read_results(folder)
     files = write_report(tmp_path / "a", [results])
-    kinds = ("accuracy", "time-to-target", "calibration")
+    kinds = ("seconds-to-target", "loss-by-rounds", "loss-by-seconds", "accuracy-by-seconds", "calibration")
     drawn = {f"{kind}.{ending}" for kind in kinds for ending in ("png", "pdf")}
-    assert {path.name for path in files} == {"report.html", "table.csv", *drawn}
+    assert {path.name for path in files} == {"report.html", "tables.md", "table.csv", *drawn}
     again = write_report(tmp_path / "b", [results])
     for one, other in zip(files, again, strict=True):
         assert one.read_bytes() == other.read_bytes(), one.name
     page = files[0].read_text()
-    assert page.count("data:image/png;base64,") == 3
+    assert page.count("data:image/png;base64,") == 5
     assert "<i>B</i>" not in page and "&lt;i&gt;B&lt;/i&gt;" in page
     assert not re.search(r"(src|href)=\"(?!data:)", page)
     bold = re.findall(r'<td class="number best">([^<]*)</td>', page)
-    assert bold == ["12 ± 4.97", "8 ± 2.48"]
+    assert bold == ["12.0 ± 5.0", "8.0 ± 2.5"]
     with (tmp_path / "a" / "table.csv").open() as file:
         rows = list(csv.DictReader(file))
     assert [row["seconds"] for row in rows] == ["12", "20", "8", ""]
     both = write_report(tmp_path / "two", [results, results])
     assert {"1-table.csv", "2-table.csv"} <= {path.name for path in both}
+
+
+def test_ratios_are_paired_by_seed(folder: Path, tmp_path: Path) -> None:
+    label = "MIFA <b>$x$"
+    files = write_report(tmp_path / "out", [read_results(folder)], relative_to=label)
+    with (tmp_path / "out" / "table.csv").open() as file:
+        rows = {(row["condition"], row["strategy"]): row for row in csv.DictReader(file)}
+    ratios = np.array([10.0 / 19.0, 14.0 / 21.0, 12.0 / 20.0])
+    ours = rows["preset phones", "Ours"]
+    assert float(ours["ratio"]) == pytest.approx(ratios.mean(), rel=1e-5)
+    interval = stats.t.interval(0.95, 2, loc=ratios.mean(), scale=stats.sem(ratios))
+    assert float(ours["ratio_half_width"]) == pytest.approx(interval[1] - ratios.mean(), rel=1e-5)
+    assert rows["preset phones", label]["ratio"] == "1"
+    assert rows["preset paper", "Ours"]["ratio"] == ""
+    text = (tmp_path / "out" / "tables.md").read_text()
+    # What a label holds is shown, not obeyed; the best is in bold.
+    assert "| MIFA &lt;b&gt;\\$x\\$ | 1 ± 0 | never (2 of 3 seeds) |" in text
+    assert "| Ours | **0.60 ± 0.17** | reference never (2 of 3 seeds) |" in text
+    assert "| Ours | **12.0 ± 5.0** | **8.0 ± 2.5** |" in text
+    assert "0.60 ± 0.17</td>" in files[0].read_text()
+
+
+def test_a_reference_that_is_not_there_is_refused_before_anything_is_written(folder: Path, tmp_path: Path) -> None:
+    done = fedgc("report", folder, "--relative-to", "FedAvg", "--out", tmp_path / "out")
+    assert done.returncode == 2
+    assert done.stderr.startswith("fedgc: --relative-to must be a strategy of A & <i>B</i>, one of ['Ours', 'MIFA")
+    assert not (tmp_path / "out").exists()
+
+
+def test_the_calibration_table_is_what_the_rows_say(folder: Path, tmp_path: Path) -> None:
+    write_report(tmp_path / "out", [read_results(folder)])
+    text = (tmp_path / "out" / "tables.md").read_text()
+    assert "| preset phones | Ours | 0.2 |  | 1.25 ± 0 |" in text
+
+
+@pytest.fixture
+def sparse(tmp_path: Path) -> Path:
+    """Results of a run that is evaluated every tenth round, to a loss; one of its seeds diverges."""
+    config = {
+        "name": "Loss", "target_accuracy": 0.9, "target_loss": 0.5, "strategies": [{"label": "A"}, {"label": "B"}],
+    }  # fmt: skip
+    (tmp_path / "summary.json").write_text(json.dumps({"config": config, "versions": {}, "commit": None}))
+    losses = {
+        ("A", 1): (2.0, 0.6, 0.5),
+        ("A", 2): (2.0, 0.4, 0.7),
+        ("B", 1): (2.0, 0.3, 0.2),
+        ("B", 2): (2.0, 9.0, "nan"),
+    }
+    with (tmp_path / "results.csv").open("w", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(("strategy", "seed", "round", "seconds", "accuracy", "loss"))
+        for (label, seed), values in losses.items():
+            for number, loss in enumerate(values):
+                writer.writerow((label, seed, 10 * number, 7.0 * number, 0.95, loss))
+    return tmp_path
+
+
+def test_a_loss_is_a_target_and_rounds_are_those_of_the_rows(sparse: Path) -> None:
+    results = read_results(sparse)
+    assert results.target == Target("loss", 0.5)
+    ours, other = entries(results, unit="rounds")
+    assert ours.reached.tolist() == [20.0, 10.0] and ours.mean == 15.0
+    assert other.reached.tolist() == [10.0, np.inf] and entry_text(other) == "never (1 of 2 seeds)"
+    assert [entry.reached.tolist() for entry in entries(results)] == [[14.0, 7.0], [7.0, np.inf]]
+
+
+def test_the_unit_is_the_readers_choice(sparse: Path) -> None:
+    done = fedgc("report", sparse, "--by", "rounds", "--relative-to", "A")
+    assert done.returncode == 0, done.stderr
+    out = sparse / "report"
+    assert {path.stem for path in out.glob("*.png")} == {
+        "rounds-to-target", "loss-by-rounds", "loss-by-seconds", "accuracy-by-rounds",
+    }  # fmt: skip
+    text = (out / "tables.md").read_text()
+    assert "Rounds to a test loss of 0.5" in text and "| B | never (1 of 2 seeds) |" in text
+    with (out / "table.csv").open() as file:
+        assert [row["rounds"] for row in csv.DictReader(file)] == ["15", ""]
+
+
+def test_twenty_lines_are_told_apart_without_colour() -> None:
+    assert len({(str(look["linestyle"]), look["marker"]) for look in map(look_of, range(20))}) == 20
 
 
 @pytest.mark.parametrize(

@@ -1,177 +1,148 @@
-"""The figures of a report."""
+"""The figures of a report beside its curves: the way to the target, and calibration."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import LogLocator, NullLocator, PercentFormatter, StrMethodFormatter
+from matplotlib.lines import Line2D
+from matplotlib.ticker import LogLocator, NullFormatter, NullLocator, StrMethodFormatter
 
-from fedgc.experiment.figure import COLOURS, STYLES
-from fedgc.report.tables import Entry, best_of
+from fedgc.experiment.figure import COLOURS
+from fedgc.report.conditions import by_condition, strategies_of
+from fedgc.report.ratios import pairs_of
+from fedgc.report.style import layout, legend_outside, legend_width, look_of, plain, wrapped
+from fedgc.report.tables import Entry, best_of, never_text
+from fedgc.report.target import AXIS, Target, Unit
 
-#: Panels side by side.
-_COLUMNS = 2
+#: Ratio of the largest to the smallest value beyond which an axis is logarithmic.
+_WIDE = 8.0
 
-
-def condition_text(condition: Mapping[str, str]) -> str:
-    """Return a condition as a title: the last part of each key, and its value.
-
-    Examples
-    --------
-    >>> condition_text({"fleet.preset": "phones", "task.alpha": "0.3"})
-    'preset phones, alpha 0.3'
-    """
-    return ", ".join(f"{key.rpartition('.')[2]} {value}" for key, value in condition.items())
-
-
-def by_condition(entries: Sequence[Entry]) -> dict[str, list[Entry]]:
-    """Return the entries of each condition, by its title."""
-    groups: dict[str, list[Entry]] = {}
-    for entry in entries:
-        groups.setdefault(condition_text(entry.condition), []).append(entry)
-    return groups
+#: What residual errors are compared with their prediction, and how axes call them.
+_ERRORS = {
+    "observed": "residual error observed (by who came)",
+    "measured": "residual error measured (all shards)",
+}
 
 
-def accuracy_figure(entries: Sequence[Entry], target: float) -> Figure:
-    """Draw accuracy against virtual time, a panel for each condition and a line for each strategy.
+def way_figure(entries: Sequence[Entry], target: Target, unit: Unit) -> Figure:
+    """Draw rounds or seconds to the target, a panel for each condition and a row for each strategy.
 
-    The line is the mean over the seeds of the accuracy that the last finished round had reached, the band their range.
+    A dot is the mean with its 95 % confidence interval, a small one a seed; a strategy that does not reach the target
+    with every seed has words instead.
     """
     groups = by_condition(entries)
-    rows = -(-len(groups) // _COLUMNS)
-    columns = min(_COLUMNS, len(groups))
-    figure = Figure(figsize=(5.2 * columns, 3.4 * rows + 0.6), layout="constrained")
-    strategies = list(dict.fromkeys(entry.strategy for entry in entries))
+    strategies = strategies_of(entries)
+    names = [wrapped(label, 40) for label in strategies]
+    columns = min(len(groups), 3)
+    rows = -(-len(groups) // columns)
+    lines = sum(1.0 if "\n" not in name else 1.6 for name in names)
+    label_width = 0.075 * max(len(line) for name in names for line in name.splitlines())
+    size = (label_width + (3.0 if columns > 1 else 4.4) * columns, rows * (0.27 * lines + 0.9))
+    figure = Figure(figsize=size, layout=layout())
     for number, (title, group) in enumerate(groups.items()):
         axes = figure.add_subplot(rows, columns, number + 1)
-        _accuracy_panel(axes, group, strategies, target)
+        _way_panel(axes, group, strategies)
         axes.set_title(title, fontsize=10, parse_math=False)
-        axes.set_xlabel("virtual seconds", fontsize=9)
-        if number % columns == 0:
-            axes.set_ylabel("test accuracy", fontsize=9)
-    handles, labels = figure.axes[0].get_legend_handles_labels()
-    legend = figure.legend(
-        handles, labels, loc="outside lower center", ncols=min(3, len(labels)), fontsize=8, frameon=False
-    )
-    for text in legend.get_texts():
-        text.set_parse_math(False)
+        axes.set_xlabel(f"{AXIS[unit]} to {target.text}", fontsize=9 if columns > 1 else 10)
+        axes.set_yticks(range(len(names)), names, fontsize=9, parse_math=False)
+        axes.tick_params(axis="y", labelleft=number % columns == 0, length=0)
+        axes.set_ylim(len(names) - 0.5, -0.5)
     return figure
 
 
-def _accuracy_panel(axes: Axes, group: Sequence[Entry], strategies: Sequence[str], target: float) -> None:
-    reached = [entry.mean for entry in group if np.isfinite(entry.mean)]
-    ends = [max(float(run.seconds[-1]) for run in entry.runs) for entry in group]
-    # A method that waits may take many times as long as all others: the axis ends where most have come to the target.
-    right = min(max(ends), 2.5 * float(np.median(reached)) if reached else max(ends))
-    instants = np.linspace(0.0, right, 400)
-    for entry in group:
-        index = strategies.index(entry.strategy)
-        curves = np.array(
-            [run.accuracy[np.searchsorted(run.seconds, instants, side="right") - 1] for run in entry.runs]
-        )
-        # A run that is over has nothing to show any more.
-        curves[:, instants > min(float(run.seconds[-1]) for run in entry.runs)] = np.nan
-        colour = COLOURS[index % len(COLOURS)]
-        axes.plot(
-            instants, curves.mean(axis=0), STYLES[index % len(STYLES)], color=colour, label=entry.strategy, lw=1.5
-        )
-        if len(entry.runs) > 1:
-            axes.fill_between(instants, curves.min(axis=0), curves.max(axis=0), color=colour, alpha=0.12, lw=0)
-    axes.axhline(target, color="0.55", linewidth=0.8, zorder=0)
-    axes.set_xlim(0.0, right)
-    axes.set_ylim(max(0.0, target - 0.5), 1.0)
-    _plain(axes)
-    axes.yaxis.set_major_formatter(PercentFormatter(1.0))
-
-
-def time_figure(entries: Sequence[Entry]) -> Figure:
-    """Draw seconds to the target relative to the best strategy's, a group of bars for each condition.
-
-    Strategies that do not reach it with every seed have no bar but a cross.
-    """
-    groups = by_condition(entries)
-    strategies = list(dict.fromkeys(entry.strategy for entry in entries))
-    height = 0.22 * len(strategies) * len(groups) + 0.3 * len(groups) + 1.0
-    figure = Figure(figsize=(7.2, height), layout="constrained")
-    axes = figure.add_subplot()
-    at, ticks, names = 0.0, [], []
-    longest = 1.0
-    for title, group in groups.items():
-        best = best_of(group)
-        ticks.append(at + (len(group) - 1) / 2.0)
-        names.append(title or "all")
-        for entry in group:
-            index = strategies.index(entry.strategy)
-            colour = COLOURS[index % len(COLOURS)]
-            if best is None or not np.isfinite(entry.mean):
-                axes.plot(1.0, at, "x", color=colour)
-            else:
-                ratio = entry.mean / best.mean
-                error = None if np.isnan(entry.half_width) else entry.half_width / best.mean
-                axes.barh(at, ratio, color=colour, height=0.8, xerr=error, error_kw={"lw": 0.8, "ecolor": "0.3"})
-                longest = max(longest, ratio)
-            at += 1.0
-        at += 1.2
-    for index, strategy in enumerate(strategies):
-        axes.barh(np.nan, 0.0, color=COLOURS[index % len(COLOURS)], label=strategy)
-    axes.axvline(1.0, color="0.4", linewidth=0.8)
-    axes.set_yticks(ticks, names, parse_math=False)
-    axes.invert_yaxis()
-    if longest > 6.0:
+def _way_panel(axes: Axes, group: Sequence[Entry], strategies: Sequence[str]) -> None:
+    best = best_of(group)
+    plain(axes)
+    low, high = _extent(group)
+    if 0.0 < _WIDE * low < high < np.inf:
         axes.set_xscale("log")
+        axes.set_xlim(low / 1.15, high * 1.15)
         axes.xaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
+        axes.xaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
         axes.xaxis.set_minor_locator(NullLocator())
-    axes.xaxis.set_major_formatter(StrMethodFormatter("{x:g}x"))
-    axes.set_xlim(0.0 if longest <= 6.0 else 0.8, None)
-    axes.set_xlabel("seconds to the target, relative to the soonest (cross: not reached with every seed)", fontsize=9)
-    _plain(axes)
-    legend = figure.legend(loc="outside lower center", ncols=min(3, len(strategies)), fontsize=8, frameon=False)
-    for text in legend.get_texts():
-        text.set_parse_math(False)
-    return figure
+    elif high > 0.0:
+        axes.set_xlim(0.0, 1.08 * high)
+    else:
+        axes.set_xticks([])
+    for entry in group:
+        at = strategies.index(entry.strategy)
+        if not np.isfinite(entry.mean):
+            axes.text(
+                0.98, at, never_text(entry.reached), transform=axes.get_yaxis_transform(), ha="right", va="center",
+                fontsize=8, color="0.35",
+            )  # fmt: skip
+            continue
+        colour, marker = (COLOURS[1], "D") if entry is best else (COLOURS[5], "o")
+        axes.plot(entry.reached, np.full(entry.reached.size, at), "o", color="0.6", ms=2.5, zorder=2)
+        error = None if np.isnan(entry.half_width) else [[min(entry.half_width, entry.mean)], [entry.half_width]]
+        axes.errorbar(entry.mean, at, xerr=error, fmt=marker, color=colour, ms=6, capsize=2.5, lw=1.3, zorder=3)
+
+
+def _extent(group: Sequence[Entry]) -> tuple[float, float]:
+    """Return the least and the largest of what is drawn, both 0 if nothing is.
+
+    An interval may go below zero where few seeds scatter widely; on a logarithmic axis it leaves by its end.
+    """
+    drawn = [entry for entry in group if np.isfinite(entry.mean)]
+    if not drawn:
+        return 0.0, 0.0
+    half = [np.nan_to_num(entry.half_width) for entry in drawn]
+    low = min(max(entry.mean - h, entry.reached.min() / 2.0) for entry, h in zip(drawn, half, strict=True))
+    high = max(max(entry.mean + h, entry.reached.max()) for entry, h in zip(drawn, half, strict=True))
+    return float(low), float(high)
 
 
 def calibration_figure(entries: Sequence[Entry]) -> Figure | None:
-    """Draw the mean residual error that was measured against the one that was predicted, a point for each run.
+    """Draw residual errors observed and measured against the one predicted: a point is the mean over a run's rounds.
 
-    None if no strategy predicts any.
+    None if no strategy predicts any. The band is a tenth around equality.
     """
-    figure = Figure(figsize=(4.8, 4.6), layout="constrained")
-    axes = figure.add_subplot()
-    strategies = list(dict.fromkeys(entry.strategy for entry in entries))
-    values: list[float] = []
-    for index, strategy in enumerate(strategies):
-        pairs = [
-            (float(np.mean(run.predicted[known])), float(np.mean(run.measured[known])))
-            for entry in entries
-            if entry.strategy == strategy
-            for run in entry.runs
-            if (known := np.isfinite(run.predicted) & np.isfinite(run.measured)).any()
-        ]
-        shown = np.array([pair for pair in pairs if min(pair) > 0.0]).reshape(-1, 2)
-        if shown.size:
-            axes.plot(
-                *shown.T, "os^vDPX"[index % 7], color=COLOURS[index % len(COLOURS)], ms=4, label=strategy, alpha=0.8
-            )
-            values += shown.ravel().tolist()
-    if not values:
+    points = {
+        name: {
+            label: np.concatenate([pairs_of(entry, name) for entry in entries if entry.strategy == label])
+            for label in strategies_of(entries)
+        }
+        for name in _ERRORS
+    }
+    points = {name: own for name, own in points.items() if any(pairs.size for pairs in own.values())}
+    if not points:
         return None
-    ends = [0.8 * min(values), 1.25 * max(values)]
-    axes.plot(ends, ends, color="0.5", linewidth=0.8, zorder=0)
-    axes.set(xscale="log", yscale="log", xlim=ends, ylim=ends)
-    axes.set_xlabel("residual error predicted (mean over a run's rounds)", fontsize=9)
-    axes.set_ylabel("residual error measured", fontsize=9)
-    _plain(axes)
-    for text in axes.legend(fontsize=8, frameon=False).get_texts():
-        text.set_parse_math(False)
+    labels = [label for label in strategies_of(entries) if any(own[label].size for own in points.values())]
+    # As in the other figures, where there may be more strategies.
+    looks = {
+        label: {
+            **look_of(strategies_of(entries).index(label)),
+            "linestyle": "none",
+            "ms": 6,
+            "mec": "white",
+            "mew": 0.5,
+        }
+        for label in labels
+    }
+    values = np.concatenate([pairs.ravel() for own in points.values() for pairs in own.values()])
+    ends = np.array([values.min() / 1.4, values.max() * 1.4])
+    below = legend_width(labels) == 0.0
+    height = 4.0 + (0.26 * (1 + len(labels) // 2) if below else 0.0)
+    width = max(3.9 * len(points) + 0.3 + legend_width(labels), 6.5 if below and len(labels) > 1 else 0.0)
+    figure = Figure(
+        figsize=(width, max(height, 0.0 if below else 0.5 + 0.22 * len(labels))), layout=layout(square=True)
+    )
+    for number, (name, own) in enumerate(points.items()):
+        axes = figure.add_subplot(1, len(points), number + 1)
+        axes.fill_between(ends, 0.9 * ends, 1.1 * ends, color="0.85", linewidth=0, zorder=0)
+        axes.plot(ends, ends, color="0.45", linewidth=0.9, zorder=1)
+        for label in labels:
+            axes.plot(*own[label].T, **looks[label])
+        axes.set(xscale="log", yscale="log", xlim=ends, ylim=ends, aspect="equal")
+        for axis in (axes.xaxis, axes.yaxis):
+            axis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0) if ends[1] < 300.0 * ends[0] else (1.0,)))
+            axis.set_major_formatter(StrMethodFormatter("{x:g}"))
+            axis.set_minor_formatter(NullFormatter())
+        axes.set_xlabel("residual error predicted", fontsize=10)
+        axes.set_ylabel(_ERRORS[name], fontsize=10)
+        plain(axes)
+    legend_outside(figure, [Line2D([], [], **looks[label]) for label in labels], labels)
     return figure
-
-
-def _plain(axes: Axes) -> None:
-    axes.spines[["top", "right"]].set_visible(False)
-    axes.grid(alpha=0.25, linewidth=0.6)
-    axes.set_axisbelow(True)
-    axes.tick_params(labelsize=8)

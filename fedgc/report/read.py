@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fedgc.errors import ConfigError
+from fedgc.report.target import Target, Unit
 
 Vector = NDArray[np.float64]
 
@@ -31,30 +32,33 @@ class Run:
         What the strategy's grid varies, and its value here.
     seed : int
         Seed.
-    seconds, accuracy, loss, predicted, measured : ndarray, shape (n_rounds + 1,)
-        Virtual seconds, accuracy and loss after each round, first before any; residual error that was predicted before
-        it and measured, NaN where there is none.
+    rounds, seconds, accuracy, loss : ndarray, shape (n_rows,)
+        Round number, virtual seconds, accuracy and loss after each round that was evaluated, first before any.
+    predicted, observed, measured : ndarray, shape (n_rows,)
+        Residual error of those rounds: predicted before the round, observed by who came, and measured against the
+        updates of all shards; NaN where there is none.
     """
 
     strategy: str
     settings: Mapping[str, str]
     choice: Mapping[str, str]
     seed: int
+    rounds: Vector
     seconds: Vector
     accuracy: Vector
     loss: Vector
     predicted: Vector
+    observed: Vector
     measured: Vector
 
-    def seconds_to(self, target: float) -> float:
-        """Return the seconds after which the accuracy first was at the target, infinite if it never was."""
-        reached = np.flatnonzero(self.accuracy >= target)
-        return float(self.seconds[reached[0]]) if reached.size else np.inf
+    def first(self, target: Target, unit: Unit) -> float:
+        """Return the rounds or virtual seconds after which the target was first seen reached, infinite if never.
 
-    def rounds_to(self, target: float) -> float:
-        """Return the rounds after which it was, infinite if it never was."""
-        reached = np.flatnonzero(self.accuracy >= target)
-        return float(reached[0]) if reached.size else np.inf
+        A loss or an accuracy that is not a number reaches nothing.
+        """
+        there = self.accuracy >= target.value if target.quantity == "accuracy" else self.loss <= target.value
+        reached = np.flatnonzero(there)
+        return float((self.rounds if unit == "rounds" else self.seconds)[reached[0]]) if reached.size else np.inf
 
 
 @dataclass(frozen=True, eq=False)
@@ -67,8 +71,8 @@ class Results:
         Where they were read.
     name : str
         The experiment's name.
-    target : float
-        Its target accuracy.
+    target : Target
+        What its runs are to reach.
     config : mapping
         Its configuration, as plain data.
     versions : mapping of str to str
@@ -81,7 +85,7 @@ class Results:
 
     folder: Path
     name: str
-    target: float
+    target: Target
     config: Mapping[str, Any]
     versions: Mapping[str, str]
     commit: str | None
@@ -104,7 +108,7 @@ def read_results(folder: Path) -> Results:
         return Results(
             folder,
             str(config["name"]),
-            float(config["target_accuracy"]),
+            Target.of(config),
             config,
             summary["versions"],
             summary["commit"],
@@ -133,8 +137,8 @@ def _runs(rows: list[dict[str, str]], config: Mapping[str, Any]) -> Iterator[Run
             dict(zip(swept, values, strict=True)),
             choice,
             int(seed),
-            *(_column(own, name) for name in ("seconds", "accuracy", "loss")),
-            *(_column(own, f"fedgc-error-{name}") for name in ("predicted", "measured")),
+            *(_column(own, name) for name in ("round", "seconds", "accuracy", "loss")),
+            *(_column(own, f"fedgc-error-{name}") for name in ("predicted", "observed", "measured")),
         )
 
 

@@ -1,4 +1,4 @@
-"""Time to target of every strategy under every condition, each at the choices that are best for it."""
+"""The way to the target of every strategy under every condition, each at the choices that are best for it."""
 
 from __future__ import annotations
 
@@ -6,9 +6,11 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 from scipy import stats
 
 from fedgc.report.read import Results, Run
+from fedgc.report.target import Target, Unit
 
 #: Keys of a sweep that a method is tuned by, as it is by its grid; all others are conditions that it is given.
 TUNED = ("task.learning_rate",)
@@ -30,11 +32,11 @@ class Entry:
         Number of choices that were tried.
     runs : tuple of Run
         The runs at that choice, one for each seed.
+    reached : ndarray, shape (n_seeds,)
+        Rounds or virtual seconds to the target of each run, infinite where it was never reached.
     mean, half_width : float
-        Mean seconds to the target over the seeds and half the width of its 95 % confidence interval (Student's t);
-        infinite and NaN if a seed did not reach it; NaN too with a single seed.
-    n_reached : int
-        Number of seeds that reached it.
+        Its mean over the seeds and half the width of the 95 % confidence interval (Student's t); infinite and NaN if a
+        seed did not reach the target; NaN too with a single seed.
     """
 
     strategy: str
@@ -42,17 +44,22 @@ class Entry:
     choice: Mapping[str, str]
     n_choices: int
     runs: tuple[Run, ...]
+    reached: NDArray[np.float64]
     mean: float
     half_width: float
-    n_reached: int
+
+    @property
+    def n_reached(self) -> int:
+        """Number of seeds that reached the target."""
+        return int(np.isfinite(self.reached).sum())
 
 
-def entries(results: Results, tuned: Collection[str] = TUNED) -> list[Entry]:
+def entries(results: Results, tuned: Collection[str] = TUNED, *, unit: Unit = "seconds") -> list[Entry]:
     """Return an entry for each strategy and condition, ordered by condition.
 
-    The best choice has the most seeds at the target, then the least mean seconds to it, then the highest final
-    accuracy. It is chosen on the seeds that it is reported for, for every strategy alike, so that all are a little
-    flattered, those with more choices more.
+    The best choice has the most seeds at the target, then the least mean rounds or seconds to it, then the best final
+    accuracy or loss. It is chosen on the seeds that it is reported for, for every strategy alike, so that all are a
+    little flattered, those with more choices more.
     """
     groups: dict[tuple[tuple[tuple[str, str], ...], str], dict[tuple[tuple[str, str], ...], list[Run]]] = {}
     for run in results.runs:
@@ -63,32 +70,43 @@ def entries(results: Results, tuned: Collection[str] = TUNED) -> list[Entry]:
     conditions = list(dict.fromkeys(condition for condition, _ in groups))
     found = []
     for condition in conditions:
-        for (own, _), choices in groups.items():
+        for (own, strategy), choices in groups.items():
             if own == condition:
-                best = min(choices, key=lambda choice: _badness(choices[choice], results.target))
-                found.append(_entry(dict(condition), dict(best), len(choices), choices[best], results.target))
+                best = min(choices, key=lambda choice: _badness(choices[choice], results.target, unit))
+                runs = tuple(choices[best])
+                reached = np.array([run.first(results.target, unit) for run in runs])
+                mean, half = mean_and_half_width(reached)
+                found.append(Entry(strategy, dict(condition), dict(best), len(choices), runs, reached, mean, half))
     return found
 
 
-def _badness(runs: Sequence[Run], target: float) -> tuple[int, float, float]:
-    seconds = np.array([run.seconds_to(target) for run in runs])
-    reached = np.isfinite(seconds)
-    mean = float(seconds[reached].mean()) if reached.any() else np.inf
-    return int((~reached).sum()), mean, -float(np.mean([run.accuracy[-1] for run in runs]))
+def _badness(runs: Sequence[Run], target: Target, unit: Unit) -> tuple[int, float, float]:
+    first = np.array([run.first(target, unit) for run in runs])
+    reached = np.isfinite(first)
+    mean = float(first[reached].mean()) if reached.any() else np.inf
+    ends = [-run.accuracy[-1] if target.quantity == "accuracy" else run.loss[-1] for run in runs]
+    # A loss that is not a number compares with nothing: it is the worst.
+    last = float(np.mean(ends))
+    return int((~reached).sum()), mean, np.inf if np.isnan(last) else last
 
 
-def _entry(
-    condition: Mapping[str, str], choice: Mapping[str, str], n_choices: int, runs: Sequence[Run], target: float
-) -> Entry:
-    seconds = np.array([run.seconds_to(target) for run in runs])
-    reached = int(np.isfinite(seconds).sum())
-    mean, half = np.inf, np.nan
-    if reached == seconds.size:
-        mean = float(seconds.mean())
-        if seconds.size > 1:
-            quantile = float(stats.t.ppf(0.975, seconds.size - 1))
-            half = quantile * float(seconds.std(ddof=1)) / np.sqrt(seconds.size)
-    return Entry(runs[0].strategy, condition, choice, n_choices, tuple(runs), mean, half, reached)
+def mean_and_half_width(values: NDArray[np.float64]) -> tuple[float, float]:
+    """Return a mean and half the width of its 95 % confidence interval by Student's t.
+
+    Examples
+    --------
+    >>> mean, half = mean_and_half_width(np.array([1.0, 2.0, 3.0]))
+    >>> mean, round(half, 3)
+    (2.0, 2.484)
+    >>> mean_and_half_width(np.array([1.0, np.inf])), mean_and_half_width(np.array([4.0]))
+    ((inf, nan), (4.0, nan))
+    """
+    if not np.isfinite(values).all():
+        return np.inf, np.nan
+    if values.size == 1:
+        return float(values[0]), np.nan
+    quantile = float(stats.t.ppf(0.975, values.size - 1))
+    return float(values.mean()), quantile * float(values.std(ddof=1)) / float(np.sqrt(values.size))
 
 
 def best_of(some: Sequence[Entry]) -> Entry | None:
@@ -97,17 +115,35 @@ def best_of(some: Sequence[Entry]) -> Entry | None:
     return min(reaching, key=lambda entry: entry.mean) if reaching else None
 
 
-def seconds_text(entry: Entry) -> str:
-    """Return an entry's seconds to the target as text.
+def interval_text(mean: float, half_width: float) -> str:
+    """Return a mean and its 95 % interval, to two significant digits of the latter.
 
     Examples
     --------
-    >>> seconds_text(Entry("a", {}, {}, 1, (), 123.4, 5.6, 3))
-    '123 ± 6'
-    >>> seconds_text(Entry("a", {}, {}, 1, (), np.inf, np.nan, 0))
-    'not reached'
+    >>> interval_text(123.4, 56.0), interval_text(2.3456, 0.123), interval_text(23.0, np.nan), interval_text(1.0, 0.0)
+    ('123 ± 56', '2.35 ± 0.12', '23', '1 ± 0')
     """
-    if not np.isfinite(entry.mean):
-        return f"{entry.n_reached} of {len(entry.runs)} seeds" if entry.n_reached else "not reached"
-    mean, half = (f"{value:.0f}" if entry.mean >= 100.0 else f"{value:.3g}" for value in (entry.mean, entry.half_width))
-    return mean if np.isnan(entry.half_width) else f"{mean} ± {half}"
+    if np.isnan(half_width):
+        return f"{mean:.0f}" if mean >= 100.0 else f"{mean:.3g}"
+    if half_width == 0.0:
+        return f"{mean:.6g} ± 0"
+    digits = max(0, 1 - int(np.floor(np.log10(half_width))))
+    return f"{mean:.{digits}f} ± {half_width:.{digits}f}"
+
+
+def entry_text(entry: Entry) -> str:
+    """Return an entry's way to the target as text.
+
+    Examples
+    --------
+    >>> entry_text(Entry("a", {}, {}, 1, (), np.array([120.0, 126.8]), 123.4, 43.2))
+    '123 ± 43'
+    >>> entry_text(Entry("a", {}, {}, 1, (), np.array([3.0, np.inf, np.inf]), np.inf, np.nan))
+    'never (2 of 3 seeds)'
+    """
+    return interval_text(entry.mean, entry.half_width) if np.isfinite(entry.mean) else never_text(entry.reached)
+
+
+def never_text(reached: NDArray[np.float64]) -> str:
+    """Return how many seeds never reached the target."""
+    return f"never ({int((~np.isfinite(reached)).sum())} of {reached.size} seeds)"

@@ -1,4 +1,4 @@
-"""Write a report: figures as PNG and PDF, tables as CSV, and one page with all of it."""
+"""Write a report: figures as PNG and PDF, tables as CSV and Markdown, and one page with all of it."""
 
 from __future__ import annotations
 
@@ -12,20 +12,27 @@ from matplotlib import rc_context
 from matplotlib.figure import Figure
 
 from fedgc.experiment.files import write_whole
-from fedgc.report.figures import accuracy_figure, calibration_figure, condition_text, time_figure
-from fedgc.report.page import report_html
+from fedgc.report.conditions import by_condition, condition_text
+from fedgc.report.curves import Quantity, curve_figure
+from fedgc.report.figures import calibration_figure, way_figure
+from fedgc.report.grids import ratios_of
+from fedgc.report.markdown import report_markdown
+from fedgc.report.page import Part, report_html
+from fedgc.report.ratios import check_reference
 from fedgc.report.read import Results
 from fedgc.report.tables import TUNED, Entry, entries
-
-_CAPTIONS = {
-    "accuracy": "Test accuracy against virtual time: mean over seeds, band from the lowest to the highest.",
-    "time-to-target": "Seconds to the target relative to the soonest strategy, with 95 % confidence intervals.",
-    "calibration": "Residual error measured against predicted, a point for each run.",
-}
+from fedgc.report.target import AXIS, Unit
 
 
-def write_report(folder: Path, some: Sequence[Results], tuned: Collection[str] = TUNED) -> list[Path]:
-    """Write ``report.html``, and for each experiment a table and its figures, into a folder.
+def write_report(
+    folder: Path,
+    some: Sequence[Results],
+    tuned: Collection[str] = TUNED,
+    *,
+    unit: Unit = "seconds",
+    relative_to: str | None = None,
+) -> list[Path]:
+    """Write ``report.html``, ``tables.md``, and for each experiment a table and its figures, into a folder.
 
     Parameters
     ----------
@@ -35,56 +42,105 @@ def write_report(folder: Path, some: Sequence[Results], tuned: Collection[str] =
         The experiments, in the order of the page.
     tuned : collection of str
         Keys of sweeps that every strategy may choose the best value of; the others are conditions.
+    unit : {"seconds", "rounds"}
+        What the way to the target is counted in.
+    relative_to : str, optional
+        Label of a strategy of every experiment; tables of the ratio to it are added.
 
     Returns
     -------
     list of Path
         The files, the page first. They depend on the results only: no date, no path.
+
+    Raises
+    ------
+    ConfigError
+        If an experiment has no strategy of that label. Nothing is written then.
     """
+    chosen = [entries(results, tuned, unit=unit) for results in some]
+    if relative_to is not None:
+        for results, found in zip(some, chosen, strict=True):
+            check_reference(relative_to, found, results.name)
     folder.mkdir(parents=True, exist_ok=True)
-    parts, files = [], []
-    for number, results in enumerate(some):
+    parts: list[Part] = []
+    files: list[Path] = []
+    for number, (results, found) in enumerate(zip(some, chosen, strict=True)):
         prefix = "" if len(some) == 1 else f"{number + 1}-"
-        found = entries(results, tuned)
-        files.append(write_whole(folder / f"{prefix}table.csv", _table(found)))
+        files.append(write_whole(folder / f"{prefix}table.csv", _table(found, unit, relative_to)))
         figures = {}
-        drawn = {
-            "accuracy": accuracy_figure(found, results.target),
-            "time-to-target": time_figure(found),
-            "calibration": calibration_figure(found),
-        }
-        for name, figure in drawn.items():
-            if figure is None:
-                continue
+        for name, (figure, caption) in _figures(results, found, unit).items():
             png, pdf = (_saved(figure, kind) for kind in ("png", "pdf"))
             files += [
                 write_whole(folder / f"{prefix}{name}.{kind}", data) for kind, data in (("png", png), ("pdf", pdf))
             ]
-            figures[name] = png, _CAPTIONS[name]
-        parts.append((results, found, figures))
-    return [write_whole(folder / "report.html", report_html(parts).encode()), *files]
+            figures[name] = png, caption
+        parts.append(Part(results, found, unit, relative_to, figures))
+    page = write_whole(folder / "report.html", report_html(parts).encode())
+    return [page, write_whole(folder / "tables.md", report_markdown(parts).encode()), *files]
 
 
-def _table(found: Sequence[Entry]) -> bytes:
+def _figures(results: Results, found: Sequence[Entry], unit: Unit) -> dict[str, tuple[Figure, str]]:
+    """Return figures and captions by file name."""
+    target = results.target
+    drawn: list[tuple[Quantity, Unit]] = [("loss", "rounds"), ("loss", "seconds"), ("accuracy", unit)]
+    curves = {
+        f"{quantity}-by-{clock}": (
+            curve_figure(found, quantity, clock, target),
+            f"Test {quantity} against {AXIS[clock]}: median over seeds, band from the lowest to the highest.",
+        )
+        for quantity, clock in drawn
+    }
+    way = (
+        way_figure(found, target, unit),
+        f"{AXIS[unit].capitalize()} to {target.text}: mean and 95 % confidence interval, a small dot for each seed; "
+        "the diamond is the soonest.",
+    )
+    figures = {f"{unit}-to-target": way, **curves}
+    calibration = calibration_figure(found)
+    if calibration is not None:
+        caption = (
+            "Residual error against its prediction, a point for each run (mean over its rounds); on the line they "
+        )
+        figures["calibration"] = calibration, f"{caption}are equal, in the grey band within a tenth."
+    return figures
+
+
+def _table(found: Sequence[Entry], unit: Unit, reference: str | None) -> bytes:
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
-    head = ("condition", "strategy", "choice", "choices", "seeds", "reached", "seconds", "half_width", "accuracy")
-    writer.writerow(head)
-    for entry in found:
-        accuracy = float(np.mean([run.accuracy[-1] for run in entry.runs]))
-        writer.writerow(
-            (
-                condition_text(entry.condition),
-                entry.strategy,
-                condition_text(entry.choice),
-                entry.n_choices,
-                len(entry.runs),
-                entry.n_reached,
-                *("" if not np.isfinite(value) else f"{value:.6g}" for value in (entry.mean, entry.half_width)),
-                f"{accuracy:.4f}",
+    head = ["condition", "strategy", "choice", "choices", "seeds", "reached", unit, "half_width", "accuracy", "loss"]
+    writer.writerow(head + (["ratio", "ratio_half_width"] if reference is not None else []))
+    for group in by_condition(found).values():
+        ratios = ratios_of(group, reference) if reference is not None else {}
+        for entry in group:
+            numbers = [entry.mean, entry.half_width]
+            ends = [float(np.mean([getattr(run, name)[-1] for run in entry.runs])) for name in ("accuracy", "loss")]
+            ratio = ratios.get(entry.strategy)
+            writer.writerow(
+                (
+                    condition_text(entry.condition),
+                    entry.strategy,
+                    condition_text(entry.choice),
+                    entry.n_choices,
+                    len(entry.runs),
+                    entry.n_reached,
+                    *map(_number, numbers),
+                    f"{ends[0]:.4f}",
+                    _number(ends[1]),
+                    *(
+                        []
+                        if reference is None
+                        else ["", ""]
+                        if ratio is None
+                        else map(_number, (ratio.mean, ratio.half_width))
+                    ),
+                )
             )
-        )
     return text.getvalue().encode()
+
+
+def _number(value: float) -> str:
+    return f"{value:.6g}" if np.isfinite(value) else ""
 
 
 def _saved(figure: Figure, kind: str) -> bytes:
@@ -92,5 +148,5 @@ def _saved(figure: Figure, kind: str) -> bytes:
     nothing = {"png": {"Software": None}, "pdf": {"CreationDate": None, "Producer": None, "Creator": None}}[kind]
     data = io.BytesIO()
     with rc_context({"pdf.fonttype": 42}):
-        figure.savefig(data, format=kind, dpi=200, metadata=nothing)
+        figure.savefig(data, format=kind, dpi=160, metadata=nothing)
     return data.getvalue()
