@@ -210,7 +210,7 @@ class GradientCoding(StartedStrategy):
         redraw: bool | None = None,
         early_end: bool = True,
         code: str | BuildCode = BALANCED_BLOCKS,
-        decoder: str | Decoder = "optimal-unbiased",
+        decoder: str | Decoder = "auto",
         max_weight: float | None = None,
         memory: bool | MemoryStore = False,
         shard_examples: Sequence[int] | None = None,
@@ -241,7 +241,7 @@ class GradientCoding(StartedStrategy):
         self.nodes_timeout = as_seconds("nodes_timeout", nodes_timeout) or 0.0
         self.planning = Planning(
             load=load,
-            decoder=as_decoder(decoder, max_weight),
+            decoder=as_decoder(decoder, max_weight, memory=bool(memory)),
             schedule=schedule,
             sums="shard" if sums is None else sums,
             deadline=self.deadline,

@@ -25,7 +25,7 @@ from fedgc.assignment import AssignmentConstraints
 from fedgc.checkpoint import CheckpointFolder
 from fedgc.coherence import CoherenceEstimate
 from fedgc.deadline import DeadlineRule, FixedDeadline, Timing
-from fedgc.decoders import DECODERS, CappedDecoder, Decoder
+from fedgc.decoders import AUTO, DECODERS, CappedDecoder, Decoder, automatic_decoder
 from fedgc.memory import MemoryStore, UpdateMemory
 from fedgc.protocol import NUM_EXAMPLES
 from fedgc.reliability import ReliabilityPosterior
@@ -123,7 +123,7 @@ def as_deadline(given: float | DeadlineRule) -> DeadlineRule:
     return given if isinstance(given, DeadlineRule) else FixedDeadline(given)
 
 
-def as_decoder(given: str | Decoder, max_weight: float | None) -> Decoder:
+def as_decoder(given: str | Decoder, max_weight: float | None, *, memory: bool = False) -> Decoder:
     """Return the rule that is meant by the options ``decoder`` and ``max_weight``.
 
     Raises
@@ -133,11 +133,14 @@ def as_decoder(given: str | Decoder, max_weight: float | None) -> Decoder:
 
     Examples
     --------
+    >>> as_decoder("auto", None, memory=True).name
+    'least-squares'
     >>> as_decoder("fixed", None).name
     'fixed'
     """
     if isinstance(given, str):
-        given = DECODERS[one_of("decoder", given, list(DECODERS))]()
+        name = automatic_decoder(memory=memory) if given == AUTO else given
+        given = DECODERS[one_of("decoder", name, list(DECODERS))]()
     if not isinstance(given, Decoder):
         raise ValueError(f"decoder must be a name or a Decoder; got {given!r}")
     return given if max_weight is None else CappedDecoder(given, check_positive("max_weight", max_weight))

@@ -1,5 +1,6 @@
 """Decoders: one file per rule, all behind :class:`Decoder`."""
 
+from fedgc.decoders.automatic import AUTO, automatic_decoder
 from fedgc.decoders.base import CalibratedDecoder, Decoder
 from fedgc.decoders.capped import CappedDecoder
 from fedgc.decoders.decoding import CalibrationStatus, Decoding, DecodingStatus
@@ -33,6 +34,7 @@ DECODERS: dict[str, type[Decoder]] = {
 }
 
 __all__ = [
+    "AUTO",
     "DECODERS",
     "CalibratedDecoder",
     "CalibrationStatus",
@@ -52,4 +54,5 @@ __all__ = [
     "ScaledMeanDecoder",
     "StreamingSum",
     "SumDecoder",
+    "automatic_decoder",
 ]

@@ -70,7 +70,7 @@ def method_of(choice: StrategyConfig) -> Method:
         return Method(
             CODES[rival.code], DECODERS[rival.decoder](), choice.load or 2, choice.deadline, rival.memory, coherence=0.0
         )
-    decoder = DECODERS[choice.decoder]()
+    decoder = DECODERS[choice.decoder_name]()
     return Method(
         None if choice.code == BALANCED_BLOCKS else CODES[choice.code],
         decoder if choice.max_weight is None else CappedDecoder(decoder, choice.max_weight),

@@ -8,7 +8,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from fedgc.assignment import number_of_blocks
-from fedgc.decoders import DECODERS
+from fedgc.decoders import AUTO, DECODERS
 from fedgc.errors import ConfigError
 from fedgc.experiment.config.messages import one_line
 from fedgc.experiment.config.points import Point, points
@@ -79,9 +79,11 @@ def _check_rival(strategy: RivalConfig, where: str, *, n_clients: int) -> None:
 
 
 def _check_coding(strategy: GradientCodingConfig, where: str, *, n_clients: int, n_shards: int) -> None:
-    if strategy.decoder not in DECODERS:
-        hint = did_you_mean(strategy.decoder, DECODERS)
-        raise ConfigError(f"{where}.decoder must be one of {', '.join(DECODERS)}; got {strategy.decoder!r}{hint}")
+    if strategy.decoder_name not in DECODERS:
+        hint = did_you_mean(strategy.decoder, (AUTO, *DECODERS))
+        raise ConfigError(
+            f"{where}.decoder must be one of {', '.join((AUTO, *DECODERS))}; got {strategy.decoder!r}{hint}"
+        )
     if "deadline_share" in strategy.model_fields_set and strategy.deadline_rule != "quantile":
         raise ConfigError(
             f"{where}.deadline_share must be left out unless deadline_rule is 'quantile'; "
@@ -102,7 +104,7 @@ def _check_coding(strategy: GradientCodingConfig, where: str, *, n_clients: int,
                 f"{where}.code must be one of {', '.join((BALANCED_BLOCKS, *LIST_CODES))} for schedule 'work-list'; "
                 f"got {strategy.code!r}"
             )
-        decoder = DECODERS[strategy.decoder]
+        decoder = DECODERS[strategy.decoder_name]
         if strategy.secure_sum:
             check_sum_only(decoder, schedule=schedule, sums=sums or "shard", memory=strategy.memory)
         check_partial_work(decoder, schedule=schedule, sums=sums or "shard")

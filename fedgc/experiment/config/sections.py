@@ -10,6 +10,7 @@ from pydantic import Discriminator, Field, Tag, model_validator
 from fedgc.assignment import Schedule, Sums
 from fedgc.coherence import CoherenceEstimate, KnownCoherence
 from fedgc.deadline import DeadlineRule, build_deadline
+from fedgc.decoders import AUTO, automatic_decoder
 from fedgc.experiment.config.keys import Count, Grid, Name, Positive, Section
 from fedgc.experiment.config.tasks import DigitsConfig, TaskConfig
 from fedgc.experiment.target import Target
@@ -68,13 +69,18 @@ class GradientCodingConfig(Section):
     redraw: Annotated[bool | None, Field(strict=True)] = None
     early_end: Annotated[bool, Field(strict=True)] = True
     code: str = BALANCED_BLOCKS
-    decoder: str = "optimal-unbiased"
+    decoder: str = AUTO
     max_weight: Positive | None = None
     memory: Annotated[bool, Field(strict=True)] = False
     coherence: Annotated[float | None, Field(ge=0, lt=1, allow_inf_nan=False, strict=True)] = None
     secure_sum: Annotated[bool, Field(strict=True)] = False
     fractional_bits: Annotated[int, Field(ge=8, le=48, strict=True)] = 32
     grid: Grid = Field(default_factory=dict)
+
+    @property
+    def decoder_name(self) -> str:
+        """The decoder, by the name that it has in ``fedgc.decoders.DECODERS``."""
+        return automatic_decoder(memory=self.memory) if self.decoder == AUTO else self.decoder
 
     def build_coherence(self) -> CoherenceEstimate | None:
         """Return the coherence between shards that is given, None if it is to be learnt."""
