@@ -90,9 +90,11 @@ class GradientCoding(StartedStrategy):
         :data:`fedgc.schemes.CODES`. Such a code has as many columns as there are nodes, each for a run of shards, and
         no constraints; as work lists it can be used if its coefficients are one ("uncoded", "erasure-head").
     decoder : str or Decoder
-        "optimal-unbiased" (least residual error among the unbiased rules) or "fixed" (weights settled before the
-        round), or a decoder object. Of settled weights the first, from the prior alone, are too large for a fleet that
-        never straggles: see :class:`fedgc.strategies.SecureSum`.
+        "auto": "optimal-unbiased" (least residual error among the unbiased rules) or, with a memory, "least-squares"
+        (what came counts once; its bias fades with the changes, see :func:`fedgc.decoders.automatic_decoder`). Or
+        another one's name, "fixed" for weights settled before the round, say, or a decoder object. Of settled weights
+        the first, from the prior alone, are too large for a fleet that never straggles: see
+        :class:`fedgc.strategies.SecureSum`.
     max_weight : float, optional
         Largest weight of a coded update; larger ones are cut off, see :class:`fedgc.decoders.CappedDecoder`. By default
         none are. Meant for rarely seen shards without a backup, and together with `memory`: in
@@ -102,10 +104,10 @@ class GradientCoding(StartedStrategy):
     memory : bool or MemoryStore
         Whether the server remembers each block's or shard's last update and decodes only what has changed since, so
         that stragglers cost less and less as training converges; it takes a copy of the model for each block
-        of the full schedule, and for each shard that is recovered by itself. Off by default, since it gains nothing
-        clear with the default decoder: 353 rounds to the far target without it and 360 with it for pairs in
-        ``experiments/planning/memory.py`` (tau 1.5; 440 and 388 for tau 1.1). Recommended with biased decoders
-        (least squares: 685 and 406; never and 336) and with `max_weight`. A
+        of the full schedule, and for each shard that is recovered by itself, and is therefore off by default. With
+        unbiased weights it gains nothing clear (353 rounds to the far target without it and 360 with it for pairs in
+        ``experiments/planning/memory.py``, tau 1.5; 440 and 388 for tau 1.1), with least squares much (685 and 406;
+        never and 336), and so it does with `max_weight`. A
         :class:`fedgc.memory.MemoryStore` says where these are kept: in half precision, in files.
     shard_examples : sequence of int, optional
         Number of examples of each shard; a reply that says otherwise is left out. If not given, sizes are learnt from

@@ -11,7 +11,7 @@ from typing import Any
 from fedgc.experiment.config import ExperimentConfig, StrategyConfig, points_of
 
 #: What results depend on, beside strategy and seed. The target is not among it unless runs end there, or have a row.
-_DECISIVE = {"rounds", "task", "fleet", "runtime", "timing", "record_every", "stop_at_target"}
+_DECISIVE = {"rounds", "task", "fleet", "runtime", "timing", "deadline_unit", "record_every", "stop_at_target"}
 _TARGET = {"target_accuracy", "target_loss"}
 
 

@@ -12,6 +12,7 @@ from fedgc.decoders import DECODERS, CappedDecoder
 from fedgc.errors import ConfigError
 from fedgc.experiment.config import ExperimentConfig, RivalConfig, StrategyConfig
 from fedgc.experiment.config.replays import replayed_rival
+from fedgc.experiment.deadlines import in_seconds
 from fedgc.experiment.draws import draws_met
 from fedgc.experiment.rows import MEASURED, Row, RowKeeper
 from fedgc.fleets import build_fleet
@@ -34,7 +35,7 @@ def replay_one(config: ExperimentConfig, choice: StrategyConfig, seed: int, keep
     options = {key: value for key, value in config.task.options.items() if key != "learning_rate"}
     task = _task(config.task.name, seed, tuple(sorted(options.items())))
     draws, identity = _draws(config.model_dump_json(include={"fleet", "rounds"}), seed)
-    method = method_of(choice)
+    method = method_of(in_seconds(choice, config, draws.fleet))
     try:
         rounds = known_rounds(method, draws, task.shard_examples, config.rounds, seed=seed)
     except ValueError as error:

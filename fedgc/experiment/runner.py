@@ -16,6 +16,7 @@ from fedgc.clients import gradient_coded
 from fedgc.errors import ExperimentError, TooFewNodesError
 from fedgc.experiment.audit import measured_residual_error, remember_round
 from fedgc.experiment.config import ExperimentConfig, RivalConfig, StrategyConfig
+from fedgc.experiment.deadlines import in_seconds
 from fedgc.experiment.draws import draws_met
 from fedgc.experiment.rows import MEASURED, Row, RowKeeper
 from fedgc.fleets import Fleet, build_fleet
@@ -48,6 +49,7 @@ def run_one(config: ExperimentConfig, choice: StrategyConfig, seed: int, keep: C
     task = build_task(config.task.name, seed=seed, **config.task.options)
     trainer = remember_round(task.train_shard)
     fleet = build_fleet(config.fleet, seed=seed)
+    choice = in_seconds(choice, config, fleet)
     strategy, timeout = _build_strategy(choice, config, task, fleet, seed)
     rows = RowKeeper(config, keep)
 

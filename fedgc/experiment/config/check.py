@@ -89,6 +89,11 @@ def _check_coding(strategy: GradientCodingConfig, where: str, *, n_clients: int,
             f"{where}.deadline_share must be left out unless deadline_rule is 'quantile'; "
             f"got {strategy.deadline_share} with {strategy.deadline_rule!r}"
         )
+    if "deadline_cover" in strategy.model_fields_set and strategy.deadline_rule != "auto":
+        raise ConfigError(
+            f"{where}.deadline_cover must be left out unless deadline_rule is 'auto'; "
+            f"got {strategy.deadline_cover} with {strategy.deadline_rule!r}"
+        )
     if strategy.code not in CODES:
         hint = did_you_mean(strategy.code, CODES)
         raise ConfigError(f"{where}.code must be one of {', '.join(CODES)}; got {strategy.code!r}{hint}")

@@ -53,7 +53,7 @@ class GradientCodingConfig(Section):
     """fedgc's GradientCoding around FedAvg.
 
     With a rule for the deadline, `deadline` is that of the first round; `deadline_share` belongs to the rule "quantile"
-    alone. With `secure_sum` the server uses only the sum
+    alone, `deadline_cover` (whether every round is to last until the fleet can have done every shard once) to "auto". With `secure_sum` the server uses only the sum
     of what arrives, in fixed point with so many `fractional_bits`; the decoder must then be one whose weights are
     settled before the round: "fixed", say. A `coherence` that is given is not learnt.
     """
@@ -63,6 +63,7 @@ class GradientCodingConfig(Section):
     deadline: Positive
     deadline_rule: Literal["fixed", "quantile", "auto"] = "fixed"
     deadline_share: Annotated[float, Field(gt=0, lt=1, allow_inf_nan=False, strict=True)] = 0.8
+    deadline_cover: Annotated[bool, Field(strict=True)] = True
     load: Count = 2
     schedule: Schedule = "full"
     sums: Sums | None = None
@@ -90,7 +91,11 @@ class GradientCodingConfig(Section):
         """Return the rule for the deadline, or raise ValueError if the first one is beyond the rule's longest."""
         if self.deadline_rule == "fixed":
             return build_deadline(self.deadline)
-        options = {"share": self.deadline_share} if self.deadline_rule == "quantile" else {}
+        own: dict[str, dict[str, Any]] = {
+            "quantile": {"share": self.deadline_share},
+            "auto": {"cover": self.deadline_cover},
+        }
+        options = own[self.deadline_rule]
         return build_deadline({"rule": self.deadline_rule, "initial": self.deadline, **options})
 
 
@@ -136,6 +141,9 @@ class ExperimentConfig(Section):
         hundred times as fast (:mod:`fedgc.replay`).
     timing : str
         "learnt": strategies learn how reliable and fast clients are. "known": those that use it are told.
+    deadline_unit : str
+        "second", or "cover": the time in which the fleet can do every shard once, see
+        :func:`fedgc.experiment.deadlines.in_seconds`.
     tensorboard : str or None
         Folder for TensorBoard's curves; each strategy and seed gets a folder in it.
     sweep : mapping of str to list
@@ -155,6 +163,7 @@ class ExperimentConfig(Section):
     record_every: Count = 1
     runtime: Literal["virtual", "replay"] = "virtual"
     timing: Literal["learnt", "known"] = "learnt"
+    deadline_unit: Literal["second", "cover"] = "second"
     tensorboard: Name | None = None
     sweep: Grid = Field(default_factory=dict)
     task: TaskConfig = DigitsConfig()

@@ -1,0 +1,30 @@
+"""Deadlines in a unit of the fleet's own, so that one experiment can compare fleets of very different pace."""
+
+from __future__ import annotations
+
+from typing import TypeVar
+
+from fedgc.deadline import cover_time
+from fedgc.experiment.config import ExperimentConfig, GradientCodingConfig, RivalConfig
+from fedgc.fleets import Fleet
+
+AnyStrategy = TypeVar("AnyStrategy", GradientCodingConfig, RivalConfig)
+
+
+def in_seconds(choice: AnyStrategy, config: ExperimentConfig, fleet: Fleet) -> AnyStrategy:
+    """Return a strategy with its deadline in seconds.
+
+    Parameters
+    ----------
+    choice : strategy
+        One of the experiment's.
+    config : ExperimentConfig
+        The experiment. With ``deadline_unit = "cover"`` the unit is the time in which all clients together, each at its
+        pace, can be expected to do every shard once, or three quarters of what they ever can if that is less.
+    fleet : Fleet
+        The clients.
+    """
+    if choice.deadline is None or config.deadline_unit == "second":
+        return choice
+    unit = cover_time(fleet, config.task.shards, part=0.75)
+    return choice.model_copy(update={"deadline": choice.deadline * unit})
