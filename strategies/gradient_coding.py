@@ -34,8 +34,8 @@ from flwr.serverapp.strategy import FedAvg, Strategy
 from fedgc.assignment import AssignmentConstraints
 from fedgc.checkpoint import CheckpointFolder
 from fedgc.coherence import CoherenceEstimate
-from fedgc.deadline import DeadlineRule, Timing
-from fedgc.decoders import Decoder
+from fedgc.deadline import DeadlineRule, FixedDeadline, Timing
+from fedgc.decoders import Decoder, automatic_decoder
 from fedgc.memory import MemoryStore
 from fedgc.reliability import ReliabilityPosterior
 from fedgc.round import Planning, check_list_options
@@ -90,8 +90,9 @@ class GradientCoding(StartedStrategy):
         :data:`fedgc.schemes.CODES`. Such a code has as many columns as there are nodes, each for a run of shards, and
         no constraints; as work lists it can be used if its coefficients are one ("uncoded", "erasure-head").
     decoder : str or Decoder
-        "auto": "optimal-unbiased" (least residual error among the unbiased rules) or, with a memory, "least-squares"
-        (what came counts once; its bias fades with the changes, see :func:`fedgc.decoders.automatic_decoder`). Or
+        "auto": "optimal-unbiased" (least residual error among the unbiased rules) or, with a memory, whole blocks and a
+        fixed deadline, "least-squares" (what came counts once, and the bias fades with the changes), see
+        :func:`fedgc.decoders.automatic_decoder`. Or
         another one's name, "fixed" for weights settled before the round, say, or a decoder object. Of settled weights
         the first, from the prior alone, are too large for a fleet that never straggles: see
         :class:`fedgc.strategies.SecureSum`.
@@ -241,9 +242,11 @@ class GradientCoding(StartedStrategy):
         self.first_deadline = None if first_deadline is None else check_positive("first_deadline", first_deadline)
         self.start_timeout = as_seconds("start_timeout", start_timeout)
         self.nodes_timeout = as_seconds("nodes_timeout", nodes_timeout) or 0.0
+        foreseen = schedule == "work-list" or not isinstance(self.deadline, FixedDeadline)
+        automatic = automatic_decoder(memory=bool(memory), foreseen=foreseen)
         self.planning = Planning(
             load=load,
-            decoder=as_decoder(decoder, max_weight, memory=bool(memory)),
+            decoder=as_decoder(decoder, max_weight, automatic),
             schedule=schedule,
             sums="shard" if sums is None else sums,
             deadline=self.deadline,

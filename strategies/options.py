@@ -25,7 +25,7 @@ from fedgc.assignment import AssignmentConstraints
 from fedgc.checkpoint import CheckpointFolder
 from fedgc.coherence import CoherenceEstimate
 from fedgc.deadline import DeadlineRule, FixedDeadline, Timing
-from fedgc.decoders import AUTO, DECODERS, CappedDecoder, Decoder, automatic_decoder
+from fedgc.decoders import AUTO, DECODERS, CappedDecoder, Decoder
 from fedgc.memory import MemoryStore, UpdateMemory
 from fedgc.protocol import NUM_EXAMPLES
 from fedgc.reliability import ReliabilityPosterior
@@ -123,8 +123,8 @@ def as_deadline(given: float | DeadlineRule) -> DeadlineRule:
     return given if isinstance(given, DeadlineRule) else FixedDeadline(given)
 
 
-def as_decoder(given: str | Decoder, max_weight: float | None, *, memory: bool = False) -> Decoder:
-    """Return the rule that is meant by the options ``decoder`` and ``max_weight``.
+def as_decoder(given: str | Decoder, max_weight: float | None, automatic: str = "optimal-unbiased") -> Decoder:
+    """Return the rule that is meant by the options ``decoder`` and ``max_weight``; `automatic` is that of "auto".
 
     Raises
     ------
@@ -133,13 +133,13 @@ def as_decoder(given: str | Decoder, max_weight: float | None, *, memory: bool =
 
     Examples
     --------
-    >>> as_decoder("auto", None, memory=True).name
+    >>> as_decoder("auto", None, "least-squares").name
     'least-squares'
     >>> as_decoder("fixed", None).name
     'fixed'
     """
     if isinstance(given, str):
-        name = automatic_decoder(memory=memory) if given == AUTO else given
+        name = automatic if given == AUTO else given
         given = DECODERS[one_of("decoder", name, list(DECODERS))]()
     if not isinstance(given, Decoder):
         raise ValueError(f"decoder must be a name or a Decoder; got {given!r}")

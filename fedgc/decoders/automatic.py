@@ -6,17 +6,29 @@ from __future__ import annotations
 AUTO = "auto"
 
 
-def automatic_decoder(*, memory: bool) -> str:
-    """Return the name of the decoder for runs with a memory of past updates, or without.
+def automatic_decoder(*, memory: bool, foreseen: bool) -> str:
+    """Return the name of the decoder.
 
-    Without one it is the optimal unbiased decoder: what stragglers leave out would stay left out. With one the changes
-    since are decoded, and a bias fades as they do; least squares, which takes each change once as it is, then bears
-    larger steps than weights above one do. With the step tuned for each it reaches the loss of gradient descent in the
-    fewest rounds on the base paper's fleets (``experiments/paper``).
+    Parameters
+    ----------
+    memory : bool
+        Whether past updates are remembered, and changes since are decoded.
+    foreseen : bool
+        Whether anything is chosen by the residual error that is foreseen: work lists, or deadlines.
+
+    Notes
+    -----
+    Without a memory it is the optimal unbiased decoder: what stragglers leave out would stay left out. With one a bias
+    fades as the changes do, and least squares, which takes each change once as it is, bears larger steps than weights
+    above one do: with the step tuned for each it reaches the loss of gradient descent in the fewest rounds on the base
+    paper's fleets (``experiments/paper``). But its error in a single round is never more than one, however little
+    comes, so that nothing can be chosen by it: the shortest deadline would always be best.
 
     Examples
     --------
-    >>> automatic_decoder(memory=False), automatic_decoder(memory=True)
-    ('optimal-unbiased', 'least-squares')
+    >>> automatic_decoder(memory=False, foreseen=False), automatic_decoder(memory=True, foreseen=True)
+    ('optimal-unbiased', 'optimal-unbiased')
+    >>> automatic_decoder(memory=True, foreseen=False)
+    'least-squares'
     """
-    return "least-squares" if memory else "optimal-unbiased"
+    return "least-squares" if memory and not foreseen else "optimal-unbiased"

@@ -53,8 +53,8 @@ class GradientCodingConfig(Section):
     """fedgc's GradientCoding around FedAvg.
 
     With a rule for the deadline, `deadline` is that of the first round; `deadline_share` belongs to the rule "quantile"
-    alone, `deadline_cover` (whether every round is to last until the fleet can have done every shard once) to "auto". With `secure_sum` the server uses only the sum
-    of what arrives, in fixed point with so many `fractional_bits`; the decoder must then be one whose weights are
+    alone, `deadline_cover` (whether every round is to last until the fleet can have done every shard once) to "auto".
+    With `secure_sum` the server uses only the sum of what arrives, in fixed point with so many `fractional_bits`; the decoder must then be one whose weights are
     settled before the round: "fixed", say. A `coherence` that is given is not learnt.
     """
 
@@ -81,7 +81,8 @@ class GradientCodingConfig(Section):
     @property
     def decoder_name(self) -> str:
         """The decoder, by the name that it has in ``fedgc.decoders.DECODERS``."""
-        return automatic_decoder(memory=self.memory) if self.decoder == AUTO else self.decoder
+        foreseen = self.schedule == "work-list" or self.deadline_rule != "fixed"
+        return automatic_decoder(memory=self.memory, foreseen=foreseen) if self.decoder == AUTO else self.decoder
 
     def build_coherence(self) -> CoherenceEstimate | None:
         """Return the coherence between shards that is given, None if it is to be learnt."""
