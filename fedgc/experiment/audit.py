@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 
 from flwr.app import ArrayRecord, ConfigRecord
@@ -44,7 +45,7 @@ def measured_residual_error(
     server_round: int,
     run_seed: int,
 ) -> float:
-    """Return ``|u - g|^2 / |g|^2`` for the update u that was applied and the full aggregate g.
+    """Return ``|u - g|^2 / |g|^2`` for the update u that was applied and the full aggregate g, NaN if g is zero and u is not.
 
     Parameters
     ----------
@@ -69,4 +70,5 @@ def measured_residual_error(
         add_scaled(full, count / total, difference({name: array.numpy() for name, array in new.items()}, old))
     applied = difference({name: array.numpy() for name, array in after.items()}, old)
     gap = {name: applied[name] - full[name] for name in full}
-    return squared_norm(gap) / squared_norm(full)
+    size, missed = squared_norm(full), squared_norm(gap)
+    return missed / size if size else 0.0 if missed == 0.0 else math.nan

@@ -39,10 +39,15 @@ class Cell:
     def key(self) -> str:
         """What names the cell in a folder: it depends on all that its results depend on but for the code itself.
 
-        Labels and the experiment's name are not among it, nor the target, which is looked for afterwards.
+        Labels and the experiment's name are not among it. Nor is the target, which is looked for afterwards, unless it
+        says which rounds there are.
         """
         strategy = self.strategy.model_dump(mode="json", exclude={"label", "grid"})
         point = self.config.model_dump(mode="json", include={"rounds", "task", "fleet"})
+        config = self.config
+        if config.stop_at_target or config.record_every > 1:
+            target = config.target.of, config.target.value
+            point["recording"] = [config.stop_at_target, config.record_every, *target]
         plain = json.dumps([point, strategy, self.seed], sort_keys=True)
         return hashlib.sha256(plain.encode()).hexdigest()[:24]
 

@@ -14,7 +14,7 @@ from rich.table import Column, Table
 
 from fedgc.experiment.cells import cells_of
 from fedgc.experiment.config import ExperimentConfig
-from fedgc.experiment.runner import Row
+from fedgc.experiment.row import Row
 from fedgc.experiment.summary import StrategySummary
 
 
@@ -44,16 +44,19 @@ def live_progress(config: ExperimentConfig, console: Console) -> Iterator[ShowRo
         bars = {label: progress.add_task(label, total=total, status="", start=False) for label, total in totals.items()}
         for bar in bars.values():
             progress.update(bar, visible=False)
+        reached: dict[tuple[str, int, str], int] = {}
 
         def show(row: Row) -> None:
             bar = bars[row.strategy]
+            run = row.strategy, row.seed, repr(sorted(row.settings.items()))
+            rounds, reached[run] = row.round - reached.get(run, 0), row.round
             if row.round == 0:
                 if not progress.tasks[bar].started:
                     progress.start_task(bar)
                 progress.update(bar, visible=True)
                 return
             status = f"came {row.metrics['fedgc-arrived']:2.0f}/{row.metrics['fedgc-asked']:.0f} {row.accuracy:6.1%}"
-            progress.update(bar, advance=1, status=status)
+            progress.update(bar, advance=rounds, status=status)
 
         yield show
 
@@ -78,7 +81,7 @@ def results_table(config: ExperimentConfig, summaries: Sequence[StrategySummary]
         overflow="fold",
     )
     varied = [key for key in config.sweep if any(key in line.settings for line in summaries)]
-    target = f"{100 * config.target_accuracy:.10g}%"
+    target = "target" if {"target_accuracy", "target_loss"} & set(varied) else str(config.target)
     headings = ("test\naccuracy", f"rounds\nto {target}", f"seconds\nto {target}")
     # A line of a sweep has its settings in place of what is told of arrivals, which results.csv has.
     more = () if varied else ("clients\nthat came", "error\npredicted", "error\nmeasured")

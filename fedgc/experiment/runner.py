@@ -5,8 +5,8 @@ from __future__ import annotations
 import hashlib
 import logging
 import struct
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from collections import Counter
+from collections.abc import Callable
 from typing import Any
 
 from flwr.app import ArrayRecord, Context, MetricRecord
@@ -18,6 +18,8 @@ from fedgc.clients import gradient_coded
 from fedgc.errors import ExperimentError, TooFewNodesError
 from fedgc.experiment.audit import measured_residual_error, remember_round
 from fedgc.experiment.config import ExperimentConfig, RivalConfig, StrategyConfig
+from fedgc.experiment.recording import KeptRows, RunEnded
+from fedgc.experiment.row import MEASURED, Row
 from fedgc.fleets import Fleet, build_fleet
 from fedgc.simulation import VirtualGrid, run_virtual
 from fedgc.strategies import GradientCoding, SecureSum
@@ -25,42 +27,6 @@ from fedgc.strategies.baselines import WAIT_FOR_EVERYONE, RivalOptions, build_ri
 from fedgc.tasks import Task, build_task
 
 logger = logging.getLogger("flwr.fedgc")
-
-#: The residual error that the updates of all shards, which an experiment has, show the round to have had: squared
-#: distance of the aggregate from the one of all shards, relative to the latter's square. What a strategy calls observed
-#: is what a server can know of it: who came, while the updates are taken to be as alike as in the past.
-MEASURED = "fedgc-error-measured"
-
-
-@dataclass(frozen=True)
-class Row:
-    """One line of the results: the state after a round (round 0: before the first).
-
-    Attributes
-    ----------
-    strategy : str
-        The strategy's label.
-    seed, round : int
-        Seed and round number.
-    seconds : float
-        Virtual seconds since the start.
-    accuracy, loss : float
-        On the test set.
-    metrics : mapping of str to float
-        What the strategy reports of the round, see :attr:`fedgc.strategies.RoundReport.metrics`; of other strategies
-        the clients that were asked and that came. After each round :data:`MEASURED` as well.
-    settings : mapping of str to value
-        Of a sweep the keys that are varied, and the value that each has here.
-    """
-
-    strategy: str
-    seed: int
-    round: int
-    seconds: float
-    accuracy: float
-    loss: float
-    metrics: Mapping[str, float]
-    settings: Mapping[str, Any] = field(default_factory=dict)
 
 
 def run_one(config: ExperimentConfig, choice: StrategyConfig, seed: int, keep: Callable[[Row], None]) -> str:
@@ -75,12 +41,14 @@ def run_one(config: ExperimentConfig, choice: StrategyConfig, seed: int, keep: C
     seed : int
         One of its seeds.
     keep : callable
-        Called with every row as soon as it is known.
+        Called with every row that is kept as soon as it is known.
     """
     task = build_task(config.task.name, seed=seed, **config.task.options)
     trainer = remember_round(task.train_shard)
     fleet = build_fleet(config.fleet, seed=seed)
     strategy, timeout = _build_strategy(choice, config, task, seed)
+
+    rows = KeptRows(config, keep)
 
     client_app = ClientApp()
     client_app.train()(gradient_coded(num_shards=config.task.shards)(trainer))
@@ -91,37 +59,45 @@ def run_one(config: ExperimentConfig, choice: StrategyConfig, seed: int, keep: C
         if not isinstance(grid, VirtualGrid):
             raise TypeError(f"experiments run on a VirtualGrid; got {type(grid).__name__}")
         before = task.initial_arrays()
+        counts = _Counts(grid)
 
         def evaluate(server_round: int, arrays: ArrayRecord) -> MetricRecord:
             nonlocal before
             metrics = task.evaluate(arrays)
-            asked, arrived = _count(grid, server_round)
-            _check_clients(grid)
-            numbers: dict[str, float] = {"fedgc-asked": asked, "fedgc-arrived": arrived}
-            if server_round > 0:
-                reports = strategy.history if isinstance(strategy, GradientCoding) else []
-                numbers |= next((report.metrics for report in reports if report.server_round == server_round), {})
-                numbers[MEASURED] = measured_residual_error(
-                    trainer, task.shard_examples, before, arrays, server_round=server_round, run_seed=seed
-                )
-            before = arrays
             accuracy, loss = float(metrics["accuracy"]), float(metrics["loss"])  # type: ignore[arg-type]
-            keep(Row(choice.label, seed, server_round, grid.clock.now(), accuracy, loss, numbers))
+            asked, arrived = counts.of_round(server_round)
+            numbers: dict[str, float] = {"fedgc-asked": asked, "fedgc-arrived": arrived}
+            if server_round > 0 and isinstance(strategy, GradientCoding):
+                # From the end, where the round's report is: a search from the start would take longer every round.
+                reports = (report for report in reversed(strategy.history) if report.server_round == server_round)
+                numbers |= next((report.metrics for report in reports), {})
+            now, old = grid.clock.now(), before
+
+            def row() -> Row:
+                if server_round > 0:
+                    numbers[MEASURED] = measured_residual_error(
+                        trainer, task.shard_examples, old, arrays, server_round=server_round, run_seed=seed
+                    )
+                return Row(choice.label, seed, server_round, now, accuracy, loss, numbers)
+
+            before = arrays
+            rows.add(server_round, accuracy, loss, row)
             return metrics
 
         strategy.start(grid, before, num_rounds=config.rounds, timeout=timeout, evaluate_fn=evaluate)
 
     try:
         run_virtual(server_app, client_app, fleet, run_config={"seed": seed}, num_shards=config.task.shards)
+    except RunEnded:
+        pass
     except (TimeoutError, TooFewNodesError):
         # Strategies of Flower wait for ever for nodes that never come; the rounds until then are the result.
         logger.error("%s, seed %d: training ends early, since every client has left", choice.label, seed)
+    rows.close()
     return draws_met(fleet, config.rounds)
 
 
-def _build_strategy(
-    choice: StrategyConfig, config: ExperimentConfig, task: Task, seed: int
-) -> tuple[Strategy, float]:
+def _build_strategy(choice: StrategyConfig, config: ExperimentConfig, task: Task, seed: int) -> tuple[Strategy, float]:
     """Return the strategy and the timeout for its ``start``."""
     # One client may be all there is, and the model is tested on the server.
     inner: dict[str, Any] = {"fraction_evaluate": 0.0, "min_train_nodes": 1, "min_available_nodes": 1}
@@ -168,14 +144,23 @@ def draws_met(fleet: Fleet, rounds: int) -> str:
     return digest.hexdigest()
 
 
-def _count(grid: VirtualGrid, server_round: int) -> tuple[int, int]:
-    """Return how many clients were asked in a round, and how many have replied so far."""
-    kinds = [event.kind for event in grid.trace if event.server_round == server_round]
-    return kinds.count("sent"), kinds.count("replied")
+class _Counts:
+    """Count messages by round as they come, and raise if a client's code failed.
 
+    The strategies carry on without such a client, but an experiment would be meaningless.
+    """
 
-def _check_clients(grid: VirtualGrid) -> None:
-    """Raise if a client's code failed: the strategies carry on without it, but an experiment would be meaningless."""
-    failure = next((event for event in grid.trace if event.kind == "failed"), None)
-    if failure is not None:
-        raise ExperimentError(f"client {failure.client} failed in round {failure.server_round}: {failure.detail}")
+    def __init__(self, grid: VirtualGrid) -> None:
+        self._grid = grid
+        self._seen = 0
+        self._counts: Counter[tuple[int, str]] = Counter()
+
+    def of_round(self, server_round: int) -> tuple[int, int]:
+        """Return how many clients were asked in a round, and how many have replied so far."""
+        trace = self._grid.trace
+        for event in trace[self._seen :]:
+            if event.kind == "failed":
+                raise ExperimentError(f"client {event.client} failed in round {event.server_round}: {event.detail}")
+            self._counts[event.server_round, event.kind] += 1
+        self._seen = len(trace)
+        return self._counts[server_round, "sent"], self._counts[server_round, "replied"]

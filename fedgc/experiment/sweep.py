@@ -15,7 +15,8 @@ from fedgc.errors import ExperimentError
 from fedgc.experiment.cells import Cell, cells_of
 from fedgc.experiment.config import ExperimentConfig
 from fedgc.experiment.finished import FinishedCells
-from fedgc.experiment.runner import Row, run_one
+from fedgc.experiment.row import Row
+from fedgc.experiment.runner import run_one
 
 #: Seconds after which rows of other processes are looked for.
 _LOOK = 0.1

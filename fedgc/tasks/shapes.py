@@ -23,9 +23,7 @@ CLASSES = (
 _NOISE = 0.15
 
 
-def drawn_images(
-    n_images: int, size: int, rng: np.random.Generator
-) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
+def drawn_images(n_images: int, size: int, rng: np.random.Generator) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
     """Draw images of ten classes, each with colours, place, scale and noise of its own.
 
     Parameters
@@ -57,8 +55,8 @@ def drawn_images(
         ground, ink = rng.random(3), rng.random(3)
         while np.abs(ground - ink).max() < 0.4:  # colours that are too alike would hide what is drawn
             ink = rng.random(3)
-        image[:] = np.where(mask, ink[:, None, None], ground[:, None, None]) - 0.5
-        image += rng.normal(0.0, _NOISE, image.shape)
+        clean = np.where(mask, ink[:, None, None], ground[:, None, None]) - 0.5
+        image[:] = clean + rng.normal(0.0, _NOISE, clean.shape)
     return images, labels
 
 

@@ -13,7 +13,7 @@ from fedgc.experiment.config.overrides import set_value
 from fedgc.experiment.config.sections import ExperimentConfig, StrategyConfig
 
 #: What a sweep may vary. Strategies have a grid of their own, and seeds are a list as they are.
-SWEPT = ("task", "fleet", "rounds", "target_accuracy")
+SWEPT = ("task", "fleet", "rounds", "target_accuracy", "target_loss")
 #: What a strategy's grid may not vary.
 _FIXED = ("kind", "label", "grid")
 

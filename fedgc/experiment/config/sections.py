@@ -11,8 +11,10 @@ from fedgc.assignment import Schedule, Sums
 from fedgc.deadline import DeadlineRule, build_deadline
 from fedgc.experiment.config.keys import Count, Grid, Name, Positive, Section
 from fedgc.experiment.config.tasks import DigitsConfig, TaskConfig
+from fedgc.experiment.target import Target
 from fedgc.schemes import BALANCED_BLOCKS
 from fedgc.strategies.baselines import RIVALS
+
 
 class RivalConfig(Section):
     """A method that others have published: one of :data:`fedgc.strategies.baselines.RIVALS`, by its name.
@@ -110,24 +112,44 @@ class ExperimentConfig(Section):
         One run per strategy and seed. A seed fixes shards, initial model, fleet and draws.
     target_accuracy : float
         Test accuracy whose first attainment is reported.
+    target_loss : float or None
+        Loss whose first attainment is reported in its place, as the task's ``evaluate`` measures it. Only one of the
+        two may be given.
+    stop_at_target : bool
+        Whether a run ends with the round that reaches the target, or whose loss is not finite or above 50 times that
+        at the start.
+    record_every : int
+        Only every so many rounds are kept as rows, beside round 0, the first one at the target and the last one. What
+        is averaged over rounds is then averaged over these.
     tensorboard : str or None
         Folder for TensorBoard's curves; each strategy and seed gets a folder in it.
     sweep : mapping of str to list
-        Dotted keys of task, fleet, rounds or target_accuracy, and the values that each takes: the experiment is run for
-        every combination. A strategy's `grid` is the same for keys of its own.
+        Dotted keys of task or fleet, or rounds, target_accuracy or target_loss, and the values that each takes: the
+        experiment is run for every combination. A strategy's `grid` is the same for keys of its own.
     task, fleet, strategies
-        What is trained, by whom, and how. The task's `name` says which section it is, the fleet is a table as in :func:`fedgc.fleets.build_fleet`.
+        What is trained, by whom, and how. The task's `name` says which section it is. The fleet is a table as in
+        :func:`fedgc.fleets.build_fleet`.
     """
 
     name: Name
     rounds: Count
     seeds: Annotated[list[Annotated[int, Field(ge=0, lt=2**32, strict=True)]], Field(min_length=1)]
     target_accuracy: Annotated[float, Field(gt=0, le=1, allow_inf_nan=False, strict=True)] = 0.9
+    target_loss: Positive | None = None
+    stop_at_target: Annotated[bool, Field(strict=True)] = False
+    record_every: Count = 1
     tensorboard: Name | None = None
     sweep: Grid = Field(default_factory=dict)
     task: TaskConfig = DigitsConfig()
     fleet: dict[str, Any]
     strategies: Annotated[list[StrategyConfig], Field(min_length=1)]
+
+    @property
+    def target(self) -> Target:
+        """What a run is to reach."""
+        if self.target_loss is not None:
+            return Target("loss", self.target_loss)
+        return Target("accuracy", self.target_accuracy)
 
     @property
     def n_clients(self) -> int:
