@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 from pathlib import Path
 from typing import Any, get_args
 
@@ -97,11 +98,11 @@ def test_every_example_is_in_one_shard_and_a_seed_fixes_which(partition: Any) ->
 
 def test_impossible_partitions_are_refused() -> None:
     labels, rng = np.zeros(3, dtype=np.int64), np.random.default_rng(0)
-    with pytest.raises(ValueError, match="task.shards must be an integer from 1 to 3; got 4"):
+    with pytest.raises(ValueError, match=r"task.shards must be an integer from 1 to 3; got 4"):
         build_shards(labels, 4, "sorted", 0.3, rng)
-    with pytest.raises(ValueError, match="task.partition must be one of dirichlet, iid, sorted; got 'sort', did you"):
+    with pytest.raises(ValueError, match=r"task.partition must be one of dirichlet, iid, sorted; got 'sort', did you"):
         build_shards(labels, 2, "sort", 0.3, rng)  # type: ignore[arg-type]
-    with pytest.raises(ValueError, match="task.name must be one of .*; got 'digit', did you mean digits"):
+    with pytest.raises(ValueError, match=r"task.name must be one of .*; got 'digit', did you mean digits"):
         build_task("digit", seed=0)
 
 
@@ -127,8 +128,8 @@ def test_every_task_trains(name: str, tmp_path: Path) -> None:
     )
     done = fedgc("run", tmp_path / "a.toml", "--out", tmp_path / "out")
     assert done.returncode == 0, done.stderr
-    lines = (tmp_path / "out" / "results.csv").read_text().splitlines()
-    losses = [float(line.rsplit(",")[lines[0].split(",").index("loss")]) for line in lines[1:]]
+    with (tmp_path / "out" / "results.csv").open() as file:
+        losses = [float(row["loss"]) for row in csv.DictReader(file)]
     assert len(losses) == rounds + 1
     assert losses[-1] < losses[0]
 

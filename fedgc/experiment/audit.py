@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from typing import Any
 
+import numpy as np
 from flwr.app import ArrayRecord, ConfigRecord
+from numpy.typing import NDArray
 
 from fedgc.clients import ShardUpdate
 from fedgc.protocol import SERVER_ROUND, SHARD_SEED, shard_seed
@@ -45,7 +48,9 @@ def measured_residual_error(
     server_round: int,
     run_seed: int,
 ) -> float:
-    """Return ``|u - g|^2 / |g|^2`` for the update u that was applied and the full aggregate g, NaN if g is zero and u is not.
+    """Return ``|u - g|^2 / |g|^2`` for the update u that was applied and the full aggregate g.
+
+    It is NaN if g is zero and u is not.
 
     Parameters
     ----------
@@ -66,9 +71,13 @@ def measured_residual_error(
         update = trainer(shard_id, before, config)
         if update.arrays is None:
             raise TypeError("the audit needs a train function that returns arrays; got a delta")
-        new = ArrayRecord(dict(update.arrays)) if not isinstance(update.arrays, ArrayRecord) else update.arrays
-        add_scaled(full, count / total, difference({name: array.numpy() for name, array in new.items()}, old))
+        new = {name: _to_numpy(value) for name, value in update.arrays.items()}
+        add_scaled(full, count / total, difference(new, old))
     applied = difference({name: array.numpy() for name, array in after.items()}, old)
     gap = {name: applied[name] - full[name] for name in full}
     size, missed = squared_norm(full), squared_norm(gap)
     return missed / size if size else 0.0 if missed == 0.0 else math.nan
+
+
+def _to_numpy(value: Any) -> NDArray[Any]:  # noqa: ANN401  (numpy's, Flower's or torch's)
+    return np.asarray(value.numpy() if hasattr(value, "numpy") else value)
