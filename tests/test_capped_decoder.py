@@ -13,7 +13,7 @@ from fedgc.codes import FractionalRepetition
 from fedgc.coherence import KnownCoherence
 from fedgc.decoders import CappedDecoder, FixedDecoder, LeastSquaresDecoder, OptimalUnbiasedDecoder
 from fedgc.experiment.config import load_config
-from fedgc.experiment.rows import MEASURED
+from fedgc.experiment.row import MEASURED
 from fedgc.experiment.sweep import run_experiment
 from fedgc.gram import GramModel
 from fedgc.reliability import ReliabilityPosterior

@@ -24,7 +24,7 @@ from fedgc.decoders import DECODERS
 from fedgc.errors import ConfigError
 from fedgc.experiment.config import check_config, load_config
 from fedgc.experiment.display import results_table
-from fedgc.experiment.rows import Row
+from fedgc.experiment.row import Row
 from fedgc.experiment.summary import StrategySummary
 from fedgc.experiment.sweep import run_experiment
 from fedgc.experiment.tensorboard import Boards
@@ -113,10 +113,10 @@ BAD = {
     "rounds=0": "rounds must be greater than or equal to 1; got 0",
     "rounds=2.5": "rounds must be a valid integer; got 2.5",
     'rounds="five"': "rounds must be a valid integer; got 'five'",
-    "colour=1": "colour is not a known key, allowed are name, rounds, seeds, target_accuracy, tensorboard, sweep, "
-    "task, fleet, strategies; got 1",
-    "task.depth=3": "task.depth is not a known key, allowed are name, shards, alpha, hidden, local_epochs, batch_size, "
-    "learning_rate; got 3",
+    "colour=1": "colour is not a known key, allowed are name, rounds, seeds, target_accuracy, target_loss, "
+    "stop_at_target, record_every, tensorboard, sweep, task, fleet, strategies; got 1",
+    "task.depth=3": "task.depth is not a known key, allowed are name, shards, partition, alpha, hidden, local_epochs, "
+    "batch_size, learning_rate; got 3",
     "strategies.1.loads=3": "strategies.1.loads is not a known key, allowed are kind, label, deadline, "
     "deadline_rule, deadline_share, load, schedule, sums, redraw, early_end, code, decoder, max_weight, memory, "
     "secure_sum, fractional_bits, grid; got 3, did you mean load?",

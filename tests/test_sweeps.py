@@ -19,7 +19,7 @@ from fedgc.experiment import sweep
 from fedgc.experiment.cells import cells_of
 from fedgc.experiment.config import check_config, load_config, points_of
 from fedgc.experiment.finished import FinishedCells
-from fedgc.experiment.rows import Row
+from fedgc.experiment.row import Row
 from fedgc.experiment.sweep import run_experiment
 from tests.command_line import fedgc
 
@@ -55,8 +55,19 @@ def test_a_key_depends_on_what_results_do_and_on_nothing_else() -> None:
     key = cells_of(check_config(RAW))[0].key
     other = {**RAW, "name": "Other", "target_accuracy": 0.5, "seeds": [1]}
     assert cells_of(check_config(other))[0].key == key
-    for change in ({"rounds": 3}, {"task": {"shards": 7}}, {"fleet": {**RAW["fleet"], "sigma": 0.4}}):
+    for change in (
+        {"stop_at_target": True},
+        {"record_every": 2},
+        {"rounds": 3},
+        {"task": {"shards": 7}},
+        {"fleet": {**RAW["fleet"], "sigma": 0.4}},
+    ):
         assert cells_of(check_config({**RAW, **change}))[0].key != key
+    # A target that says which rounds there are is among it.
+    stopped = [
+        {**RAW, "stop_at_target": True, **target} for target in ({}, {"target_accuracy": 0.5}, {"target_loss": 0.9})
+    ]
+    assert len({cells_of(check_config(raw))[0].key for raw in stopped}) == 3
 
 
 @pytest.mark.alone
@@ -145,7 +156,7 @@ def test_a_file_may_be_based_on_another(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"sweep": {"seeds": [1]}}, "sweep must name keys of task, fleet, rounds, target_accuracy; got 'seeds'"),
+        ({"sweep": {"seeds": [1]}}, "sweep must name keys of task, fleet, .*target_loss, timing; got"),
         ({"sweep": {"task.alpa": [1.0]}}, r"task.alpa is not a known key.*did you mean alpha\? \(at task.alpa=1.0\)"),
         ({"sweep": {"fleet.dropout": [0.1, 1.5]}}, r"fleet.dropout must lie in \[0, 1\].*\(at fleet.dropout=1.5\)"),
         ({"sweep": {"task.alpha": []}}, "sweep.task.alpha must have at least 1 item"),

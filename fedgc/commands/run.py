@@ -49,7 +49,7 @@ def run(
 
     from fedgc.experiment.display import live_progress, results_table  # noqa: PLC0415
     from fedgc.experiment.results import open_output_folder, write_results  # noqa: PLC0415
-    from fedgc.experiment.rows import Row  # noqa: PLC0415
+    from fedgc.experiment.row import Row  # noqa: PLC0415
     from fedgc.experiment.summary import summarise  # noqa: PLC0415
     from fedgc.experiment.sweep import run_experiment  # noqa: PLC0415
     from fedgc.experiment.tensorboard import Boards  # noqa: PLC0415
@@ -76,7 +76,7 @@ def run(
         finally:
             if boards is not None:
                 boards.close()
-    console.print(results_table(settings, summarise(rows, settings.target)))
+    console.print(results_table(settings, summarise(rows, settings)))
     if out is not None:
         for path in write_results(out, settings, rows):
             console.print(f"wrote {path}", soft_wrap=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -49,6 +50,8 @@ def measured_residual_error(
 ) -> float:
     """Return ``|u - g|^2 / |g|^2`` for the update u that was applied and the full aggregate g.
 
+    It is NaN if g is zero and u is not.
+
     Parameters
     ----------
     trainer : callable
@@ -68,11 +71,13 @@ def measured_residual_error(
         update = trainer(shard_id, before, config)
         if update.arrays is None:
             raise TypeError("the audit needs a train function that returns arrays; got a delta")
-        add_scaled(full, count / total, difference({name: _as_numpy(one) for name, one in update.arrays.items()}, old))
+        new = {name: _to_numpy(value) for name, value in update.arrays.items()}
+        add_scaled(full, count / total, difference(new, old))
     applied = difference({name: array.numpy() for name, array in after.items()}, old)
     gap = {name: applied[name] - full[name] for name in full}
-    return squared_norm(gap) / squared_norm(full)
+    size, missed = squared_norm(full), squared_norm(gap)
+    return missed / size if size else 0.0 if missed == 0.0 else math.nan
 
 
-def _as_numpy(array: Any) -> NDArray[Any]:  # noqa: ANN401  (Flower's Array, a torch tensor, or numpy's)
-    return array.numpy() if hasattr(array, "numpy") else np.asarray(array)
+def _to_numpy(value: Any) -> NDArray[Any]:  # noqa: ANN401  (numpy's, Flower's or torch's)
+    return np.asarray(value.numpy() if hasattr(value, "numpy") else value)

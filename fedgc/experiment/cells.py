@@ -10,9 +10,8 @@ from typing import Any
 
 from fedgc.experiment.config import ExperimentConfig, StrategyConfig, points_of
 
-#: What results depend on, beside strategy and seed. The target is not among it unless runs end there, or have a row.
-_DECISIVE = {"rounds", "task", "fleet", "runtime", "timing", "deadline_unit", "record_every", "stop_at_target"}
-_TARGET = {"target_accuracy", "target_loss"}
+#: What results depend on, beside strategy, seed and what is recorded.
+_DECISIVE = {"rounds", "task", "fleet", "runtime", "timing", "deadline_unit"}
 
 
 @dataclass(frozen=True, eq=False)
@@ -43,11 +42,15 @@ class Cell:
     def key(self) -> str:
         """What names the cell in a folder: it depends on all that its results depend on but for the code itself.
 
-        Labels and the experiment's name are not among it.
+        Labels and the experiment's name are not among it. Nor is the target, which is looked for afterwards, unless it
+        says which rounds there are.
         """
         strategy = self.strategy.model_dump(mode="json", exclude={"label", "grid"})
-        named = self.config.stop_at_target or self.config.record_every > 1
-        point = self.config.model_dump(mode="json", include=_DECISIVE | (_TARGET if named else set()))
+        point = self.config.model_dump(mode="json", include=_DECISIVE)
+        config = self.config
+        if config.stop_at_target or config.record_every > 1:
+            target = config.target.of, config.target.value
+            point["recording"] = [config.stop_at_target, config.record_every, *target]
         plain = json.dumps([point, strategy, self.seed], sort_keys=True)
         return hashlib.sha256(plain.encode()).hexdigest()[:24]
 

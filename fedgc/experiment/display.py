@@ -14,7 +14,7 @@ from rich.table import Column, Table
 
 from fedgc.experiment.cells import cells_of
 from fedgc.experiment.config import ExperimentConfig
-from fedgc.experiment.rows import Row
+from fedgc.experiment.row import Row
 from fedgc.experiment.summary import StrategySummary
 
 
@@ -38,25 +38,25 @@ def live_progress(config: ExperimentConfig, console: Console) -> Iterator[ShowRo
         console=console,
     )
     totals: dict[str, int] = {}
-    seen: dict[tuple[str, int, str], int] = {}
     for cell in cells_of(config):
         totals[cell.strategy.label] = totals.get(cell.strategy.label, 0) + cell.config.rounds
     with progress:
         bars = {label: progress.add_task(label, total=total, status="", start=False) for label, total in totals.items()}
         for bar in bars.values():
             progress.update(bar, visible=False)
+        reached: dict[tuple[str, int, str], int] = {}
 
         def show(row: Row) -> None:
             bar = bars[row.strategy]
+            run = row.strategy, row.seed, repr(sorted(row.settings.items()))
+            rounds, reached[run] = row.round - reached.get(run, 0), row.round
             if row.round == 0:
                 if not progress.tasks[bar].started:
                     progress.start_task(bar)
                 progress.update(bar, visible=True)
                 return
             status = f"came {row.metrics['fedgc-arrived']:2.0f}/{row.metrics['fedgc-asked']:.0f} {row.accuracy:6.1%}"
-            run = row.strategy, row.seed, repr(row.settings)
-            progress.update(bar, advance=row.round - seen.get(run, 0), status=status)
-            seen[run] = row.round
+            progress.update(bar, advance=rounds, status=status)
 
         yield show
 
@@ -81,7 +81,7 @@ def results_table(config: ExperimentConfig, summaries: Sequence[StrategySummary]
         overflow="fold",
     )
     varied = [key for key in config.sweep if any(key in line.settings for line in summaries)]
-    target = config.target
+    target = "target" if {"target_accuracy", "target_loss"} & set(varied) else str(config.target)
     headings = ("test\naccuracy", f"rounds\nto {target}", f"seconds\nto {target}")
     # A line of a sweep has its settings in place of what is told of arrivals, which results.csv has.
     more = () if varied else ("clients\nthat came", "error\npredicted", "error\nmeasured")

@@ -12,7 +12,7 @@ from fedgc.errors import ConfigError
 from fedgc.experiment.cells import Cell
 from fedgc.experiment.config import ExperimentConfig
 from fedgc.experiment.files import write_whole
-from fedgc.experiment.rows import Row
+from fedgc.experiment.row import Row
 from fedgc.experiment.summary import versions
 
 #: The folder in the results' folder, and the file beside it that says whose cells these are.
@@ -78,14 +78,14 @@ class FinishedCells:
         path = self._folder / f"{cell.key}.json"
         try:
             found = json.loads(path.read_text())
-            rows = [Row(**{**row, "settings": cell.settings}) for row in found["rows"]]
+            rows = [Row(**_with_nan(row), settings=cell.settings) for row in found["rows"]]
             draws = str(found["draws"])
         except OSError:
             return None
         except (ValueError, KeyError, TypeError):
             raise ConfigError(f"--out must hold whole cells; got {str(path)!r}, which is damaged: remove it") from None
         self.n_found += 1
-        return [replace(row, strategy=cell.strategy.label, loss=_number(row.loss)) for row in rows], draws
+        return [replace(row, strategy=cell.strategy.label) for row in rows], draws
 
     def write(self, cell: Cell, rows: list[Row], draws: str) -> None:
         """Keep a cell that has been finished."""
@@ -94,14 +94,20 @@ class FinishedCells:
             write_whole(self._owner_file, json.dumps(self._owner, indent=2).encode())
         plain = [{key: value for key, value in asdict(row).items() if key != "settings"} for row in rows]
         for row in plain:
-            if not math.isfinite(row["loss"]):
-                row["loss"] = None
+            row["loss"] = _known(row["loss"])
+            row["metrics"] = {name: _known(value) for name, value in row["metrics"].items()}
         content = json.dumps({"draws": draws, "rows": plain}, allow_nan=False, default=float)
         write_whole(self._folder / f"{cell.key}.json", content.encode())
 
 
-def _number(value: float | None) -> float:
-    return math.nan if value is None else value
+def _known(value: float) -> float | None:
+    """Return None for what JSON does not have: a run that diverges has losses and errors that are not finite."""
+    return value if math.isfinite(value) else None
+
+
+def _with_nan(row: dict[str, Any]) -> dict[str, Any]:
+    metrics = {name: math.nan if value is None else value for name, value in row["metrics"].items()}
+    return {**row, "metrics": metrics, "loss": math.nan if row["loss"] is None else row["loss"]}
 
 
 def _short(value: Any) -> str:  # noqa: ANN401  (any JSON value)

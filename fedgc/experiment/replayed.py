@@ -14,9 +14,10 @@ from fedgc.experiment.config import ExperimentConfig, RivalConfig, StrategyConfi
 from fedgc.experiment.config.replays import replayed_rival
 from fedgc.experiment.deadlines import in_seconds
 from fedgc.experiment.draws import draws_met
-from fedgc.experiment.rows import MEASURED, Row, RowKeeper
+from fedgc.experiment.recording import KeptRows, RunEnded
+from fedgc.experiment.row import MEASURED, Row
 from fedgc.fleets import build_fleet
-from fedgc.replay import Method, descend, known_rounds
+from fedgc.replay import DescentStep, Method, descend, known_rounds
 from fedgc.schemes import BALANCED_BLOCKS, CODES
 from fedgc.simulation.play import RoundDraws
 from fedgc.tasks import GradientTask, build_task
@@ -40,20 +41,27 @@ def replay_one(config: ExperimentConfig, choice: StrategyConfig, seed: int, keep
         rounds = known_rounds(method, draws, task.shard_examples, config.rounds, seed=seed)
     except ValueError as error:
         raise ConfigError(f"{choice.label}: {error}") from None
-    asked, rows = float(draws.fleet.n_clients), RowKeeper(config, keep)
-    step = float(config.task.options["learning_rate"])
+    asked, rows = float(draws.fleet.n_clients), KeptRows(config, keep)
+    step, by_accuracy = float(config.task.options["learning_rate"]), config.target.of == "accuracy"
     for state in descend(task, rounds, step, memory=method.memory):
-        if not rows.wanted(state.number, state.loss):
-            continue
-        accuracy = float(cast(float, task.evaluate(task.as_arrays(state.weights))["accuracy"]))
-        numbers = {"fedgc-asked": asked, "fedgc-arrived": float(state.arrived)}
-        if state.number > 0:
-            known = {MEASURED: state.error, "fedgc-error-predicted": state.predicted}
+
+        def row(state: DescentStep = state) -> Row:
+            known = {MEASURED: state.error, "fedgc-error-predicted": state.predicted} if state.number else {}
+            numbers = {"fedgc-asked": asked, "fedgc-arrived": float(state.arrived)}
             numbers |= {name: value for name, value in known.items() if not math.isnan(value)}
-        if rows.add(Row(choice.label, seed, state.number, state.seconds, accuracy, state.loss, numbers)):
+            return Row(choice.label, seed, state.number, state.seconds, _accuracy(task, state), state.loss, numbers)
+
+        try:
+            # To test a model takes as long as a round: where the target is a loss, only kept rounds are tested.
+            rows.add(state.number, _accuracy(task, state) if by_accuracy else math.nan, state.loss, row)
+        except RunEnded:
             break
-    rows.end()
+    rows.close()
     return identity
+
+
+def _accuracy(task: GradientTask, state: DescentStep) -> float:
+    return float(cast(float, task.evaluate(task.as_arrays(state.weights))["accuracy"]))
 
 
 def method_of(choice: StrategyConfig) -> Method:

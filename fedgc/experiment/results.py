@@ -19,14 +19,16 @@ from fedgc.experiment.config import ExperimentConfig
 from fedgc.experiment.figure import draw_figure
 from fedgc.experiment.files import write_whole
 from fedgc.experiment.finished import OWNER, FinishedCells
-from fedgc.experiment.rows import MEASURED, Row
+from fedgc.experiment.row import MEASURED, Row
 from fedgc.experiment.summary import provenance, summarise
 from fedgc.strategies.reporting.report import METRICS
 
 #: Columns that no strategy reports.
 _OWN = ("strategy", "seed", "round", "seconds", "accuracy", "loss")
 
-FILES = ("results.csv", "summary.json", "accuracy.png", "accuracy.svg")
+_TABLES = ("results.csv", "summary.json")
+#: Everything that may be written; the figure has the name of what the target is of.
+FILES = (*_TABLES, "accuracy.png", "accuracy.svg", "loss.png", "loss.svg")
 
 
 def open_output_folder(folder: Path, config: ExperimentConfig, *, overwrite: bool) -> FinishedCells:
@@ -60,7 +62,9 @@ def open_output_folder(folder: Path, config: ExperimentConfig, *, overwrite: boo
 
 
 def write_results(folder: Path, config: ExperimentConfig, rows: Sequence[Row]) -> list[Path]:
-    """Write results.csv, summary.json and, unless there is a sweep, accuracy.png and accuracy.svg into `folder`.
+    """Write results.csv, summary.json and, unless there is a sweep, the figure into `folder`.
+
+    The figure is accuracy.png and accuracy.svg, with a target loss loss.png and loss.svg.
 
     The contents depend on configuration and versions only: no date, no duration. A row of results.csv has strategy,
     seed, round, the virtual seconds since the start, accuracy and loss, then the numbers of
@@ -81,7 +85,7 @@ def write_results(folder: Path, config: ExperimentConfig, rows: Sequence[Row]) -
         settings = {key: value if np.isscalar(value) else json.dumps(value) for key, value in row.settings.items()}
         writer.writerow({**{name: getattr(row, name) for name in _OWN}, **settings, **row.metrics})
     summary = provenance(config)
-    summary["results"] = [asdict(line) for line in summarise(rows, config.target)]
+    summary["results"] = [asdict(line) for line in summarise(rows, config)]
     contents = [
         table.getvalue().encode(),
         (json.dumps(_finite(summary), indent=2, allow_nan=False) + "\n").encode(),
@@ -89,7 +93,8 @@ def write_results(folder: Path, config: ExperimentConfig, rows: Sequence[Row]) -
     if not config.sweep:  # of a sweep one figure would be many
         contents += draw_figure(config, rows)
     folder.mkdir(parents=True, exist_ok=True)
-    return [write_whole(folder / name, content) for name, content in zip(FILES, contents, strict=False)]
+    names = (*_TABLES, f"{config.target.of}.png", f"{config.target.of}.svg")
+    return [write_whole(folder / name, content) for name, content in zip(names, contents, strict=False)]
 
 
 def _finite(value: Any) -> Any:  # noqa: ANN401  (any JSON value)

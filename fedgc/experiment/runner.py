@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import logging
+from collections import Counter
 from collections.abc import Callable
-from contextlib import suppress
 from typing import Any
 
 from flwr.app import ArrayRecord, Context, MetricRecord
@@ -18,7 +18,8 @@ from fedgc.experiment.audit import measured_residual_error, remember_round
 from fedgc.experiment.config import ExperimentConfig, RivalConfig, StrategyConfig
 from fedgc.experiment.deadlines import in_seconds
 from fedgc.experiment.draws import draws_met
-from fedgc.experiment.rows import MEASURED, Row, RowKeeper
+from fedgc.experiment.recording import KeptRows, RunEnded
+from fedgc.experiment.row import MEASURED, Row
 from fedgc.fleets import Fleet, build_fleet
 from fedgc.simulation import VirtualGrid, run_virtual
 from fedgc.strategies import GradientCoding, SecureSum
@@ -26,10 +27,6 @@ from fedgc.strategies.baselines import WAIT_FOR_EVERYONE, RivalOptions, build_ri
 from fedgc.tasks import Task, build_task
 
 logger = logging.getLogger("flwr.fedgc")
-
-
-class _RunEndsError(Exception):
-    """Training ends, since the target is reached: Flower's strategies have no other way to be told."""
 
 
 def run_one(config: ExperimentConfig, choice: StrategyConfig, seed: int, keep: Callable[[Row], None]) -> str:
@@ -44,14 +41,15 @@ def run_one(config: ExperimentConfig, choice: StrategyConfig, seed: int, keep: C
     seed : int
         One of its seeds.
     keep : callable
-        Called with every row as soon as it is known.
+        Called with every row that is kept as soon as it is known.
     """
     task = build_task(config.task.name, seed=seed, **config.task.options)
     trainer = remember_round(task.train_shard)
     fleet = build_fleet(config.fleet, seed=seed)
     choice = in_seconds(choice, config, fleet)
     strategy, timeout = _build_strategy(choice, config, task, fleet, seed)
-    rows = RowKeeper(config, keep)
+
+    rows = KeptRows(config, keep)
 
     client_app = ClientApp()
     client_app.train()(gradient_coded(num_shards=config.task.shards)(trainer))
@@ -62,34 +60,41 @@ def run_one(config: ExperimentConfig, choice: StrategyConfig, seed: int, keep: C
         if not isinstance(grid, VirtualGrid):
             raise TypeError(f"experiments run on a VirtualGrid; got {type(grid).__name__}")
         before = task.initial_arrays()
+        counts = _Counts(grid)
 
         def evaluate(server_round: int, arrays: ArrayRecord) -> MetricRecord:
             nonlocal before
             metrics = task.evaluate(arrays)
-            asked, arrived = _count(grid, server_round)
-            _check_clients(grid)
-            numbers: dict[str, float] = {"fedgc-asked": asked, "fedgc-arrived": arrived}
-            if server_round > 0:
-                reports = strategy.history if isinstance(strategy, GradientCoding) else []
-                numbers |= next((report.metrics for report in reports if report.server_round == server_round), {})
-                numbers[MEASURED] = measured_residual_error(
-                    trainer, task.shard_examples, before, arrays, server_round=server_round, run_seed=seed
-                )
-            before = arrays
             accuracy, loss = float(metrics["accuracy"]), float(metrics["loss"])  # type: ignore[arg-type]
-            if rows.add(Row(choice.label, seed, server_round, grid.clock.now(), accuracy, loss, numbers)):
-                raise _RunEndsError
+            asked, arrived = counts.of_round(server_round)
+            numbers: dict[str, float] = {"fedgc-asked": asked, "fedgc-arrived": arrived}
+            if server_round > 0 and isinstance(strategy, GradientCoding):
+                # From the end, where the round's report is: a search from the start would take longer every round.
+                reports = (report for report in reversed(strategy.history) if report.server_round == server_round)
+                numbers |= next((report.metrics for report in reports), {})
+            now, old = grid.clock.now(), before
+
+            def row() -> Row:
+                if server_round > 0:
+                    numbers[MEASURED] = measured_residual_error(
+                        trainer, task.shard_examples, old, arrays, server_round=server_round, run_seed=seed
+                    )
+                return Row(choice.label, seed, server_round, now, accuracy, loss, numbers)
+
+            before = arrays
+            rows.add(server_round, accuracy, loss, row)
             return metrics
 
         strategy.start(grid, before, num_rounds=config.rounds, timeout=timeout, evaluate_fn=evaluate)
 
     try:
-        with suppress(_RunEndsError):
-            run_virtual(server_app, client_app, fleet, run_config={"seed": seed}, num_shards=config.task.shards)
+        run_virtual(server_app, client_app, fleet, run_config={"seed": seed}, num_shards=config.task.shards)
+    except RunEnded:
+        pass
     except (TimeoutError, TooFewNodesError):
         # Strategies of Flower wait for ever for nodes that never come; the rounds until then are the result.
         logger.error("%s, seed %d: training ends early, since every client has left", choice.label, seed)
-    rows.end()
+    rows.close()
     return draws_met(fleet, config.rounds)
 
 
@@ -134,14 +139,23 @@ def _build_strategy(
     return strategy, WAIT_FOR_EVERYONE
 
 
-def _count(grid: VirtualGrid, server_round: int) -> tuple[int, int]:
-    """Return how many clients were asked in a round, and how many have replied so far."""
-    kinds = [event.kind for event in grid.trace if event.server_round == server_round]
-    return kinds.count("sent"), kinds.count("replied")
+class _Counts:
+    """Count messages by round as they come, and raise if a client's code failed.
 
+    The strategies carry on without such a client, but an experiment would be meaningless.
+    """
 
-def _check_clients(grid: VirtualGrid) -> None:
-    """Raise if a client's code failed: the strategies carry on without it, but an experiment would be meaningless."""
-    failure = next((event for event in grid.trace if event.kind == "failed"), None)
-    if failure is not None:
-        raise ExperimentError(f"client {failure.client} failed in round {failure.server_round}: {failure.detail}")
+    def __init__(self, grid: VirtualGrid) -> None:
+        self._grid = grid
+        self._seen = 0
+        self._counts: Counter[tuple[int, str]] = Counter()
+
+    def of_round(self, server_round: int) -> tuple[int, int]:
+        """Return how many clients were asked in a round, and how many have replied so far."""
+        trace = self._grid.trace
+        for event in trace[self._seen :]:
+            if event.kind == "failed":
+                raise ExperimentError(f"client {event.client} failed in round {event.server_round}: {event.detail}")
+            self._counts[event.server_round, event.kind] += 1
+        self._seen = len(trace)
+        return self._counts[server_round, "sent"], self._counts[server_round, "replied"]

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from fedgc.experiment.config import ExperimentConfig
-from fedgc.experiment.rows import MEASURED, Row
+from fedgc.experiment.row import MEASURED, Row
 from fedgc.experiment.target import Target
 
 
@@ -32,9 +32,9 @@ class StrategySummary:
     reached_target : int
         Number of seeds that reached it.
     asked, arrived : float
-        Clients asked and used per round.
+        Clients asked and used per round, mean over the rounds that are kept.
     predicted_residual_error, measured_residual_error : float or None
-        Mean over the rounds.
+        Mean over the rounds that are kept.
     settings : mapping of str to value
         Of a sweep the keys that are varied, and the value that each has here.
     """
@@ -51,16 +51,25 @@ class StrategySummary:
     settings: Mapping[str, Any] = field(default_factory=dict)
 
 
-def summarise(rows: Sequence[Row], target: Target) -> list[StrategySummary]:
+def target_at(config: ExperimentConfig, settings: Mapping[str, Any]) -> Target:
+    """Return the target at a point of a sweep, which may vary it."""
+    swept = {key: settings[key] for key in ("target_accuracy", "target_loss") if key in settings}
+    return config.model_copy(update=swept).target
+
+
+def summarise(rows: Sequence[Row], config: ExperimentConfig) -> list[StrategySummary]:
     """Return one summary per strategy and point of the sweep, in the order in which they appear."""
     summaries = []
     groups: dict[tuple[str, str], list[Row]] = {}
     for row in rows:
         groups.setdefault((row.strategy, repr(sorted(row.settings.items()))), []).append(row)
     for (strategy, _), own in groups.items():
+        target = target_at(config, own[0].settings)
         trained = [row for row in own if row.round > 0]
         runs = [[row for row in own if row.seed == seed] for seed in dict.fromkeys(row.seed for row in own)]
-        hits = [next(filter(target.reached_in, run), None) for run in runs]
+        hits = [
+            next((row for row in run if target.is_reached(accuracy=row.accuracy, loss=row.loss)), None) for run in runs
+        ]
         reached = [row for row in hits if row is not None]
         everyone = len(reached) == len(runs)
         summaries.append(

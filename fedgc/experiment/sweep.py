@@ -16,7 +16,7 @@ from fedgc.experiment.cells import Cell, cells_of
 from fedgc.experiment.config import ExperimentConfig
 from fedgc.experiment.finished import FinishedCells
 from fedgc.experiment.replayed import replay_one
-from fedgc.experiment.rows import Row
+from fedgc.experiment.row import Row
 from fedgc.experiment.runner import run_one
 
 #: Seconds after which rows of other processes are looked for.

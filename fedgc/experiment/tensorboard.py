@@ -8,7 +8,7 @@ from pathlib import Path
 
 from fedgc.errors import ConfigError
 from fedgc.experiment.config import ExperimentConfig
-from fedgc.experiment.rows import Row
+from fedgc.experiment.row import Row
 from fedgc.strategies import TensorBoardResults
 
 logger = logging.getLogger("flwr.fedgc")

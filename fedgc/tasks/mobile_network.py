@@ -3,27 +3,40 @@
 from __future__ import annotations
 
 from itertools import pairwise
+from typing import NamedTuple
 
 import torch
 from torch import nn
 
-#: Blocks of MobileNetV3-Large: kernel, channels inside, channels out, squeeze-and-excite, hard-swish, stride.
+
+class _Block(NamedTuple):
+    """What a row of the paper's table says; `inside` and `out` are numbers of channels."""
+
+    kernel: int
+    inside: int
+    out: int
+    excite: bool
+    swish: bool
+    stride: int
+
+
+#: Blocks of MobileNetV3-Large.
 _BLOCKS = (
-    (3, 16, 16, False, False, 1),
-    (3, 64, 24, False, False, 2),
-    (3, 72, 24, False, False, 1),
-    (5, 72, 40, True, False, 2),
-    (5, 120, 40, True, False, 1),
-    (5, 120, 40, True, False, 1),
-    (3, 240, 80, False, True, 2),
-    (3, 200, 80, False, True, 1),
-    (3, 184, 80, False, True, 1),
-    (3, 184, 80, False, True, 1),
-    (3, 480, 112, True, True, 1),
-    (3, 672, 112, True, True, 1),
-    (5, 672, 160, True, True, 2),
-    (5, 960, 160, True, True, 1),
-    (5, 960, 160, True, True, 1),
+    _Block(3, 16, 16, False, False, 1),
+    _Block(3, 64, 24, False, False, 2),
+    _Block(3, 72, 24, False, False, 1),
+    _Block(5, 72, 40, True, False, 2),
+    _Block(5, 120, 40, True, False, 1),
+    _Block(5, 120, 40, True, False, 1),
+    _Block(3, 240, 80, False, True, 2),
+    _Block(3, 200, 80, False, True, 1),
+    _Block(3, 184, 80, False, True, 1),
+    _Block(3, 184, 80, False, True, 1),
+    _Block(3, 480, 112, True, True, 1),
+    _Block(3, 672, 112, True, True, 1),
+    _Block(5, 672, 160, True, True, 2),
+    _Block(5, 960, 160, True, True, 1),
+    _Block(5, 960, 160, True, True, 1),
 )
 
 
@@ -49,10 +62,10 @@ class MobileNetwork(nn.Module):
     def __init__(self, width: float, n_classes: int) -> None:
         super().__init__()
         first, inside, before = channels(16 * width), channels(960 * width), channels(2048 * width)
-        outs = [first, *(channels(out * width) for _, _, out, *_ in _BLOCKS)]
+        outs = [first, *(channels(block.out * width) for block in _BLOCKS)]
         blocks = [
-            _InvertedResidual(kernel, (come, channels(middle * width), out), excite=excite, swish=swish, stride=stride)
-            for (come, out), (kernel, middle, _, excite, swish, stride) in zip(pairwise(outs), _BLOCKS, strict=True)
+            _InvertedResidual(block, come, channels(block.inside * width), out)
+            for block, (come, out) in zip(_BLOCKS, pairwise(outs), strict=True)
         ]
         self.layers = nn.Sequential(
             *_convolution(3, first, 3), nn.Hardswish(), *blocks, *_convolution(outs[-1], inside, 1), nn.Hardswish()
@@ -68,19 +81,18 @@ class MobileNetwork(nn.Module):
 class _InvertedResidual(nn.Module):
     """Widen, convolve each channel by itself, weigh channels, narrow; with a way around where shapes allow it."""
 
-    def __init__(self, kernel: int, widths: tuple[int, int, int], *, excite: bool, swish: bool, stride: int) -> None:
+    def __init__(self, block: _Block, come: int, middle: int, out: int) -> None:
         super().__init__()
-        come, middle, out = widths
-        activation = nn.Hardswish if swish else nn.ReLU
+        activation = nn.Hardswish if block.swish else nn.ReLU
         widen = [*_convolution(come, middle, 1), activation()] if middle != come else []
         self.layers = nn.Sequential(
             *widen,
-            *_convolution(middle, middle, kernel, stride=stride, groups=middle),
+            *_convolution(middle, middle, block.kernel, stride=block.stride, groups=middle),
             activation(),
-            *([_SqueezeExcite(middle)] if excite else []),
+            *([_SqueezeExcite(middle)] if block.excite else []),
             *_convolution(middle, out, 1),
         )
-        self._around = stride == 1 and come == out
+        self._around = block.stride == 1 and come == out
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         y: torch.Tensor = self.layers(x)

@@ -55,8 +55,8 @@ def drawn_images(n_images: int, size: int, rng: np.random.Generator) -> tuple[ND
         ground, ink = rng.random(3), rng.random(3)
         while np.abs(ground - ink).max() < 0.4:  # colours that are too alike would hide what is drawn
             ink = rng.random(3)
-        image[:] = np.where(mask, ink[:, None, None], ground[:, None, None]) - 0.5
-        image[:] += rng.normal(0.0, _NOISE, image.shape)
+        clean = np.where(mask, ink[:, None, None], ground[:, None, None]) - 0.5
+        image[:] = clean + rng.normal(0.0, _NOISE, clean.shape)
     return images, labels
 
 
@@ -66,7 +66,7 @@ def _mask(kind: str, size: int, rng: np.random.Generator) -> NDArray[np.bool_]:
     middle, radius = rng.uniform(-0.15, 0.15, 2), rng.uniform(0.2, 0.35)
     y, x = (rows - middle[0]) / radius, (columns - middle[1]) / radius
     far, square = np.hypot(x, y), np.maximum(np.abs(x), np.abs(y))
-    shapes = {
+    shapes: dict[str, NDArray[np.bool_]] = {
         "disc": far < 1.0,
         "ring": (far < 1.0) & (far > 0.6),
         "square": square < 0.9,
@@ -76,8 +76,19 @@ def _mask(kind: str, size: int, rng: np.random.Generator) -> NDArray[np.bool_]:
     }
     if kind in shapes:
         return shapes[kind]
-    waves, phase = rng.uniform(3.0, 5.0), rng.uniform(0.0, 1.0, 2)
-    y, x = np.sin(2 * np.pi * (waves * rows + phase[0])), np.sin(2 * np.pi * (waves * columns + phase[1]))
-    if kind == "diagonal stripes":
-        return np.sin(2 * np.pi * (waves * (rows + rng.choice([-1.0, 1.0]) * columns) / np.sqrt(2) + phase[0])) > 0.0
-    return {"horizontal stripes": y, "vertical stripes": x, "checkerboard": x * y}[kind] > 0.0
+    waves, phase, lean = rng.uniform(3.0, 5.0), rng.uniform(0.0, 1.0, 2), rng.choice([-1.0, 1.0])
+    down, across, slanted = (
+        np.sin(2 * np.pi * (waves * along + start))
+        for along, start in (
+            (rows, phase[0]),
+            (columns, phase[1]),
+            ((rows + lean * columns) / np.sqrt(2), phase[0]),
+        )
+    )
+    textures: dict[str, NDArray[np.bool_]] = {
+        "horizontal stripes": down > 0.0,
+        "vertical stripes": across > 0.0,
+        "diagonal stripes": slanted > 0.0,
+        "checkerboard": down * across > 0.0,
+    }
+    return textures[kind]

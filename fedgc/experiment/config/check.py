@@ -28,6 +28,11 @@ def check_config(raw: Mapping[str, Any]) -> ExperimentConfig:
         config = ExperimentConfig.model_validate(raw)
     except ValidationError as error:
         raise ConfigError(one_line(error)) from None
+    if config.target_loss is not None and "target_accuracy" in config.model_fields_set:
+        raise ConfigError(
+            f"target_loss must be left out where target_accuracy is given; got {config.target_loss} beside "
+            f"{config.target_accuracy}"
+        )
     if config.sweep or any(strategy.grid for strategy in config.strategies):
         points_of(config)
         return config
@@ -47,8 +52,6 @@ def check_config(raw: Mapping[str, Any]) -> ExperimentConfig:
             _check_coding(strategy, where, n_clients=config.n_clients, n_shards=config.task.shards)
         else:
             _check_rival(strategy, where, n_clients=config.n_clients)
-    if config.target_loss is not None and "target_accuracy" in config.model_fields_set:
-        raise ConfigError(f"target_accuracy must be left out if target_loss is given; got {config.target_accuracy}")
     if config.runtime == "replay":
         check_replay(config)
     return config

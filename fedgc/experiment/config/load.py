@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tomllib
-from collections.abc import Iterable, Mapping
+from collections.abc import Container, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +20,8 @@ def load_config(path: Path, overrides: Iterable[str] = ()) -> ExperimentConfig:
     ----------
     path : Path
         The file. With ``base = "other.toml"`` it has the keys of that file (named from its own folder) but for those
-        that it gives itself: tables are merged key by key, all else, lists too, takes the place of what the other has.
+        that it gives itself: tables are merged key by key, all else, lists too, takes the place of what the other has,
+        and a target of one kind that of the other.
     overrides : iterable of str
         ``dotted.key=value``; positions in lists count from 0, values are written as in TOML, and a value that is not
         TOML is taken as a string.
@@ -33,7 +34,15 @@ def load_config(path: Path, overrides: Iterable[str] = ()) -> ExperimentConfig:
     raw = _with_base(path, ())
     for override in overrides:
         apply_override(raw, override)
+        _make_way(raw, (override.partition("=")[0].strip(),))
     return check_config(raw)
+
+
+def _make_way(raw: dict[str, Any], given: Container[str]) -> None:
+    """Take away the target of the other kind, where what comes later gives one: there may be only one."""
+    for one, other in (("target_loss", "target_accuracy"), ("target_accuracy", "target_loss")):
+        if one in given and other not in given:
+            raw.pop(other, None)
 
 
 def _with_base(path: Path, above: tuple[Path, ...]) -> dict[str, Any]:
@@ -45,7 +54,9 @@ def _with_base(path: Path, above: tuple[Path, ...]) -> dict[str, Any]:
     base = raw.pop("base")
     if not isinstance(base, str):
         raise ConfigError(f"base must be the name of a file; got {base!r}")
-    return merged(_with_base(path.parent / base, (*above, path.resolve())), raw)
+    basis = _with_base(path.parent / base, (*above, path.resolve()))
+    _make_way(basis, raw)
+    return merged(basis, raw)
 
 
 def merged(base: Mapping[str, Any], own: Mapping[str, Any]) -> dict[str, Any]:

@@ -54,8 +54,9 @@ class GradientCodingConfig(Section):
 
     With a rule for the deadline, `deadline` is that of the first round; `deadline_share` belongs to the rule "quantile"
     alone, `deadline_cover` (whether every round is to last until the fleet can have done every shard once) to "auto".
-    With `secure_sum` the server uses only the sum of what arrives, in fixed point with so many `fractional_bits`; the decoder must then be one whose weights are
-    settled before the round: "fixed", say. A `coherence` that is given is not learnt.
+    With `secure_sum` the server uses only the sum of what arrives, in fixed point with so many `fractional_bits`; the
+    decoder must then be one whose weights are settled before the round: "fixed", say. A `coherence` that is given is
+    not learnt.
     """
 
     kind: Literal["gradient-coding"]
@@ -131,15 +132,18 @@ class ExperimentConfig(Section):
     target_accuracy : float
         Test accuracy whose first attainment is reported.
     target_loss : float or None
-        A loss to fall to, in place of the accuracy.
+        Loss whose first attainment is reported in its place, as the task's ``evaluate`` measures it. Only one of the
+        two may be given.
     stop_at_target : bool
-        Whether a run ends with the round that reaches it, or in which its loss has grown beyond hope.
+        Whether a run ends with the round that reaches the target, or whose loss is not finite or above 50 times that
+        at the start.
     record_every : int
-        Which rounds have a row of results: every so many, besides round 0, the first at the target and the last.
+        Only every so many rounds are kept as rows, beside round 0, the first one at the target and the last one. What
+        is averaged over rounds is then averaged over these.
     runtime : str
         "virtual": Flower's strategies and clients exchange messages in virtual time. "replay": the same rounds without
         messages, for tasks of one gradient step per shard, whole blocks, and rivals that are a code and a decoder; a
-        hundred times as fast (:mod:`fedgc.replay`).
+        hundred times as fast, see :mod:`fedgc.replay`.
     timing : str
         "learnt": strategies learn how reliable and fast clients are. "known": those that use it are told.
     deadline_unit : str
@@ -148,10 +152,10 @@ class ExperimentConfig(Section):
     tensorboard : str or None
         Folder for TensorBoard's curves; each strategy and seed gets a folder in it.
     sweep : mapping of str to list
-        Dotted keys of task, fleet, rounds, timing or the target, and the values that each takes: the experiment is run
-        for every combination. A strategy's `grid` is the same for keys of its own.
+        Dotted keys of task or fleet, or rounds, timing, target_accuracy or target_loss, and the values that each
+        takes: the experiment is run for every combination. A strategy's `grid` is the same for keys of its own.
     task, fleet, strategies
-        What is trained, by whom, and how. The task's `name` says which section it is, the fleet is a table as in
+        What is trained, by whom, and how. The task's `name` says which section it is. The fleet is a table as in
         :func:`fedgc.fleets.build_fleet`.
     """
 
@@ -174,7 +178,9 @@ class ExperimentConfig(Section):
     @property
     def target(self) -> Target:
         """What a run is to reach."""
-        return Target(None if self.target_loss is not None else self.target_accuracy, self.target_loss)
+        if self.target_loss is not None:
+            return Target("loss", self.target_loss)
+        return Target("accuracy", self.target_accuracy)
 
     @property
     def n_clients(self) -> int:
