@@ -145,7 +145,10 @@ def test_a_file_may_be_based_on_another(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"sweep": {"seeds": [1]}}, "sweep must name keys of task, fleet, rounds, target_accuracy, target_loss, timing; got 'seeds'"),
+        (
+            {"sweep": {"seeds": [1]}},
+            "sweep must name keys of task, fleet, rounds, target_accuracy, target_loss, timing; got 'seeds'",
+        ),
         ({"sweep": {"task.alpa": [1.0]}}, r"task.alpa is not a known key.*did you mean alpha\? \(at task.alpa=1.0\)"),
         ({"sweep": {"fleet.dropout": [0.1, 1.5]}}, r"fleet.dropout must lie in \[0, 1\].*\(at fleet.dropout=1.5\)"),
         ({"sweep": {"task.alpha": []}}, "sweep.task.alpha must have at least 1 item"),
