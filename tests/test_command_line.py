@@ -116,8 +116,8 @@ BAD = {
     "colour=1": "colour is not a known key, allowed are name, rounds, seeds, target_accuracy, target_loss, "
     "stop_at_target, record_every, runtime, timing, tensorboard, sweep, "
     "task, fleet, strategies; got 1",
-    "task.depth=3": "task.depth is not a known key, allowed are name, shards, partition, alpha, hidden, local_epochs, batch_size, "
-    "learning_rate; got 3",
+    "task.depth=3": "task.depth is not a known key, allowed are name, shards, partition, alpha, hidden, "
+    "local_epochs, batch_size, learning_rate; got 3",
     "strategies.1.loads=3": "strategies.1.loads is not a known key, allowed are kind, label, deadline, "
     "deadline_rule, deadline_share, load, schedule, sums, redraw, early_end, code, decoder, max_weight, memory, "
     "coherence, secure_sum, fractional_bits, grid; got 3, did you mean load?",

@@ -39,7 +39,7 @@ def replay_one(config: ExperimentConfig, choice: StrategyConfig, seed: int, keep
         rounds = known_rounds(method, draws, task.shard_examples, config.rounds, seed=seed)
     except ValueError as error:
         raise ConfigError(f"{choice.label}: {error}") from None
-    asked, rows = float(draws.fleet.n_clients), RowKeeper(config, keep)
+    asked, rows = float(rounds.code.n_clients), RowKeeper(config, keep)
     step = float(config.task.options["learning_rate"])
     for state in descend(task, rounds, step, memory=method.memory):
         if not rows.wanted(state.number, state.loss):
