@@ -65,6 +65,8 @@ CODES: dict[str, BuildCode] = {
     "cyclic-repetition": lambda p, load, rng: CyclicRepetition(p.size, load - 1, rng=rng),
     "erasure-head": lambda p, load, rng: ErasureHead(p.size, p.size, load, rng=rng),
     BALANCED_BLOCKS: _balanced_blocks,
+    # The strategy sizes the blocks above by speed once it knows that; these stay equal.
+    "equal-blocks": _balanced_blocks,
 }
 
 #: Those of coefficients one, whose clients can reply with a part of their shards done. The rows of

@@ -114,12 +114,13 @@ BAD = {
     "rounds=2.5": "rounds must be a valid integer; got 2.5",
     'rounds="five"': "rounds must be a valid integer; got 'five'",
     "colour=1": "colour is not a known key, allowed are name, rounds, seeds, target_accuracy, target_loss, "
-    "stop_at_target, record_every, tensorboard, sweep, task, fleet, strategies; got 1",
-    "task.depth=3": "task.depth is not a known key, allowed are name, shards, partition, alpha, hidden, local_epochs, "
-    "batch_size, learning_rate; got 3",
+    "stop_at_target, record_every, runtime, timing, deadline_unit, tensorboard, sweep, "
+    "task, fleet, strategies; got 1",
+    "task.depth=3": "task.depth is not a known key, allowed are name, shards, partition, alpha, hidden, "
+    "local_epochs, batch_size, learning_rate; got 3",
     "strategies.1.loads=3": "strategies.1.loads is not a known key, allowed are kind, label, deadline, "
-    "deadline_rule, deadline_share, load, schedule, sums, redraw, early_end, code, decoder, max_weight, memory, "
-    "secure_sum, fractional_bits, grid; got 3, did you mean load?",
+    "deadline_rule, deadline_share, deadline_cover, load, schedule, sums, redraw, early_end, code, decoder, max_weight, memory, "
+    "coherence, secure_sum, fractional_bits, grid; got 3, did you mean load?",
     "strategies.1.secure_sum=true": f"strategies.1.decoder must be one of {SETTLED} for secure_sum; got "
     "'optimal-unbiased'",
     "strategies.1.secure_sum=1": "strategies.1.secure_sum must be a valid boolean; got 1",
@@ -149,7 +150,7 @@ BAD = {
     "fleet=3": "fleet must be a valid dictionary; got 3",
     "strategies.1.kind=fedsgd": f"strategies.1.kind must be one of gradient-coding, {', '.join(RIVALS)}; got "
     "'fedsgd', did you mean fedavg?",
-    "strategies.1.decoder=best": f"strategies.1.decoder must be one of {', '.join(DECODERS)}; got 'best'",
+    "strategies.1.decoder=best": f"strategies.1.decoder must be one of auto, {', '.join(DECODERS)}; got 'best'",
     "strategies.1.label=FedAvg, waits for everyone": "strategies.1.label must differ from the other labels; got "
     "'FedAvg, waits for everyone' again",
     "strategies=[]": "strategies must have at least 1 item after validation, not 0; got []",

@@ -115,7 +115,8 @@ def mean_update(fleet_name: str, memory: bool, options: dict[str, Any]) -> tuple
         timing=Chances(progress),
         coherence=KnownCoherence(energy=1.0, overlap=0.3),
         memory=memory,
-        **options,
+        # With a memory the default is biased.
+        **{"decoder": "optimal-unbiased", **options},
     )
     app, server = ClientApp(), ServerApp()
 

@@ -41,7 +41,7 @@ def replay_one(config: ExperimentConfig, choice: StrategyConfig, seed: int, keep
         rounds = known_rounds(method, draws, task.shard_examples, config.rounds, seed=seed)
     except ValueError as error:
         raise ConfigError(f"{choice.label}: {error}") from None
-    asked, rows = float(draws.fleet.n_clients), KeptRows(config, keep)
+    asked, rows = float(rounds.code.n_clients), KeptRows(config, keep)
     step, by_accuracy = float(config.task.options["learning_rate"]), config.target.of == "accuracy"
     for state in descend(task, rounds, step, memory=method.memory):
 

@@ -20,7 +20,7 @@ class Method:
     ----------
     code : callable or None
         Makes the code from straggle probabilities, load and generator, as in ``fedgc.schemes.CODES``; None for blocks
-        that are balanced by the probabilities.
+        that are sized by speed.
     decoder : Decoder
         The decoder.
     load : int

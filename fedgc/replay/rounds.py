@@ -7,13 +7,13 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from fedgc.assignment import fractional_repetition_blocks
-from fedgc.codes import Code, over_shards
+from fedgc.codes import Code
 from fedgc.coherence import CoherenceEstimate, KnownCoherence
+from fedgc.deadline import FixedDeadline
 from fedgc.decoders import CalibratedDecoder, Decoder
-from fedgc.forecast import work_of
 from fedgc.memory import units_of
 from fedgc.replay.method import NO_DEADLINE, Method
+from fedgc.round import Planning, RoundState, plan_round
 from fedgc.round.sizes import shard_gram
 from fedgc.simulation.play import Draws, PlayedRounds, play_rounds
 from fedgc.validation import check_vector
@@ -126,8 +126,10 @@ def known_rounds(
 
     Notes
     -----
-    These are the rounds of :class:`fedgc.strategies.GradientCoding` with ``timing=fleet`` and the same code, to the
-    last digits (tests/test_replay.py).
+    The plan is the one that :class:`fedgc.strategies.GradientCoding` makes with ``timing=fleet``, and so are the
+    rounds, to the last digits (tests/test_replay.py). Its own blocks are then sized by speed: on a fleet on which
+    further shards take no time, two clients get all of them. For blocks of equal size, which only the probabilities
+    balance, the code is ``CODES["equal-blocks"]``.
 
     Examples
     --------
@@ -135,32 +137,32 @@ def known_rounds(
     >>> from fedgc.fleets import build_fleet
     >>> from fedgc.simulation.play import RoundDraws
     >>> fleet = build_fleet({"preset": "paper", "clients": 4}, seed=1)
-    >>> method = Method(None, DECODERS["optimal-unbiased"](), deadline=1.5, coherence=0.0)
+    >>> from fedgc.schemes import CODES
+    >>> method = Method(CODES["equal-blocks"], DECODERS["optimal-unbiased"](), deadline=1.5, coherence=0.0)
     >>> rounds = known_rounds(method, RoundDraws(fleet), [5, 5, 5, 5], 3)
     >>> rounds.unit_of_shard.tolist(), rounds.played.coverage.shape
     ([0, 0, 1, 1], (3, 4))
     """
-    fleet = draws.fleet
     sizes = check_vector("shard_examples", shard_examples, length=np.size(np.asarray(shard_examples)), low=0.0)
-    n_clients, n_shards = fleet.n_clients, sizes.size
-    if n_shards < n_clients:
-        raise ValueError(f"shard_examples must be of at least as many shards as clients, {n_clients}; got {n_shards}")
+    n_clients = draws.fleet.n_clients
+    if sizes.size < n_clients:
+        raise ValueError(f"shard_examples must be of at least as many shards as clients, {n_clients}; got {sizes.size}")
     deadline = NO_DEADLINE if method.deadline is None else method.deadline
-
-    def built(prob: Vector) -> Code:
-        if method.code is None:
-            return fractional_repetition_blocks(prob, n_shards, method.load)
-        rng = np.random.default_rng([seed, n_clients])
-        return over_shards(method.code(prob, method.load, rng), n_shards)
-
-    # How much each client has to do may depend on the probabilities only where coefficients happen to be zero.
-    work = work_of(built(np.full(n_clients, 0.5)))
-    prob = np.clip(fleet.straggle_prob(deadline, np.maximum(work, 1)), 0.0, 1.0 - 1e-12)
-    code = built(prob)
+    planning = Planning(
+        method.load,
+        method.decoder,
+        deadline=FixedDeadline(deadline),
+        rounds=n_rounds,
+        seed=seed,
+        timing=draws.fleet,
+        code=method.code,
+    )
     coherence = method.first_coherence
-    calibrated = method.decoder.calibrate(code, prob, shard_gram(coherence, sizes, code))
-    played = play_rounds(draws, calibrated, deadline, n_rounds, seed=seed)
-    return MethodRounds(code, method.decoder, prob, sizes, played, calibrated, coherence)
+    plan = plan_round(RoundState(sizes, coherence=coherence), range(n_clients), planning)
+    # A plan may leave clients out, and number the others in another order.
+    clients = np.array(plan.node_ids, dtype=np.intp)
+    played = play_rounds(draws, plan.decoder, deadline, n_rounds, clients=clients, seed=seed)
+    return MethodRounds(plan.code, method.decoder, plan.straggle_prob, sizes, played, plan.decoder, coherence)
 
 
 def _share(coherence: CoherenceEstimate) -> float:
