@@ -119,8 +119,8 @@ BAD = {
     "task.depth=3": "task.depth is not a known key, allowed are name, shards, partition, alpha, hidden, "
     "local_epochs, batch_size, learning_rate; got 3",
     "strategies.1.loads=3": "strategies.1.loads is not a known key, allowed are kind, label, deadline, "
-    "deadline_rule, deadline_share, deadline_cover, load, schedule, sums, redraw, early_end, code, decoder, max_weight, memory, "
-    "coherence, secure_sum, fractional_bits, grid; got 3, did you mean load?",
+    "deadline_rule, deadline_share, deadline_cover, load, schedule, sums, redraw, early_end, code, decoder, "
+    "max_weight, memory, coherence, secure_sum, fractional_bits, grid; got 3, did you mean load?",
     "strategies.1.secure_sum=true": f"strategies.1.decoder must be one of {SETTLED} for secure_sum; got "
     "'optimal-unbiased'",
     "strategies.1.secure_sum=1": "strategies.1.secure_sum must be a valid boolean; got 1",
