@@ -29,8 +29,8 @@ class StreamingSum:
     The weight of a coded update is ``alone + common R``, where the scalar R is known when the round ends. With
     ``S1 = sum of alone * update`` and ``S2 = sum of common * update`` the decoded update is ``S1 + R S2``; S2 is not
     made before it is needed. Of equal coded updates the first counts. Updates whose weights depend on what else comes
-    are kept until the end: prefix sums of lists that share shards, and what a decoder solves for together (least squares
-    of codes other than blocks). `held` tells how many. Of the others one waits for the next, since to add two together
+    are kept until the end: prefix sums of lists that share shards, and what least squares solves for together, in codes
+    other than blocks. `held` tells how many. Of the others one waits for the next, since to add two together
     reads and writes the sums half as often.
 
     Examples

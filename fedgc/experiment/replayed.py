@@ -15,7 +15,7 @@ from fedgc.experiment.config.replays import replayed_rival
 from fedgc.experiment.draws import draws_met
 from fedgc.experiment.rows import MEASURED, Row, RowKeeper
 from fedgc.fleets import build_fleet
-from fedgc.replay import Method, descend, known_rounds
+from fedgc.replay import Method, check_units, descend, known_rounds
 from fedgc.schemes import BALANCED_BLOCKS, CODES
 from fedgc.simulation.play import RoundDraws
 from fedgc.tasks import GradientTask, build_task
@@ -37,6 +37,7 @@ def replay_one(config: ExperimentConfig, choice: StrategyConfig, seed: int, keep
     method = method_of(choice)
     try:
         rounds = known_rounds(method, draws, task.shard_examples, config.rounds, seed=seed)
+        check_units(rounds, memory=method.memory)
     except ValueError as error:
         raise ConfigError(f"{choice.label}: {error}") from None
     asked, rows = float(rounds.code.n_clients), RowKeeper(config, keep)
