@@ -17,7 +17,11 @@ from fedgc.experiment.draws import draws_met
 from fedgc.experiment.recording import KeptRows, RunEnded
 from fedgc.experiment.row import MEASURED, Row
 from fedgc.fleets import build_fleet
+<<<<<<< HEAD
 from fedgc.replay import DescentStep, Method, descend, known_rounds
+=======
+from fedgc.replay import Method, check_units, descend, known_rounds
+>>>>>>> keys
 from fedgc.schemes import BALANCED_BLOCKS, CODES
 from fedgc.simulation.play import RoundDraws
 from fedgc.tasks import GradientTask, build_task
@@ -39,6 +43,7 @@ def replay_one(config: ExperimentConfig, choice: StrategyConfig, seed: int, keep
     method = method_of(in_seconds(choice, config, draws.fleet))
     try:
         rounds = known_rounds(method, draws, task.shard_examples, config.rounds, seed=seed)
+        check_units(rounds, memory=method.memory)
     except ValueError as error:
         raise ConfigError(f"{choice.label}: {error}") from None
     asked, rows = float(rounds.code.n_clients), KeptRows(config, keep)

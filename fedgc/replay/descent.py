@@ -35,6 +35,8 @@ class DescentStep:
         ``|g^ - g|^2 / |g|^2`` of the round before, for the decoded g^ and the full gradient g; NaN at the start.
     predicted : float
         What the decoder expects of it; NaN where it does not know, or changes were decoded.
+    coherence : CoherenceEstimate
+        What is known of the coherence by then.
     """
 
     number: int
@@ -44,6 +46,7 @@ class DescentStep:
     arrived: int
     error: float
     predicted: float
+    coherence: CoherenceEstimate
 
 
 def descend(task: GradientTask, rounds: MethodRounds, step: float, *, memory: bool = False) -> Iterator[DescentStep]:
@@ -71,16 +74,15 @@ def descend(task: GradientTask, rounds: MethodRounds, step: float, *, memory: bo
     descends along ``v' U``, with a memory H along ``1' H + v' (U - H)``. A round in which nothing arrives changes
     nothing. A loss that is not finite is infinite.
     """
+    check_units(rounds, memory=memory)
     learns = not isinstance(rounds.coherence, KnownCoherence)
-    if (memory or learns) and not rounds.single_units:
-        name = "memory" if memory else "coherence"
-        raise ValueError(f"{name} must be left out for codes whose updates are sums of several units; got it")
     weights, coherence, step32 = task.initial_weights(), rounds.coherence, np.float32(step)
     kept = np.zeros((rounds.unit_shares.size, weights.size), dtype=np.float32) if memory else None
     both = np.ones((2, rounds.sizes.size), dtype=np.float32)
     seconds, arrived, error, predicted = 0.0, 0, np.nan, np.nan
     for number in range(rounds.n_rounds):
-        coverage = rounds.coverage(number, coherence).astype(np.float32)
+        known = coherence
+        coverage = rounds.coverage(number, known).astype(np.float32)
         if memory or learns:
             loss, parts = task.shard_gradients(weights)
             full, changes = parts.sum(axis=0), rounds.by_unit(parts)
@@ -95,7 +97,7 @@ def descend(task: GradientTask, rounds: MethodRounds, step: float, *, memory: bo
         else:
             both[0] = coverage
             loss, (decoded, full) = task.weighted_gradients(weights, both)
-        yield DescentStep(number, seconds, _finite(loss), weights, arrived, error, predicted)
+        yield DescentStep(number, seconds, _finite(loss), weights, arrived, error, predicted, known)
         arrived = int(rounds.played.arrived[number].sum())
         if not arrived:
             decoded = np.zeros_like(decoded)
@@ -105,7 +107,23 @@ def descend(task: GradientTask, rounds: MethodRounds, step: float, *, memory: bo
         seconds += float(rounds.played.seconds[number])
         predicted = np.nan if memory else _or_nan(rounds.calibrated.residual_error)
     loss, _ = task.weighted_gradients(weights, both)
-    yield DescentStep(rounds.n_rounds, seconds, _finite(loss), weights, arrived, error, predicted)
+    yield DescentStep(rounds.n_rounds, seconds, _finite(loss), weights, arrived, error, predicted, coherence)
+
+
+def check_units(rounds: MethodRounds, *, memory: bool) -> None:
+    """Check that what a method keeps or learns of the updates can be told from its coded ones.
+
+    Raises
+    ------
+    ValueError
+        If a coded update is about several units, and the method has a memory, or learns the coherence.
+    """
+    if rounds.single_units:
+        return
+    if memory:
+        raise ValueError("memory must be left out for codes whose updates are sums of several units; got it")
+    if not isinstance(rounds.coherence, KnownCoherence):
+        raise ValueError("coherence must be given for codes whose updates are sums of several units; got none")
 
 
 def _learnt(coherence: CoherenceEstimate, changes: Weights) -> CoherenceEstimate:

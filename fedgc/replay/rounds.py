@@ -23,7 +23,7 @@ Parts = NDArray[np.float32]
 
 #: Change of the coherence below which a decoder is not calibrated anew: it costs variance alone, and less than a
 #: thousandth of it.
-_SAME = 0.005
+_SAME = 0.001
 
 
 @dataclass(eq=False)

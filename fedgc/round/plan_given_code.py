@@ -34,6 +34,8 @@ def plan_given_code(state: RoundState, nodes: tuple[int, ...], copies: int, plan
     n_clients = min(len(nodes), n_shards)
     # Coefficients follow the probabilities, who holds what does not, but for coefficients that happen to be zero.
     prob = state.reliability.straggle_prob(nodes)[:n_clients]
+    if planning.timing is not None:  # what was learnt is of no account then, also for which coefficients are zero
+        prob = np.full(n_clients, 0.5)
     try:
         code = _built(planning, prob, copies)
     except ValueError:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 import torch
-from flwr.app import ArrayRecord, ConfigRecord, MetricRecord
+from flwr.app import Array, ArrayRecord, ConfigRecord, MetricRecord
+from numpy.typing import NDArray
 from torch import nn
 
 from fedgc.clients import ShardUpdate
@@ -51,6 +52,9 @@ class DigitsConvTask:
         self._train = torch.from_numpy(data.train_x).reshape(-1, 1, 8, 8), torch.from_numpy(data.train_y)
         self._test = torch.from_numpy(data.test_x).reshape(-1, 1, 8, 8), torch.from_numpy(data.test_y)
         self._parts = [(self._train[0][shard], self._train[1][shard]) for shard in self.shards]
+        self._shard_of = np.empty(len(data.train_y), dtype=np.intp)
+        for number, shard in enumerate(self.shards):
+            self._shard_of[shard] = number
         self._network = nn.Sequential(
             nn.Conv2d(1, 16, 3, padding=1),
             nn.ReLU(),
@@ -85,3 +89,52 @@ class DigitsConvTask:
             accuracy = float((self._network(x).argmax(1) == y).float().mean())
             x, y = self._train
             return MetricRecord({"accuracy": accuracy, "loss": float(nn.functional.cross_entropy(self._network(x), y))})
+
+    def initial_weights(self) -> NDArray[np.float32]:
+        """Return the untrained network as a vector, (6090,)."""
+        return np.concatenate([array.numpy().ravel() for array in self.initial_arrays().values()])
+
+    def as_arrays(self, weights: NDArray[np.float32]) -> ArrayRecord:
+        """Return such a vector as the network's arrays."""
+        state = self._network.state_dict()
+        ends = np.cumsum([value.numel() for value in state.values()])[:-1]
+        parts = zip(state.items(), np.split(weights, ends), strict=True)
+        return ArrayRecord(
+            {name: Array(np.ascontiguousarray(part.reshape(value.shape))) for (name, value), part in parts}
+        )
+
+    def shard_gradients(self, weights: NDArray[np.float32]) -> tuple[float, NDArray[np.float32]]:
+        """Return the loss of all training examples, and each shard's part of its gradient, (n_shards, 6090).
+
+        Shard by shard: with all padded to the largest, as ``torch.func.vmap`` needs them, what is skewed takes longer.
+        """
+        parameters = self._set(weights)
+        total, loss = len(self._train[1]), 0.0
+        parts = np.empty((len(self.shards), weights.size), dtype=np.float32)
+        for row, (x, y) in zip(parts, self._parts, strict=True):
+            value = nn.functional.cross_entropy(self._network(x), y, reduction="sum") / total
+            row[:] = _flat(torch.autograd.grad(value, parameters))
+            loss += float(value.detach())
+        return loss, parts
+
+    def weighted_gradients(
+        self, weights: NDArray[np.float32], coverages: NDArray[np.float32]
+    ) -> tuple[float, NDArray[np.float32]]:
+        """Return the loss, and the sums of the shards' parts that each row of `coverages` asks for."""
+        parameters = self._set(weights)
+        x, y = self._train
+        each = nn.functional.cross_entropy(self._network(x), y, reduction="none")
+        scales = torch.from_numpy(coverages[:, self._shard_of] / np.float32(len(y)))
+        sums = [torch.autograd.grad(scale @ each, parameters, retain_graph=True) for scale in scales]
+        return float(each.detach().mean()), np.array([_flat(one) for one in sums])
+
+    def _set(self, weights: NDArray[np.float32]) -> list[nn.Parameter]:
+        """Give the network these weights, and return what gradients are taken by: in the order of the vector."""
+        parameters = list(self._network.parameters())
+        nn.utils.vector_to_parameters(torch.from_numpy(weights), parameters)
+        return parameters
+
+
+def _flat(gradients: tuple[torch.Tensor, ...]) -> NDArray[np.float32]:
+    flat: NDArray[np.float32] = torch.cat([one.reshape(-1) for one in gradients]).numpy()
+    return flat

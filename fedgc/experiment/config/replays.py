@@ -66,7 +66,14 @@ def _check(strategy: StrategyConfig, where: str) -> None:
         except ConfigError as error:
             raise ConfigError(f"{where}.{error}") from None
         return
-    plain = {"schedule": "full", "deadline_rule": "fixed", "secure_sum": False, "sums": None, "redraw": None}
+    plain = {
+        "schedule": "full",
+        "deadline_rule": "fixed",
+        "early_end": True,
+        "secure_sum": False,
+        "sums": None,
+        "redraw": None,
+    }
     for key, value in plain.items():
         if getattr(strategy, key) != value:
             what = "left out" if value is None else repr(value)
