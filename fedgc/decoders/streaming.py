@@ -30,13 +30,8 @@ class StreamingSum:
     ``S1 = sum of alone * update`` and ``S2 = sum of common * update`` the decoded update is ``S1 + R S2``; S2 is not
     made before it is needed. Of equal coded updates the first counts. Updates whose weights depend on what else comes
     are kept until the end: prefix sums of lists that share shards, and what least squares solves for together, in codes
-<<<<<<< HEAD
     other than blocks. `held` tells how many. Of the others one waits for the next, since to add two together reads and
     writes the sums half as often.
-=======
-    other than blocks. `held` tells how many. Of the others one waits for the next, since to add two together
-    reads and writes the sums half as often.
->>>>>>> keys
 
     Examples
     --------

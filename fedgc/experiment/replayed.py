@@ -17,11 +17,7 @@ from fedgc.experiment.draws import draws_met
 from fedgc.experiment.recording import KeptRows, RunEnded
 from fedgc.experiment.row import MEASURED, Row
 from fedgc.fleets import build_fleet
-<<<<<<< HEAD
-from fedgc.replay import DescentStep, Method, descend, known_rounds
-=======
-from fedgc.replay import Method, check_units, descend, known_rounds
->>>>>>> keys
+from fedgc.replay import DescentStep, Method, check_units, descend, known_rounds
 from fedgc.schemes import BALANCED_BLOCKS, CODES
 from fedgc.simulation.play import RoundDraws
 from fedgc.tasks import GradientTask, build_task
