@@ -1,4 +1,4 @@
-"""The figure of an experiment: test accuracy against virtual time."""
+"""The figure of an experiment: test accuracy, or loss if that is the target, against virtual time."""
 
 from __future__ import annotations
 
@@ -25,31 +25,31 @@ def draw_figure(config: ExperimentConfig, rows: Sequence[Row]) -> tuple[bytes, b
     """Return the figure as PNG and as SVG.
 
     One line per strategy: the mean over seeds of the accuracy that the last finished round had reached by each instant,
-    with a band from the lowest to the highest seed.
+    with a band from the lowest to the highest seed. Where the target is a loss, that is drawn, on a logarithmic scale.
     """
     figure = Figure(figsize=(8.0, 4.8), dpi=150, layout="constrained")
     axes = figure.add_subplot()
     strategies = list(dict.fromkeys(row.strategy for row in rows))
-    target = config.target_accuracy
+    target, by_loss = config.target, config.target.quantity == "loss"
     ends = {name: max(row.seconds for row in rows if row.strategy == name) for name in strategies}
     # A method that waits may take many times as long as the others. The axis ends where all that reach the target have
     # reached it, or all but the slowest have ended, so that the fast ones stay readable.
     hits = [
-        next((row.seconds for row in rows if (row.strategy, row.seed) == run and row.accuracy >= target), 0.0)
+        next((row.seconds for row in rows if (row.strategy, row.seed) == run and target.reached_in(row)), 0.0)
         for run in dict.fromkeys((row.strategy, row.seed) for row in rows)
     ]
     right = min(max(ends.values()), max(1.05 * max(hits), sorted(ends.values())[-2:][0]))
     for index, name in enumerate(strategies):
         instants = np.linspace(0.0, min(right, ends[name]), 600)
-        curves = np.array([_accuracy_at(rows, name, seed, instants) for seed in config.seeds])
+        curves = np.array([_reached_by(rows, name, seed, instants, target.quantity) for seed in config.seeds])
         colour = COLOURS[index % len(COLOURS)]
         axes.plot(instants, curves.mean(axis=0), STYLES[index % len(STYLES)], color=colour, label=name, linewidth=1.8)
         if len(config.seeds) > 1:
             axes.fill_between(instants, curves.min(axis=0), curves.max(axis=0), color=colour, alpha=0.12, linewidth=0)
-    axes.axhline(target, color="0.55", linewidth=0.8, zorder=0)
+    axes.axhline(target.value, color="0.55", linewidth=0.8, zorder=0)
     axes.annotate(
-        f"target\n{100 * target:.10g}%",
-        (right, target),
+        f"target\n{target}",
+        (right, target.value),
         xytext=(4, 0),
         textcoords="offset points",
         va="center",
@@ -59,15 +59,18 @@ def draw_figure(config: ExperimentConfig, rows: Sequence[Row]) -> tuple[bytes, b
     )
     axes.set_xlim(0.0, right)
     # Untrained models tell nothing apart: the upper part of the scale is where methods differ.
-    worst = min(max(row.accuracy for row in rows if row.strategy == name) for name in strategies)
-    axes.set_ylim(max(0.0, min(0.5, target / 2, worst - 0.1)), 1.0)
-    axes.yaxis.set_major_formatter(PercentFormatter(1.0))
+    if by_loss:
+        axes.set_yscale("log")
+    else:
+        worst = min(max(row.accuracy for row in rows if row.strategy == name) for name in strategies)
+        axes.set_ylim(max(0.0, min(0.5, target.value / 2, worst - 0.1)), 1.0)
+        axes.yaxis.set_major_formatter(PercentFormatter(1.0))
     axes.set_xlabel("virtual time since the start (seconds)")
-    axes.set_ylabel("test accuracy")
+    axes.set_ylabel("loss" if by_loss else "test accuracy")
     clients, shards = config.n_clients, config.task.shards
     seeds = f", mean and range of {len(config.seeds)} seeds" if len(config.seeds) > 1 else ""
     axes.set_title(f"{config.name}: {clients} clients, {shards} shards, {config.rounds} rounds{seeds}", fontsize=10)
-    legend = axes.legend(loc="lower right", frameon=True, fontsize=9)
+    legend = axes.legend(loc="upper right" if by_loss else "lower right", frameon=True, fontsize=9)
     for text in (axes.title, *legend.get_texts()):
         text.set_parse_math(False)  # a dollar sign in a name is a dollar sign
     axes.spines[["top", "right"]].set_visible(False)
@@ -81,7 +84,7 @@ def draw_figure(config: ExperimentConfig, rows: Sequence[Row]) -> tuple[bytes, b
     return png.getvalue(), svg.getvalue()
 
 
-def _accuracy_at(rows: Sequence[Row], strategy: str, seed: int, instants: Curve) -> Curve:
+def _reached_by(rows: Sequence[Row], strategy: str, seed: int, instants: Curve, quantity: str) -> Curve:
     own = [row for row in rows if row.strategy == strategy and row.seed == seed]
     finished = np.searchsorted([row.seconds for row in own], instants, side="right") - 1
-    return np.array([row.accuracy for row in own])[finished]
+    return np.array([getattr(row, quantity) for row in own])[finished]

@@ -164,7 +164,7 @@ class ExperimentConfig(Section):
     @property
     def target(self) -> Target:
         """What a run is to reach."""
-        return Target(None if self.target_loss is not None else self.target_accuracy, self.target_loss)
+        return Target.of({"target_accuracy": self.target_accuracy, "target_loss": self.target_loss})
 
     @property
     def n_clients(self) -> int:
