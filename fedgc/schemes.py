@@ -53,7 +53,7 @@ def _balanced_blocks(p: Vector, load: int, rng: np.random.Generator) -> Code:
 BALANCED_BLOCKS = "fractional-repetition"
 
 #: Every code by name, as functions of straggle probabilities, load and generator; as many shards as clients. Which
-#: client holds what depends on the probabilities for fractional repetition only, whose blocks are balanced by them.
+#: client holds what depends on the probabilities for the last two only, whose blocks are balanced by them.
 CODES: dict[str, BuildCode] = {
     "uncoded": lambda p, load, rng: Uncoded(p.size, p.size),
     "scheme-I": lambda p, load, rng: CommonShard(p, p.size),
@@ -65,7 +65,8 @@ CODES: dict[str, BuildCode] = {
     "cyclic-repetition": lambda p, load, rng: CyclicRepetition(p.size, load - 1, rng=rng),
     "erasure-head": lambda p, load, rng: ErasureHead(p.size, p.size, load, rng=rng),
     BALANCED_BLOCKS: _balanced_blocks,
-    # The strategy sizes the blocks above by speed once it knows that; these stay equal.
+    # The strategy sizes the blocks above by speed once it knows that; these stay equal. Meant for known times: who is
+    # in which follows every change of what is believed of the clients.
     "equal-blocks": _balanced_blocks,
 }
 

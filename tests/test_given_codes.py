@@ -78,7 +78,8 @@ def test_exact_recovery_is_exact_with_a_straggler() -> None:
         np.testing.assert_allclose(value, before[name] + expected[name], rtol=1e-5, atol=1e-6)
 
 
-@pytest.mark.parametrize("code", sorted(set(CODES) - {"fractional-repetition"}))
+# Blocks that are balanced by the probabilities are the exception.
+@pytest.mark.parametrize("code", sorted(set(CODES) - {"fractional-repetition", "equal-blocks"}))
 def test_shards_stay_where_they_are_while_estimates_change(code: str) -> None:
     held = []
     strategy = coding(code, "fixed" if code != "sgc-authors" else "sum")

@@ -13,10 +13,10 @@ import pytest
 from scipy import stats
 
 from fedgc.errors import ConfigError
+from fedgc.experiment.target import Target
 from fedgc.report import read_results, write_report
 from fedgc.report.style import look_of
 from fedgc.report.tables import best_of, entries, entry_text
-from fedgc.report.target import Target
 from tests.command_line import fedgc
 
 #: Seconds to an accuracy of 0.9 by strategy, condition, what is tuned, and seed; infinite for never.
@@ -173,7 +173,7 @@ def test_the_unit_is_the_readers_choice(sparse: Path) -> None:
         "rounds-to-target", "loss-by-rounds", "loss-by-seconds", "accuracy-by-rounds",
     }  # fmt: skip
     text = (out / "tables.md").read_text()
-    assert "Rounds to a test loss of 0.5" in text and "| B | never (1 of 2 seeds) |" in text
+    assert "Rounds to a loss of 0.5" in text and "| B | never (1 of 2 seeds) |" in text
     with (out / "table.csv").open() as file:
         assert [row["rounds"] for row in csv.DictReader(file)] == ["15", ""]
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 if TYPE_CHECKING:
-    from fedgc.report.target import Unit
+    from fedgc.report.unit import Unit
 
 
 class By(StrEnum):

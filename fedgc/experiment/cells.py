@@ -49,7 +49,7 @@ class Cell:
         point = self.config.model_dump(mode="json", include=_DECISIVE)
         config = self.config
         if config.stop_at_target or config.record_every > 1:
-            target = config.target.of, config.target.value
+            target = config.target.quantity, config.target.value
             point["recording"] = [config.stop_at_target, config.record_every, *target]
         plain = json.dumps([point, strategy, self.seed], sort_keys=True)
         return hashlib.sha256(plain.encode()).hexdigest()[:24]

@@ -14,7 +14,6 @@ from numpy.typing import NDArray
 
 from fedgc.experiment.config import ExperimentConfig
 from fedgc.experiment.row import Row
-from fedgc.experiment.target import Target
 
 Curve = NDArray[np.float64]
 
@@ -37,13 +36,13 @@ def draw_figure(config: ExperimentConfig, rows: Sequence[Row]) -> tuple[bytes, b
     # A method that waits may take many times as long as the others. The axis ends where all that reach the target have
     # reached it, or all but the slowest have ended, so that the fast ones stay readable.
     hits = [
-        next((row.seconds for row in rows if (row.strategy, row.seed) == run and _at(row, target)), 0.0)
+        next((row.seconds for row in rows if (row.strategy, row.seed) == run and target.reached_in(row)), 0.0)
         for run in dict.fromkeys((row.strategy, row.seed) for row in rows)
     ]
     right = min(max(ends.values()), max(1.05 * max(hits), sorted(ends.values())[-2:][0]))
     for index, name in enumerate(strategies):
         instants = np.linspace(0.0, min(right, ends[name]), 600)
-        curves = np.array([_value_at(rows, name, seed, instants, target.of) for seed in config.seeds])
+        curves = np.array([_value_at(rows, name, seed, instants, target.quantity) for seed in config.seeds])
         colour = COLOURS[index % len(COLOURS)]
         axes.plot(instants, curves.mean(axis=0), STYLES[index % len(STYLES)], color=colour, label=name, linewidth=1.8)
         if len(config.seeds) > 1:
@@ -60,7 +59,7 @@ def draw_figure(config: ExperimentConfig, rows: Sequence[Row]) -> tuple[bytes, b
         annotation_clip=False,
     )
     axes.set_xlim(0.0, right)
-    if target.of == "accuracy":
+    if target.quantity == "accuracy":
         # Untrained models tell nothing apart: the upper part of the scale is where methods differ.
         worst = min(max(row.accuracy for row in rows if row.strategy == name) for name in strategies)
         axes.set_ylim(max(0.0, min(0.5, target.value / 2, worst - 0.1)), 1.0)
@@ -71,11 +70,13 @@ def draw_figure(config: ExperimentConfig, rows: Sequence[Row]) -> tuple[bytes, b
         losses = [row.loss for row in rows if math.isfinite(row.loss) and row.loss > 0.0]
         axes.set_ylim(0.9 * min([target.value, *losses]), 2.0 * max(row.loss for row in rows if row.round == 0))
     axes.set_xlabel("virtual time since the start (seconds)")
-    axes.set_ylabel("test accuracy" if target.of == "accuracy" else "loss")
+    axes.set_ylabel("test accuracy" if target.quantity == "accuracy" else "loss")
     clients, shards = config.n_clients, config.task.shards
     seeds = f", mean and range of {len(config.seeds)} seeds" if len(config.seeds) > 1 else ""
     axes.set_title(f"{config.name}: {clients} clients, {shards} shards, {config.rounds} rounds{seeds}", fontsize=10)
-    legend = axes.legend(loc="lower right" if target.of == "accuracy" else "upper right", frameon=True, fontsize=9)
+    legend = axes.legend(
+        loc="lower right" if target.quantity == "accuracy" else "upper right", frameon=True, fontsize=9
+    )
     for text in (axes.title, *legend.get_texts()):
         text.set_parse_math(False)  # a dollar sign in a name is a dollar sign
     axes.spines[["top", "right"]].set_visible(False)
@@ -87,10 +88,6 @@ def draw_figure(config: ExperimentConfig, rows: Sequence[Row]) -> tuple[bytes, b
         figure.savefig(png, format="png", metadata={"Software": None})
         figure.savefig(svg, format="svg", metadata={"Date": None})
     return png.getvalue(), svg.getvalue()
-
-
-def _at(row: Row, target: Target) -> bool:
-    return target.is_reached(accuracy=row.accuracy, loss=row.loss)
 
 
 def _value_at(rows: Sequence[Row], strategy: str, seed: int, instants: Curve, name: str) -> Curve:

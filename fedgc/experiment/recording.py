@@ -44,7 +44,7 @@ class KeptRows:
         """
         if server_round == 0:
             self._first_loss = loss
-        first = not self._reached and self._config.target.is_reached(accuracy=accuracy, loss=loss)
+        first = not self._reached and self._config.target.reached(accuracy=accuracy, loss=loss)
         self._reached |= first
         over = self._config.stop_at_target and (first or self._has_diverged(loss))
         if first or over or server_round % self._config.record_every == 0 or server_round == self._config.rounds:

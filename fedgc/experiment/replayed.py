@@ -43,7 +43,7 @@ def replay_one(config: ExperimentConfig, choice: StrategyConfig, seed: int, keep
     except ValueError as error:
         raise ConfigError(f"{choice.label}: {error}") from None
     asked, rows = float(rounds.code.n_clients), KeptRows(config, keep)
-    step, by_accuracy = float(config.task.options["learning_rate"]), config.target.of == "accuracy"
+    step, by_accuracy = float(config.task.options["learning_rate"]), config.target.quantity == "accuracy"
     for state in descend(task, rounds, step, memory=method.memory):
 
         def row(state: DescentStep = state) -> Row:

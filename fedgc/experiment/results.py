@@ -93,7 +93,7 @@ def write_results(folder: Path, config: ExperimentConfig, rows: Sequence[Row]) -
     if not config.sweep:  # of a sweep one figure would be many
         contents += draw_figure(config, rows)
     folder.mkdir(parents=True, exist_ok=True)
-    names = (*_TABLES, f"{config.target.of}.png", f"{config.target.of}.svg")
+    names = (*_TABLES, f"{config.target.quantity}.png", f"{config.target.quantity}.svg")
     return [write_whole(folder / name, content) for name, content in zip(names, contents, strict=False)]
 
 

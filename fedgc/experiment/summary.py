@@ -67,9 +67,7 @@ def summarise(rows: Sequence[Row], config: ExperimentConfig) -> list[StrategySum
         target = target_at(config, own[0].settings)
         trained = [row for row in own if row.round > 0]
         runs = [[row for row in own if row.seed == seed] for seed in dict.fromkeys(row.seed for row in own)]
-        hits = [
-            next((row for row in run if target.is_reached(accuracy=row.accuracy, loss=row.loss)), None) for run in runs
-        ]
+        hits = [next((row for row in run if target.reached_in(row)), None) for run in runs]
         reached = [row for row in hits if row is not None]
         everyone = len(reached) == len(runs)
         summaries.append(

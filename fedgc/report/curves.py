@@ -12,16 +12,17 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import LogLocator, NullFormatter, PercentFormatter, StrMethodFormatter
 from numpy.typing import NDArray
 
+from fedgc.experiment.target import Target
 from fedgc.report.conditions import by_condition, strategies_of
 from fedgc.report.read import Run
 from fedgc.report.style import FEW, layout, legend_outside, legend_width, look_of, plain
 from fedgc.report.tables import Entry
-from fedgc.report.target import AXIS, Target, Unit
+from fedgc.report.unit import AXIS, Unit
 
 Vector = NDArray[np.float64]
 Quantity = Literal["accuracy", "loss"]
 
-_LABELS = {"accuracy": "test accuracy", "loss": "test loss"}
+_LABELS = {"accuracy": "test accuracy", "loss": "loss"}
 
 
 def curve_figure(entries: Sequence[Entry], quantity: Quantity, unit: Unit, target: Target) -> Figure:

@@ -11,11 +11,12 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import LogLocator, NullFormatter, NullLocator, StrMethodFormatter
 
 from fedgc.experiment.figure import COLOURS
+from fedgc.experiment.target import Target
 from fedgc.report.conditions import by_condition, strategies_of
 from fedgc.report.ratios import pairs_of
 from fedgc.report.style import layout, legend_outside, legend_width, look_of, plain, wrapped
 from fedgc.report.tables import Entry, best_of, never_text
-from fedgc.report.target import AXIS, Target, Unit
+from fedgc.report.unit import AXIS, Unit
 
 #: Ratio of the largest to the smallest value beyond which an axis is logarithmic.
 _WIDE = 8.0

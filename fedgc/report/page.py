@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from fedgc.report.grids import Grid, details, grids
 from fedgc.report.read import Results
 from fedgc.report.tables import Entry
-from fedgc.report.target import Unit
+from fedgc.report.unit import Unit
 from fedgc.strategies.reporting.page.style import STYLE
 from fedgc.strategies.reporting.page.text import safe
 

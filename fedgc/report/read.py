@@ -13,7 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fedgc.errors import ConfigError
-from fedgc.report.target import Target, Unit
+from fedgc.experiment.target import Target
+from fedgc.report.unit import Unit
 
 Vector = NDArray[np.float64]
 

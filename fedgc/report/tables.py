@@ -9,8 +9,9 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import stats
 
+from fedgc.experiment.target import Target
 from fedgc.report.read import Results, Run
-from fedgc.report.target import Target, Unit
+from fedgc.report.unit import Unit
 
 #: Keys of a sweep that a method is tuned by, as it is by its grid; all others are conditions that it is given.
 TUNED = ("task.learning_rate",)

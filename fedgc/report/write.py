@@ -21,7 +21,7 @@ from fedgc.report.page import Part, report_html
 from fedgc.report.ratios import check_reference
 from fedgc.report.read import Results
 from fedgc.report.tables import TUNED, Entry, entries
-from fedgc.report.target import AXIS, Unit
+from fedgc.report.unit import AXIS, Unit
 
 
 def write_report(
