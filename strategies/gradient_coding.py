@@ -90,8 +90,9 @@ class GradientCoding(StartedStrategy):
         :data:`fedgc.schemes.CODES`. Such a code has as many columns as there are nodes, each for a run of shards, and
         no constraints; as work lists it can be used if its coefficients are one ("uncoded", "erasure-head").
     decoder : str or Decoder
-        "optimal-unbiased" (least residual error among the unbiased rules) or "fixed" (weights settled before the
-        round), or a decoder object. Of settled weights the first, from the prior alone, are too large for a fleet that
+        "auto" (least squares with a `memory`, optimal-unbiased without), "optimal-unbiased" (least residual error among
+        the unbiased rules) or "fixed" (weights settled before the round), another of ``fedgc.decoders.DECODERS``, or a
+        decoder object. Of settled weights the first, from the prior alone, are too large for a fleet that
         never straggles: see :class:`fedgc.strategies.SecureSum`.
     max_weight : float, optional
         Largest weight of a coded update; larger ones are cut off, see :class:`fedgc.decoders.CappedDecoder`. By default
@@ -102,8 +103,9 @@ class GradientCoding(StartedStrategy):
     memory : bool or MemoryStore
         Whether the server remembers each block's or shard's last update and decodes only what has changed since, so
         that stragglers cost less and less as training converges; it takes a copy of the model for each block
-        of the full schedule, and for each shard that is recovered by itself. Off by default, since it gains nothing
-        clear with the default decoder: 353 rounds to the far target without it and 360 with it for pairs in
+        of the full schedule, and for each shard that is recovered by itself. Off by default. With it
+        "auto" is least squares, whose bias fades as the changes do. It gains nothing clear with the optimal unbiased
+        decoder: 353 rounds to the far target without it and 360 with it for pairs in
         ``experiments/planning/memory.py`` (tau 1.5; 440 and 388 for tau 1.1). Recommended with biased decoders
         (least squares: 685 and 406; never and 336) and with `max_weight`. A
         :class:`fedgc.memory.MemoryStore` says where these are kept: in half precision, in files.
