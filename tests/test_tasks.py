@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from flwr.app import ConfigRecord
+from flwr.app import ArrayRecord, ConfigRecord
 
 from fedgc.errors import ConfigError
 from fedgc.experiment.config import ExperimentConfig, check_config
@@ -53,7 +53,7 @@ def test_the_same_seed_is_the_same_task(name: str) -> None:
     config = ConfigRecord({SHARD_SEED: 5})
     arrays = first.initial_arrays()
     updates = [task.train_shard(1, arrays, config).arrays for task in (first, again, other)]
-    key = list(arrays)[0]
+    key = next(iter(arrays))
     one, two, three = (np.asarray(update[key]) for update in updates)  # type: ignore[index]
     np.testing.assert_array_equal(one, two)
     assert np.abs(one - three).max() > 0.0
@@ -87,10 +87,22 @@ def test_waiting_for_all_is_gradient_descent() -> None:
     np.testing.assert_allclose([row.loss for row in run_experiment(experiment())], losses, rtol=1e-5)
 
 
-@pytest.mark.parametrize("name", TASKS)
-def test_every_task_trains(name: str) -> None:
-    rows = run_experiment(experiment(task={"name": name, **SMALL[name]}, rounds=8))
+@pytest.mark.parametrize("name", sorted(set(TASKS) - {"images"}))
+def test_tasks_of_digits_train(name: str) -> None:
+    rows = run_experiment(experiment(task={"name": name, **SMALL[name]}, rounds=16))
     assert rows[-1].loss < 0.97 * rows[0].loss
+
+
+def test_the_task_of_images_trains() -> None:
+    """On one shard: it takes a few hundred steps before the loss falls in earnest."""
+    options = {**SMALL["images"], "shards": 1, "examples": 400, "width": 0.1, "local_steps": 60}
+    task = build_task("images", seed=1, **options)
+    arrays, losses = task.initial_arrays(), []
+    for number in range(4):
+        update = task.train_shard(0, arrays, ConfigRecord({SHARD_SEED: number}))
+        arrays = ArrayRecord(update.arrays)
+        losses.append(update.metrics["train_loss"])
+    assert losses[-1] < 0.97 * losses[0]
 
 
 def test_the_network_for_images_is_as_large_as_those_on_phones() -> None:

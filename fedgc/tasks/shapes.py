@@ -66,7 +66,7 @@ def _mask(kind: str, size: int, rng: np.random.Generator) -> NDArray[np.bool_]:
     middle, radius = rng.uniform(-0.15, 0.15, 2), rng.uniform(0.2, 0.35)
     y, x = (rows - middle[0]) / radius, (columns - middle[1]) / radius
     far, square = np.hypot(x, y), np.maximum(np.abs(x), np.abs(y))
-    shapes = {
+    shapes: dict[str, NDArray[np.bool_]] = {
         "disc": far < 1.0,
         "ring": (far < 1.0) & (far > 0.6),
         "square": square < 0.9,
@@ -79,5 +79,8 @@ def _mask(kind: str, size: int, rng: np.random.Generator) -> NDArray[np.bool_]:
     waves, phase = rng.uniform(3.0, 5.0), rng.uniform(0.0, 1.0, 2)
     y, x = np.sin(2 * np.pi * (waves * rows + phase[0])), np.sin(2 * np.pi * (waves * columns + phase[1]))
     if kind == "diagonal stripes":
-        return np.sin(2 * np.pi * (waves * (rows + rng.choice([-1.0, 1.0]) * columns) / np.sqrt(2) + phase[0])) > 0.0
-    return {"horizontal stripes": y, "vertical stripes": x, "checkerboard": x * y}[kind] > 0.0
+        along = (rows + rng.choice([-1.0, 1.0]) * columns) / np.sqrt(2)
+        ink = np.sin(2 * np.pi * (waves * along + phase[0])) > 0.0
+    else:
+        ink = {"horizontal stripes": y, "vertical stripes": x, "checkerboard": x * y}[kind] > 0.0
+    return np.asarray(ink, dtype=np.bool_)
