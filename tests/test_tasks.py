@@ -95,14 +95,14 @@ def test_tasks_of_digits_train(name: str) -> None:
 
 def test_the_task_of_images_trains() -> None:
     """On one shard: it takes a few hundred steps before the loss falls in earnest."""
-    options = {**SMALL["images"], "shards": 1, "examples": 400, "width": 0.1, "local_steps": 60}
-    task = build_task("images", seed=1, **options)
+    task = build_task("images", seed=1, shards=1, examples=1000, local_steps=100, learning_rate=0.05, device="cpu")
     arrays, losses = task.initial_arrays(), []
-    for number in range(4):
+    for number in range(3):
         update = task.train_shard(0, arrays, ConfigRecord({SHARD_SEED: number}))
         arrays = ArrayRecord(update.arrays)
         losses.append(update.metrics["train_loss"])
-    assert losses[-1] < 0.97 * losses[0]
+    assert losses[-1] < 0.9 * losses[0]
+    assert float(task.evaluate(arrays)["accuracy"]) > 0.2  # type: ignore[arg-type]
 
 
 def test_the_network_for_images_is_as_large_as_those_on_phones() -> None:
