@@ -132,8 +132,8 @@ class ExperimentConfig(Section):
         Which rounds have a row of results: every so many, besides round 0, the first at the target and the last.
     runtime : str
         "virtual": Flower's strategies and clients exchange messages in virtual time. "replay": the same rounds without
-        messages, for tasks of one gradient step per shard, whole blocks, and rivals that are a code and a decoder; a
-        hundred times as fast (:mod:`fedgc.replay`).
+        messages, for tasks of one gradient step per shard, whole blocks, and rivals that are a code and a decoder
+        (:mod:`fedgc.replay`).
     timing : str
         "learnt": strategies learn how reliable and fast clients are. "known": those that use it are told.
     tensorboard : str or None
