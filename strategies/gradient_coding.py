@@ -92,10 +92,9 @@ class GradientCoding(StartedStrategy):
     decoder : str or Decoder
         "auto": "optimal-unbiased" (least residual error among the unbiased rules) or, with a memory, whole blocks and a
         fixed deadline, "least-squares" (what came counts once, and the bias fades with the changes), see
-        :func:`fedgc.decoders.automatic_decoder`. Or
-        another one's name, "fixed" for weights settled before the round, say, or a decoder object. Of settled weights
-        the first, from the prior alone, are too large for a fleet that never straggles: see
-        :class:`fedgc.strategies.SecureSum`.
+        :func:`fedgc.decoders.automatic_decoder`. Or "fixed" (weights settled before the round), another of
+        ``fedgc.decoders.DECODERS``, or a decoder object. Of settled weights the first, from the prior alone, are too
+        large for a fleet that never straggles: see :class:`fedgc.strategies.SecureSum`.
     max_weight : float, optional
         Largest weight of a coded update; larger ones are cut off, see :class:`fedgc.decoders.CappedDecoder`. By default
         none are. Meant for rarely seen shards without a backup, and together with `memory`: in

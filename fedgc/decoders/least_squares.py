@@ -84,15 +84,20 @@ class _CalibratedLeastSquares(CalibratedDecoder):
             ],
             dtype=np.intp,
         )
+        n_rows, n_shards = matrix.shape
         entries = np.diff(matrix.indptr)
         of_entry = np.repeat(first, entries)
-        least, most = np.full(matrix.shape[1], matrix.shape[0]), np.full(matrix.shape[1], -1)
+        least, most = np.full(n_shards, n_rows), np.full(n_shards, -1)
         np.minimum.at(least, matrix.indices, of_entry)
         np.maximum.at(most, matrix.indices, of_entry)
-        alone = (matrix != 0.0).astype(np.float64) @ (least < most).astype(np.float64) == 0.0
-        alone &= entries > 0
-        squares = (matrix**2).sum(axis=1)
-        weight = np.divide(matrix.sum(axis=1), squares, out=np.zeros(matrix.shape[0]), where=alone)
+
+        def by_row(values: NDArray[np.float64]) -> NDArray[np.float64]:
+            return np.bincount(np.repeat(np.arange(n_rows), entries), values, n_rows).astype(np.float64)
+
+        mixed = (least < most).astype(np.float64)
+        alone = (by_row(mixed[matrix.indices]) == 0.0) & (entries > 0)
+        weight = np.zeros(n_rows)
+        np.divide(by_row(matrix.data), by_row(matrix.data**2), out=weight, where=alone)
         return _Apart(np.where(alone, first, -1), weight)
 
     def early_weights(self, row: int) -> EarlyWeights | None:

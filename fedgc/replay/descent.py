@@ -93,7 +93,8 @@ def descend(task: GradientTask, rounds: MethodRounds, step: float, *, memory: bo
                 decoded = decoded + (1.0 - of_unit) @ kept
                 changes = changes - kept
                 kept[recovered] += changes[recovered]
-            coherence = _learnt(coherence, changes[recovered] / rounds.unit_shares[recovered, None])
+            shares = rounds.unit_shares[recovered, None].astype(np.float32)
+            coherence = _learnt(coherence, changes[recovered] / shares)
         else:
             both[0] = coverage
             loss, (decoded, full) = task.weighted_gradients(weights, both)

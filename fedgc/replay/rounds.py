@@ -93,7 +93,8 @@ class MethodRounds:
     def coverage(self, number: int, coherence: CoherenceEstimate) -> Vector:
         """Return how often each shard counts in a round, decoded with what is known of the coherence by then."""
         if isinstance(coherence, KnownCoherence):
-            return self.played.coverage[number]
+            known: Vector = self.played.coverage[number]
+            return known
         if abs(_share(coherence) - _share(self.coherence)) > _SAME:
             gram = shard_gram(coherence, self.sizes, self.code)
             self.calibrated = self.decoder.calibrate(self.code, self.straggle_prob, gram)

@@ -142,8 +142,8 @@ class ExperimentConfig(Section):
         is averaged over rounds is then averaged over these.
     runtime : str
         "virtual": Flower's strategies and clients exchange messages in virtual time. "replay": the same rounds without
-        messages, for tasks of one gradient step per shard, whole blocks, and rivals that are a code and a decoder; a
-        hundred times as fast, see :mod:`fedgc.replay`.
+        messages, for tasks of one gradient step per shard, whole blocks, and rivals that are a code and a decoder
+        (:mod:`fedgc.replay`).
     timing : str
         "learnt": strategies learn how reliable and fast clients are. "known": those that use it are told.
     deadline_unit : str
