@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TypeVar
-
 from fedgc.deadline import cover_time
-from fedgc.experiment.config import ExperimentConfig, GradientCodingConfig, RivalConfig
+from fedgc.experiment.config import ExperimentConfig, StrategyConfig
 from fedgc.fleets import Fleet
 
-AnyStrategy = TypeVar("AnyStrategy", GradientCodingConfig, RivalConfig)
 
-
-def in_seconds(choice: AnyStrategy, config: ExperimentConfig, fleet: Fleet) -> AnyStrategy:
+def in_seconds(choice: StrategyConfig, config: ExperimentConfig, fleet: Fleet) -> StrategyConfig:
     """Return a strategy with its deadline in seconds.
 
     Parameters
