@@ -128,7 +128,8 @@ def _held(run: Run, quantity: Quantity, unit: Unit, instants: Vector) -> Vector:
 
 def _mark_target(axes: Axes, target: Target) -> None:
     bottom, top = axes.get_ylim()
-    axes.set_ylim(min(bottom, 0.9 * target.value), max(top, min(1.05 * target.value, 1.0)))
+    room = 0.9 if target.quantity == "accuracy" else 0.75
+    axes.set_ylim(min(bottom, room * target.value), max(top, min(1.05 * target.value, 1.0)))
     axes.axhline(target.value, color="0.35", linewidth=0.9, zorder=1)
     # On the left, where every curve is still far from it.
     axes.annotate(

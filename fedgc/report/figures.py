@@ -37,7 +37,7 @@ def way_figure(entries: Sequence[Entry], target: Target, unit: Unit) -> Figure:
     groups = by_condition(entries)
     strategies = strategies_of(entries)
     names = [wrapped(label, 40) for label in strategies]
-    columns = min(len(groups), 3)
+    columns = min(len(groups), 2 if len(groups) == 4 else 3)
     rows = -(-len(groups) // columns)
     lines = sum(1.0 if "\n" not in name else 1.6 for name in names)
     label_width = 0.075 * max(len(line) for name in names for line in name.splitlines())

@@ -48,5 +48,9 @@ def escaped(text: str) -> str:
     --------
     >>> escaped("a_b|<i>$x$")
     'a\\_b\\|&lt;i&gt;\\$x\\$'
+    >>> escaped("the fleet's")
+    "the fleet's"
     """
-    return re.sub(r"([\\|*_`$~\[\]])", r"\\\1", safe(text, 500))
+    # In text, unlike in attributes, quotes stand for themselves.
+    plain = safe(text, 500).replace("&#x27;", "'").replace("&quot;", '"')
+    return re.sub(r"([\\|*_`$~\[\]])", r"\\\1", plain)
