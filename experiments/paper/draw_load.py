@@ -16,6 +16,7 @@ from pathlib import Path
 
 import numpy as np
 from matplotlib.figure import Figure
+from matplotlib.ticker import NullFormatter
 from scipy import stats
 
 from fedgc.experiment.files import write_whole
@@ -70,6 +71,9 @@ def draw(rows: Sequence[dict[str, object]]) -> bytes:
                 continue
             axes.errorbar(load, loss, yerr=half, label=strategy, capsize=2.0, **look_of(index))
         axes.set_yscale("log")
+        axes.set_yticks([0.06, 0.08, 0.1, 0.15, 0.2, 0.3], minor=False)
+        axes.yaxis.set_major_formatter("{x:g}")
+        axes.yaxis.set_minor_formatter(NullFormatter())
         axes.set_title(f"τ = {tau:g}")
         axes.set_xlabel("computation load: copies of each shard")
         axes.grid(visible=True, color="0.92")
