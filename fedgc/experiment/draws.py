@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import hashlib
-import struct
 
-from fedgc.fleets import Fleet
+from fedgc.simulation.play import RoundDraws
 
 
-def draws_met(fleet: Fleet, rounds: int) -> str:
-    """Return a hash of what every client draws in every round, if it begins at the start: the same for equal fleets.
+def draws_met(draws: RoundDraws, rounds: int) -> str:
+    """Return a hash of what every client draws in every round: the same for equal fleets.
 
-    Draws are keyed by seed, client and round, so that strategies which meet one fleet with one seed meet equal ones.
+    What has been handed out to a method is hashed as it was. Draws are keyed by seed, client and round, so that
+    strategies which meet one fleet with one seed meet equal ones; where clients come and go in virtual time these are
+    the draws of rounds that begin at the start.
     """
     digest = hashlib.sha256()
     for server_round in range(1, rounds + 1):
-        for client in range(fleet.n_clients):
-            digest.update(struct.pack("3d", *fleet.draw(client, server_round)))
+        digest.update(draws.of_round(server_round, 0.0).tobytes())
     return digest.hexdigest()

@@ -35,7 +35,7 @@ def replay_one(config: ExperimentConfig, choice: StrategyConfig, seed: int, keep
     """
     options = {key: value for key, value in config.task.options.items() if key != "learning_rate"}
     task = _task(config.task.name, seed, tuple(sorted(options.items())))
-    draws, identity = _draws(config.model_dump_json(include={"fleet", "rounds"}), seed)
+    draws = _draws(json.dumps(config.fleet), seed)
     method = method_of(in_seconds(choice, config, draws.fleet))
     try:
         rounds = known_rounds(method, draws, task.shard_examples, config.rounds, seed=seed)
@@ -58,7 +58,7 @@ def replay_one(config: ExperimentConfig, choice: StrategyConfig, seed: int, keep
         except RunEnded:
             break
     rows.close()
-    return identity
+    return draws_met(draws, config.rounds)
 
 
 def _accuracy(task: GradientTask, state: DescentStep) -> float:
@@ -93,10 +93,8 @@ def method_of(choice: StrategyConfig) -> Method:
 
 # A sweep asks for the same fleets and tasks over and over, seed by seed.
 @lru_cache(maxsize=32)
-def _draws(config: str, seed: int) -> tuple[RoundDraws, str]:
-    given = json.loads(config)
-    fleet = build_fleet(given["fleet"], seed=seed)
-    return RoundDraws(fleet), draws_met(fleet, given["rounds"])
+def _draws(fleet: str, seed: int) -> RoundDraws:
+    return RoundDraws(build_fleet(json.loads(fleet), seed=seed))
 
 
 @lru_cache(maxsize=32)

@@ -22,6 +22,7 @@ from fedgc.experiment.recording import KeptRows, RunEnded
 from fedgc.experiment.row import MEASURED, Row
 from fedgc.fleets import Fleet, build_fleet
 from fedgc.simulation import VirtualGrid, run_virtual
+from fedgc.simulation.play import RoundDraws
 from fedgc.strategies import GradientCoding, SecureSum
 from fedgc.strategies.baselines import WAIT_FOR_EVERYONE, RivalOptions, build_rival
 from fedgc.tasks import Task, build_task
@@ -95,7 +96,7 @@ def run_one(config: ExperimentConfig, choice: StrategyConfig, seed: int, keep: C
         # Strategies of Flower wait for ever for nodes that never come; the rounds until then are the result.
         logger.error("%s, seed %d: training ends early, since every client has left", choice.label, seed)
     rows.close()
-    return draws_met(fleet, config.rounds)
+    return draws_met(RoundDraws(fleet), config.rounds)
 
 
 def _build_strategy(

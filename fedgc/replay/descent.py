@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -76,6 +76,8 @@ def descend(task: GradientTask, rounds: MethodRounds, step: float, *, memory: bo
     """
     check_units(rounds, memory=memory)
     learns = not isinstance(rounds.coherence, KnownCoherence)
+    # As coherence is learnt the decoder is calibrated anew; others may descend with the same rounds.
+    rounds = replace(rounds)
     weights, coherence, step32 = task.initial_weights(), rounds.coherence, np.float32(step)
     kept = np.zeros((rounds.unit_shares.size, weights.size), dtype=np.float32) if memory else None
     both = np.ones((2, rounds.sizes.size), dtype=np.float32)
