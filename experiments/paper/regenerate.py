@@ -16,7 +16,7 @@ from pathlib import Path
 HERE = Path(__file__).parent
 #: What of a report is kept here.
 KEPT = ("tables.md", "rounds-to-target.png", "loss-by-rounds.png")
-SWEEPS = ("cells", "copies", "authors")
+SWEEPS = ("cells", "copies", "decoders", "authors")
 
 
 def fedgc(*arguments: str | Path) -> None:
