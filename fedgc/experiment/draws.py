@@ -16,5 +16,5 @@ def draws_met(draws: RoundDraws, rounds: int) -> str:
     """
     digest = hashlib.sha256()
     for server_round in range(1, rounds + 1):
-        digest.update(draws.of_round(server_round, 0.0).tobytes())
+        digest.update(draws.of_round(server_round, 0.0).T.tobytes())
     return digest.hexdigest()
