@@ -7,8 +7,12 @@ from typing import Any
 import pytest
 
 from fedgc.experiment.config import ExperimentConfig, check_config
+from fedgc.experiment.deadlines import unit_seconds
 from fedgc.experiment.row import Row
 from fedgc.experiment.sweep import run_experiment
+from fedgc.fleets import build_fleet
+
+FLEET = {"preset": "lognormal", "clients": 3}
 
 
 def experiment(**options: Any) -> ExperimentConfig:
@@ -17,7 +21,7 @@ def experiment(**options: Any) -> ExperimentConfig:
         "rounds": 20,
         "seeds": [1],
         "task": {"name": "digits-regression", "shards": 6},
-        "fleet": {"preset": "lognormal", "clients": 3},
+        "fleet": FLEET,
         "strategies": [{"kind": "fedavg"}],
         **options,
     }
@@ -42,6 +46,18 @@ def test_a_run_keeps_the_rounds_that_are_asked_for_and_ends_at_its_target(runtim
     accuracy = every[5].accuracy
     first = next(row.round for row in every if row.accuracy >= accuracy)
     assert run_experiment(experiment(**options, target_accuracy=accuracy, stop_at_target=True))[-1].round == first
+
+
+@pytest.mark.parametrize("runtime", ["virtual", "replay"])
+@pytest.mark.parametrize("unit", ["second", "cover"])
+def test_a_run_ends_with_the_round_in_which_its_time_is_up(runtime: str, unit: str) -> None:
+    options = {"runtime": runtime, "timing": "known", "deadline_unit": unit}
+    every = run_experiment(experiment(**options))
+    scale = 1.0 if unit == "second" else unit_seconds(experiment(**options), build_fleet(FLEET, seed=1))
+    limit = (every[6].seconds + every[7].seconds) / 2.0 / scale
+    ended = run_experiment(experiment(**options, time_limit=limit))
+    assert [repr(row) for row in ended] == [repr(row) for row in every[:8]]
+    assert rounds_of(run_experiment(experiment(**options, time_limit=limit, record_every=5))) == [0, 5, 7]
 
 
 @pytest.mark.parametrize("runtime", ["virtual", "replay"])

@@ -131,6 +131,7 @@ def test_a_sweep_may_vary_the_target() -> None:
         ),
         ({"target_loss": 0}, "target_loss must be greater than 0; got 0"),
         ({"stop_at_target": 1}, "stop_at_target must be a valid boolean; got 1"),
+        ({"time_limit": 0.0}, "time_limit must be greater than 0; got 0"),
         ({"record_every": 0}, "record_every must be greater than or equal to 1; got 0"),
         ({"target_los": 0.5}, "target_los is not a known key"),
     ],

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 from fedgc.deadline import cover_time
 from fedgc.experiment.config import ExperimentConfig, StrategyConfig
 from fedgc.fleets import Fleet
@@ -20,7 +22,16 @@ def in_seconds(choice: StrategyConfig, config: ExperimentConfig, fleet: Fleet) -
     fleet : Fleet
         The clients.
     """
-    if choice.deadline is None or config.deadline_unit == "second":
+    if choice.deadline is None:
         return choice
-    unit = cover_time(fleet, config.task.shards, part=0.75)
-    return choice.model_copy(update={"deadline": choice.deadline * unit})
+    return choice.model_copy(update={"deadline": choice.deadline * unit_seconds(config, fleet)})
+
+
+def unit_seconds(config: ExperimentConfig, fleet: Fleet) -> float:
+    """Return the seconds of one unit of deadlines, and of the time limit."""
+    return 1.0 if config.deadline_unit == "second" else cover_time(fleet, config.task.shards, part=0.75)
+
+
+def time_limit_seconds(config: ExperimentConfig, fleet: Fleet) -> float:
+    """Return the seconds after which a run ends, infinite without a limit."""
+    return math.inf if config.time_limit is None else config.time_limit * unit_seconds(config, fleet)

@@ -13,7 +13,7 @@ DIVERGED = 50.0
 
 
 class RunEnded(Exception):  # noqa: N818  (no error: it ends Flower's loop, which nothing else does from inside)
-    """A run is over: it has reached its target, or its loss has diverged."""
+    """A run is over: it has reached its target or its time limit, or its loss has diverged."""
 
 
 class KeptRows:
@@ -25,16 +25,19 @@ class KeptRows:
         Says what is kept, and whether a run ends at its target.
     keep : callable
         Called with every row that is kept, in order.
+    time_limit : float
+        Seconds after which a run ends with the round that is under way.
     """
 
-    def __init__(self, config: ExperimentConfig, keep: Callable[[Row], None]) -> None:
+    def __init__(self, config: ExperimentConfig, keep: Callable[[Row], None], *, time_limit: float = math.inf) -> None:
         self._config = config
         self._keep = keep
+        self._time_limit = time_limit
         self._reached = False
         self._first_loss = math.nan
         self._left_out: Callable[[], Row] | None = None
 
-    def add(self, server_round: int, accuracy: float, loss: float, row: Callable[[], Row]) -> None:
+    def add(self, server_round: int, accuracy: float, loss: float, seconds: float, row: Callable[[], Row]) -> None:
         """Take note of a round; its row is asked for only if it is kept, since measuring a round takes time.
 
         Raises
@@ -47,6 +50,7 @@ class KeptRows:
         first = not self._reached and self._config.target.reached(accuracy=accuracy, loss=loss)
         self._reached |= first
         over = self._config.stop_at_target and (first or self._has_diverged(loss))
+        over |= seconds >= self._time_limit
         if first or over or server_round % self._config.record_every == 0 or server_round == self._config.rounds:
             self._left_out = None
             self._keep(row())

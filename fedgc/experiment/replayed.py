@@ -12,7 +12,7 @@ from fedgc.decoders import DECODERS, CappedDecoder
 from fedgc.errors import ConfigError
 from fedgc.experiment.config import ExperimentConfig, RivalConfig, StrategyConfig
 from fedgc.experiment.config.replays import replayed_rival
-from fedgc.experiment.deadlines import in_seconds
+from fedgc.experiment.deadlines import in_seconds, time_limit_seconds
 from fedgc.experiment.draws import draws_met
 from fedgc.experiment.recording import KeptRows, RunEnded
 from fedgc.experiment.row import MEASURED, Row
@@ -36,13 +36,14 @@ def replay_one(config: ExperimentConfig, choice: StrategyConfig, seed: int, keep
     options = {key: value for key, value in config.task.options.items() if key != "learning_rate"}
     task = _task(config.task.name, seed, tuple(sorted(options.items())))
     draws = _draws(json.dumps(config.fleet), seed)
+    limit = time_limit_seconds(config, draws.fleet)
     method = method_of(in_seconds(choice, config, draws.fleet))
     try:
         rounds = known_rounds(method, draws, task.shard_examples, config.rounds, seed=seed)
         check_units(rounds, memory=method.memory)
     except ValueError as error:
         raise ConfigError(f"{choice.label}: {error}") from None
-    asked, rows = float(rounds.code.n_clients), KeptRows(config, keep)
+    asked, rows = float(rounds.code.n_clients), KeptRows(config, keep, time_limit=limit)
     step, by_accuracy = float(config.task.options["learning_rate"]), config.target.quantity == "accuracy"
     for state in descend(task, rounds, step, memory=method.memory):
 
@@ -54,7 +55,7 @@ def replay_one(config: ExperimentConfig, choice: StrategyConfig, seed: int, keep
 
         try:
             # To test a model takes as long as a round: where the target is a loss, only kept rounds are tested.
-            rows.add(state.number, _accuracy(task, state) if by_accuracy else math.nan, state.loss, row)
+            rows.add(state.number, _accuracy(task, state) if by_accuracy else math.nan, state.loss, state.seconds, row)
         except RunEnded:
             break
     rows.close()

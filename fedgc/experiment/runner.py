@@ -16,7 +16,7 @@ from fedgc.clients import gradient_coded
 from fedgc.errors import ExperimentError, TooFewNodesError
 from fedgc.experiment.audit import measured_residual_error, remember_round
 from fedgc.experiment.config import ExperimentConfig, RivalConfig, StrategyConfig
-from fedgc.experiment.deadlines import in_seconds
+from fedgc.experiment.deadlines import in_seconds, time_limit_seconds
 from fedgc.experiment.draws import draws_met
 from fedgc.experiment.recording import KeptRows, RunEnded
 from fedgc.experiment.row import MEASURED, Row
@@ -50,7 +50,7 @@ def run_one(config: ExperimentConfig, choice: StrategyConfig, seed: int, keep: C
     choice = in_seconds(choice, config, fleet)
     strategy, timeout = _build_strategy(choice, config, task, fleet, seed)
 
-    rows = KeptRows(config, keep)
+    rows = KeptRows(config, keep, time_limit=time_limit_seconds(config, fleet))
 
     client_app = ClientApp()
     client_app.train()(gradient_coded(num_shards=config.task.shards)(trainer))
@@ -83,7 +83,7 @@ def run_one(config: ExperimentConfig, choice: StrategyConfig, seed: int, keep: C
                 return Row(choice.label, seed, server_round, now, accuracy, loss, numbers)
 
             before = arrays
-            rows.add(server_round, accuracy, loss, row)
+            rows.add(server_round, accuracy, loss, now, row)
             return metrics
 
         strategy.start(grid, before, num_rounds=config.rounds, timeout=timeout, evaluate_fn=evaluate)

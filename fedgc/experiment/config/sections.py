@@ -149,6 +149,9 @@ class ExperimentConfig(Section):
     deadline_unit : str
         "second", or "cover": the time in which the fleet can do every shard once, see
         :func:`fedgc.experiment.deadlines.in_seconds`.
+    time_limit : float or None
+        Virtual seconds, or covers if that is the unit of deadlines, after which a run ends with the round that is
+        under way; None for all rounds.
     tensorboard : str or None
         Folder for TensorBoard's curves; each strategy and seed gets a folder in it.
     sweep : mapping of str to list
@@ -169,6 +172,7 @@ class ExperimentConfig(Section):
     runtime: Literal["virtual", "replay"] = "virtual"
     timing: Literal["learnt", "known"] = "learnt"
     deadline_unit: Literal["second", "cover"] = "second"
+    time_limit: Positive | None = None
     tensorboard: Name | None = None
     sweep: Grid = Field(default_factory=dict)
     task: TaskConfig = DigitsConfig()
