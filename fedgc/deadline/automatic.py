@@ -42,6 +42,40 @@ def time_to_target(forecast: RoundForecast, noise_sensitivity: float = 1.0) -> f
     return forecast.round_time * (1.0 + noise_sensitivity * forecast.residual_error)
 
 
+def time_at_fixed_step(forecast: RoundForecast, noise_sensitivity: float = 1.0) -> float:
+    """Return the predicted time to reach a training target with a step size that stays as it is, in seconds.
+
+    Parameters
+    ----------
+    forecast : RoundForecast
+        What a plan predicts for its rounds.
+    noise_sensitivity : float
+        ``rho / (2 - rho)`` for steps of rho / L on a loss of smoothness L, at least 0.
+
+    Notes
+    -----
+    ``round_time / (1 - noise_sensitivity x residual_error)``, infinite where the denominator is not positive. A step
+    eta along an unbiased estimate of squared error eps times the squared gradient g lowers a loss of smoothness L by
+    ``eta |g|^2 (1 - eta L (1 + eps) / 2)`` at least; this is relative to eps = 0. To first order it is
+    :func:`time_to_target`, in which the step is the best one for each error. A step that was chosen for exact gradients
+    gains nothing from errors beyond some size, so that rounds cannot be made ever shorter.
+
+    References
+    ----------
+    L. Bottou, F. E. Curtis, J. Nocedal, "Optimization Methods for Large-Scale Machine Learning", SIAM Review 60 (2018),
+    lemma 4.4.
+
+    Examples
+    --------
+    >>> time_at_fixed_step(RoundForecast(round_time=10.0, arrivals=5.0, residual_error=0.2))
+    12.5
+    >>> time_at_fixed_step(RoundForecast(round_time=0.1, arrivals=0.5, residual_error=20.0))
+    inf
+    """
+    gain = 1.0 - noise_sensitivity * forecast.residual_error
+    return forecast.round_time / gain if gain > 0.0 else np.inf
+
+
 def cover_time(
     timing: Timing, n_shards: int, shortest: float = 1e-3, longest: float = 3600.0, *, part: float | None = None
 ) -> float:
@@ -139,6 +173,12 @@ class AutomaticDeadline(DeadlineRule):
         self.cover = bool(cover)
         self.noise_sensitivity = float(noise_sensitivity)
 
+    def time(self, forecast: RoundForecast) -> float:
+        """Return what is minimised."""
+        if self.cover:
+            return time_to_target(forecast, self.noise_sensitivity)
+        return time_at_fixed_step(forecast, self.noise_sensitivity)
+
     def choose(self, outlook: Outlook) -> float:
         """Return the deadline of the least predicted time to target."""
         start = outlook.last if outlook.last is not None else self.initial
@@ -155,7 +195,7 @@ class AutomaticDeadline(DeadlineRule):
                 within = min(max(deadline, min(floor, self.longest)), self.longest)
                 if within not in tried:
                     forecast = outlook.forecast(within)
-                    tried[within] = time_to_target(forecast, self.noise_sensitivity)
+                    tried[within] = self.time(forecast)
                     ends[within] = forecast.round_time
             return min(tried, key=lambda deadline: tried[deadline])
 

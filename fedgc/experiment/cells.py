@@ -30,6 +30,8 @@ class Cell:
         The keys that sweep and grid vary, and the value that each has here.
     point : int
         Number of the point: cells of one point and seed meet the same shards, clients and draws.
+    own_keys : tuple of str
+        Those of the settings that the strategy's own grid varies.
     """
 
     config: ExperimentConfig
@@ -37,6 +39,7 @@ class Cell:
     seed: int
     settings: Mapping[str, Any]
     point: int
+    own_keys: tuple[str, ...] = ()
 
     @property
     def key(self) -> str:
@@ -60,7 +63,7 @@ class Cell:
 def cells_of(config: ExperimentConfig) -> list[Cell]:
     """Return all cells of an experiment, ordered by point, strategy and seed."""
     return [
-        Cell(point.config, strategy, seed, {**point.settings, **choice}, number)
+        Cell(point.config, strategy, seed, {**point.settings, **choice}, number, tuple(choice))
         for number, point in enumerate(points_of(config))
         for strategy, choice in zip(point.config.strategies, point.choices, strict=True)
         for seed in config.seeds

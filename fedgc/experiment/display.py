@@ -16,6 +16,7 @@ from fedgc.experiment.cells import cells_of
 from fedgc.experiment.config import ExperimentConfig
 from fedgc.experiment.row import Row
 from fedgc.experiment.summary import StrategySummary
+from fedgc.experiment.tuning import tuning_cells
 
 
 class ShowRow(Protocol):
@@ -38,7 +39,7 @@ def live_progress(config: ExperimentConfig, console: Console) -> Iterator[ShowRo
         console=console,
     )
     totals: dict[str, int] = {}
-    for cell in cells_of(config):
+    for cell in tuning_cells(config) or cells_of(config):
         totals[cell.strategy.label] = totals.get(cell.strategy.label, 0) + cell.config.rounds
     with progress:
         bars = {label: progress.add_task(label, total=total, status="", start=False) for label, total in totals.items()}
@@ -47,10 +48,14 @@ def live_progress(config: ExperimentConfig, console: Console) -> Iterator[ShowRo
         reached: dict[tuple[str, int, str], int] = {}
 
         def show(row: Row) -> None:
+            if row.strategy not in bars:
+                bars[row.strategy] = progress.add_task(row.strategy, total=0, status="", start=False, visible=False)
             bar = bars[row.strategy]
             run = row.strategy, row.seed, repr(sorted(row.settings.items()))
             rounds, reached[run] = row.round - reached.get(run, 0), row.round
             if row.round == 0:
+                if config.tuning is not None and row.seed in config.seeds:  # which choice it is shows only now
+                    progress.update(bar, total=(progress.tasks[bar].total or 0) + config.rounds)
                 if not progress.tasks[bar].started:
                     progress.start_task(bar)
                 progress.update(bar, visible=True)

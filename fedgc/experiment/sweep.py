@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import multiprocessing
 import signal
@@ -12,12 +13,13 @@ from queue import Empty
 from typing import Any
 
 from fedgc.errors import ExperimentError
-from fedgc.experiment.cells import Cell, cells_of
+from fedgc.experiment.cells import Cell
 from fedgc.experiment.config import ExperimentConfig
 from fedgc.experiment.finished import FinishedCells
 from fedgc.experiment.replayed import replay_one
 from fedgc.experiment.row import Row
 from fedgc.experiment.runner import run_one
+from fedgc.experiment.tuning import measured_cells, tuning_cells
 
 #: Seconds after which rows of other processes are looked for.
 _LOOK = 0.1
@@ -46,15 +48,31 @@ def run_experiment(
     Returns
     -------
     list of Row
-        Ordered by point of the sweep, strategy, seed and round. The same configuration gives the same rows, bit for
+        Ordered by point of the sweep, strategy, seed and round; of an experiment that is tuned only what was run after
+        it. The same configuration gives the same rows, bit for
         bit.
 
     Raises
     ------
     ExperimentError
-        If two strategies of one point and seed have met other draws, or a client failed.
+        If two strategies with the same fleet and seed have met other draws, or a client failed.
     """
-    cells = cells_of(config)
+    tuning = tuning_cells(config)
+    tuned = _all(tuning, on_row, jobs, finished)
+    measured = measured_cells(config, {cell: rows for cell, (rows, _) in zip(tuning, tuned, strict=True)})
+    results = _all(measured, on_row, jobs, finished)
+    met: dict[tuple[str, int, int], str] = {}
+    for cell, (_, draws) in zip([*tuning, *measured], [*tuned, *results], strict=True):
+        meets = json.dumps(cell.config.fleet, sort_keys=True), cell.config.rounds, cell.seed
+        if met.setdefault(meets, draws) != draws:
+            raise ExperimentError(f"{cell.strategy.label}, seed {cell.seed}: has met other draws than those before it")
+    return [row for rows, _ in results for row in rows]
+
+
+def _all(
+    cells: Sequence[Cell], on_row: Callable[[Row], None], jobs: int, finished: FinishedCells | None
+) -> list[tuple[list[Row], str]]:
+    """Return the rows of each cell and the draws that it met, those of finished ones as they were."""
     results: dict[int, tuple[list[Row], str]] = {}
     for number, cell in enumerate(cells):
         known = None if finished is None else finished.read(cell)
@@ -68,11 +86,7 @@ def run_experiment(
         results[number] = rows, draws
         if finished is not None:
             finished.write(cells[number], rows, draws)
-    met: dict[tuple[int, int], str] = {}
-    for number, cell in enumerate(cells):
-        if met.setdefault((cell.point, cell.seed), results[number][1]) != results[number][1]:
-            raise ExperimentError(f"{cell.strategy.label}, seed {cell.seed}: has met other draws than those before it")
-    return [row for number in range(len(cells)) for row in results[number][0]]
+    return [results[number] for number in range(len(cells))]
 
 
 def _run_here(

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from scipy import stats
 
 from fedgc.experiment.target import Target
+from fedgc.experiment.tuning import rank
 from fedgc.report.read import Results, Run
 from fedgc.report.unit import Unit
 
@@ -82,13 +83,8 @@ def entries(results: Results, tuned: Collection[str] = TUNED, *, unit: Unit = "s
 
 
 def _badness(runs: Sequence[Run], target: Target, unit: Unit) -> tuple[int, float, float]:
-    first = np.array([run.first(target, unit) for run in runs])
-    reached = np.isfinite(first)
-    mean = float(first[reached].mean()) if reached.any() else np.inf
     ends = [-run.accuracy[-1] if target.quantity == "accuracy" else run.loss[-1] for run in runs]
-    # A loss that is not a number compares with nothing: it is the worst.
-    last = float(np.mean(ends))
-    return int((~reached).sum()), mean, np.inf if np.isnan(last) else last
+    return rank([run.first(target, unit) for run in runs], [float(end) for end in ends])
 
 
 def mean_and_half_width(values: NDArray[np.float64]) -> tuple[float, float]:

@@ -2,12 +2,13 @@
 
 from fedgc.experiment.config.check import check_config, points_of
 from fedgc.experiment.config.load import load_config
-from fedgc.experiment.config.points import Point
+from fedgc.experiment.config.points import Point, base_label
 from fedgc.experiment.config.sections import (
     ExperimentConfig,
     GradientCodingConfig,
     RivalConfig,
     StrategyConfig,
+    TuningConfig,
 )
 from fedgc.experiment.config.tasks import TaskConfig
 
@@ -18,6 +19,8 @@ __all__ = [
     "RivalConfig",
     "StrategyConfig",
     "TaskConfig",
+    "TuningConfig",
+    "base_label",
     "check_config",
     "load_config",
     "points_of",

@@ -13,7 +13,7 @@ from fedgc.errors import ConfigError
 from fedgc.experiment.config.messages import one_line
 from fedgc.experiment.config.points import Point, points
 from fedgc.experiment.config.replays import check_replay
-from fedgc.experiment.config.sections import ExperimentConfig, GradientCodingConfig, RivalConfig
+from fedgc.experiment.config.sections import ExperimentConfig, GradientCodingConfig, RivalConfig, TuningConfig
 from fedgc.experiment.config.tasks import ImagesConfig
 from fedgc.fleets import build_fleet
 from fedgc.round import check_list_options, check_partial_work, check_sum_only
@@ -33,6 +33,8 @@ def check_config(raw: Mapping[str, Any]) -> ExperimentConfig:
             f"target_loss must be left out where target_accuracy is given; got {config.target_loss} beside "
             f"{config.target_accuracy}"
         )
+    if config.tuning is not None:
+        _check_tuning(config, config.tuning)
     if config.sweep or any(strategy.grid for strategy in config.strategies):
         points_of(config)
         return config
@@ -55,6 +57,19 @@ def check_config(raw: Mapping[str, Any]) -> ExperimentConfig:
     if config.runtime == "replay":
         check_replay(config)
     return config
+
+
+def _check_tuning(config: ExperimentConfig, tuning: TuningConfig) -> None:
+    both = sorted(set(tuning.seeds) & set(config.seeds))
+    if both:
+        raise ConfigError(f"tuning.seeds must not be among the experiment's seeds; got {both[0]}")
+    if len(set(tuning.seeds)) < len(tuning.seeds):
+        raise ConfigError(f"tuning.seeds must not name a seed twice; got {tuning.seeds}")
+    if not (set(tuning.keys) & set(config.sweep) or any(strategy.grid for strategy in config.strategies)):
+        raise ConfigError(
+            "tuning must be left out where there is nothing to choose: no strategy has a grid, and none of "
+            f"{', '.join(tuning.keys)} is swept"
+        )
 
 
 def points_of(config: ExperimentConfig) -> list[Point]:

@@ -10,6 +10,7 @@ Count = Annotated[int, Field(ge=1, le=1_000_000, strict=True)]
 Name = Annotated[str, Field(min_length=1, max_length=200, strict=True)]
 #: Keys, and the values that each takes.
 Grid = dict[Name, Annotated[list[Any], Field(min_length=1)]]
+Seeds = Annotated[list[Annotated[int, Field(ge=0, lt=2**32, strict=True)]], Field(min_length=1)]
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False, strict=True)]
 
 

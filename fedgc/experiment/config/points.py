@@ -54,6 +54,7 @@ def points(config: ExperimentConfig, check: Callable[[Mapping[str, Any]], Experi
     """
     raw = config.model_dump(exclude_unset=True)
     grid = raw.pop("sweep", {})
+    raw.pop("tuning", None)  # a point is what is chosen
     for key in grid:
         if key.split(".")[0] not in SWEPT:
             raise ConfigError(f"sweep must name keys of {', '.join(SWEPT)}; got {key!r}")

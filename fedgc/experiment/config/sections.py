@@ -11,7 +11,7 @@ from fedgc.assignment import Schedule, Sums
 from fedgc.coherence import CoherenceEstimate, KnownCoherence
 from fedgc.deadline import DeadlineRule, build_deadline
 from fedgc.decoders import AUTO, automatic_decoder
-from fedgc.experiment.config.keys import Count, Grid, Name, Positive, Section
+from fedgc.experiment.config.keys import Count, Grid, Name, Positive, Section, Seeds
 from fedgc.experiment.config.tasks import DigitsConfig, TaskConfig
 from fedgc.experiment.target import Target
 from fedgc.schemes import BALANCED_BLOCKS
@@ -65,6 +65,7 @@ class GradientCodingConfig(Section):
     deadline_rule: Literal["fixed", "quantile", "auto"] = "fixed"
     deadline_share: Annotated[float, Field(gt=0, lt=1, allow_inf_nan=False, strict=True)] = 0.8
     deadline_cover: Annotated[bool, Field(strict=True)] = True
+    noise_sensitivity: Annotated[float, Field(ge=0, allow_inf_nan=False, strict=True)] = 1.0
     load: Count = 2
     schedule: Schedule = "full"
     sums: Sums | None = None
@@ -95,7 +96,7 @@ class GradientCodingConfig(Section):
             return build_deadline(self.deadline)
         own: dict[str, dict[str, Any]] = {
             "quantile": {"share": self.deadline_share},
-            "auto": {"cover": self.deadline_cover},
+            "auto": {"cover": self.deadline_cover, "noise_sensitivity": self.noise_sensitivity},
         }
         options = own[self.deadline_rule]
         return build_deadline({"rule": self.deadline_rule, "initial": self.deadline, **options})
@@ -116,6 +117,24 @@ StrategyConfig = Annotated[
     Annotated[RivalConfig, Tag("rival")] | Annotated[GradientCodingConfig, Tag(GRADIENT_CODING)],
     Discriminator(_family_of),
 ]
+
+
+class TuningConfig(Section):
+    """How strategies are tuned: every choice is run on `seeds`, and the best one then on the experiment's.
+
+    Attributes
+    ----------
+    seeds : list of int
+        Seeds that choices are compared on, none of them the experiment's.
+    by : {"seconds", "rounds"}
+        The way to the target in which the best choice is the shortest.
+    keys : list of str
+        Swept keys whose value every strategy may choose, beside those of its own grid.
+    """
+
+    seeds: Seeds
+    by: Literal["seconds", "rounds"] = "seconds"
+    keys: list[Name] = Field(default=["task.learning_rate"])
 
 
 class ExperimentConfig(Section):
@@ -157,6 +176,8 @@ class ExperimentConfig(Section):
     sweep : mapping of str to list
         Dotted keys of task or fleet, or rounds, timing, target_accuracy or target_loss, and the values that each
         takes: the experiment is run for every combination. A strategy's `grid` is the same for keys of its own.
+    tuning : TuningConfig or None
+        How the best choice of each strategy is found before it is measured; None to measure all of them.
     task, fleet, strategies
         What is trained, by whom, and how. The task's `name` says which section it is. The fleet is a table as in
         :func:`fedgc.fleets.build_fleet`.
@@ -164,7 +185,7 @@ class ExperimentConfig(Section):
 
     name: Name
     rounds: Count
-    seeds: Annotated[list[Annotated[int, Field(ge=0, lt=2**32, strict=True)]], Field(min_length=1)]
+    seeds: Seeds
     target_accuracy: Annotated[float, Field(gt=0, le=1, allow_inf_nan=False, strict=True)] = 0.9
     target_loss: Positive | None = None
     stop_at_target: Annotated[bool, Field(strict=True)] = False
@@ -175,6 +196,7 @@ class ExperimentConfig(Section):
     time_limit: Positive | None = None
     tensorboard: Name | None = None
     sweep: Grid = Field(default_factory=dict)
+    tuning: TuningConfig | None = None
     task: TaskConfig = DigitsConfig()
     fleet: dict[str, Any]
     strategies: Annotated[list[StrategyConfig], Field(min_length=1)]
