@@ -11,6 +11,7 @@ from fedgc.arrivals import ArrivalModel
 from fedgc.calibration.components import Component, components_of
 from fedgc.calibration.listing import Outcomes, list_single_states, list_states, marginal_probabilities
 from fedgc.calibration.patterns import pattern_of, super_shards, unknowns
+from fedgc.calibration.projection import row_space
 from fedgc.codes import Code
 from fedgc.errors import NoUnbiasedDecoderError
 from fedgc.gram import GramModel
@@ -174,7 +175,7 @@ def _blocks(
     if single:
         rank, basis, tests, lost = pattern.unknowns(energy)
     else:
-        rank, basis, tests, lost = unknowns(merged, energy, super_shard, groups)
+        rank, basis, tests, lost = unknowns(row_space(merged, energy), merged, super_shard, groups)
     if lost.any():
         raise NoUnbiasedDecoderError(
             "every shard must be recoverable from some arrivals; "
