@@ -97,7 +97,7 @@ def list_single_states(
         return union[first], np.bincount(place, share, first.size).astype(np.float64), True
     weight = np.ones(1)
     for (_, probability), place, size in zip(parts, unions.places, unions.sizes, strict=True):
-        weight = np.bincount(place, np.outer(weight, probability).ravel(), size)
+        weight = np.bincount(place, np.outer(weight, probability).ravel(), size).astype(np.float64)
     return unions.states, weight, False
 
 

@@ -69,7 +69,7 @@ class Pattern:
     @cached_property
     def _single_unknowns(self) -> Unknowns:
         # Rows that are one super-shard each are their own reduced basis, whatever the energies.
-        pivot = self.reach.any(axis=0)
+        pivot = np.asarray(self.reach.any(axis=0))
         return unknowns(RowSpace(pivot, np.diag(pivot.astype(np.float64))), self.merged, self.super_shard, self.groups)
 
     def unions(self, most_states: int) -> Unions | None:
