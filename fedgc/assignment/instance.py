@@ -79,10 +79,10 @@ class Instance:
 
     def cap(self, members: Ints) -> Ints:
         """Return the most shards that each block can have, given its members, (n_blocks,)."""
-        present = members < self.n_clients
-        most = np.where(present.any(axis=1), self.limit[members].min(axis=1), 0)
+        slots = members.T  # slot by slot: a block has few of them, and there are many blocks
+        most = np.where((slots < self.n_clients).any(axis=0), self.limit.take(slots).min(axis=0), 0)
         if self.schedule == "work-list":
-            most = np.minimum(most, self.list_limit[members].sum(axis=1))
+            most = np.minimum(most, self.list_limit.take(slots).sum(axis=0))
         return np.asarray(most, dtype=np.intp)
 
     def domains_differ(self, members: Ints) -> Bools:

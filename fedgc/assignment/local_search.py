@@ -100,9 +100,10 @@ def _sweep(instance: Instance, table: _Table, offers: int, heat: float, rng: np.
     members = np.sort(dealt(both, rng).reshape(n_offers, 2, n_slots), axis=2)
     old_sizes = table.sizes[each]
     sizes = _divided(instance, members, old_sizes, rng)
-    new = (members != both.reshape(members.shape)).any(axis=(1, 2)) | (sizes != old_sizes).any(axis=1)
+    # What one row of a pair gains in shards the other loses.
+    new = (members.reshape(both.shape) != both).any(axis=1) | (sizes[:, 0] != old_sizes[:, 0])
     legal = _legal(instance, members.reshape(-1, n_slots), sizes.ravel())
-    judged = np.flatnonzero(new & legal.reshape(-1, 2).all(axis=1))
+    judged = np.flatnonzero(new & legal[0::2] & legal[1::2])
     if table.tied.row.size:
         entries = entries_of_pairs(table.tied, pairs, table.sizes.size)
         only, somewhere = forced(instance, entries, judged // offers, members[judged])
@@ -175,7 +176,8 @@ def _divided(instance: Instance, members: Ints, sizes: Ints, rng: np.random.Gene
 
 def _legal(instance: Instance, members: Ints, sizes: Ints) -> NDArray[np.bool_]:
     """Return which rows break no limit; a row without shards is a set of idle clients and may be anything."""
-    count = (members < instance.n_clients).sum(axis=1)
+    slots = members.T
+    count = (slots < instance.n_clients).sum(axis=0)
     held = (count >= instance.least) & (sizes <= instance.cap(members)) & instance.domains_differ(members)
     return np.asarray(held | (sizes == 0))
 

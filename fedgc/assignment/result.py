@@ -114,6 +114,17 @@ class Assignment:
             Which clients these are.
         """
         one_of("segments", segments, SUMS)
+        # The same lists are planned with for many rounds, and what calibration knows of a code is kept with it.
+        if (segments, redraw) not in self._codes:
+            self._codes[segments, redraw] = self._code(segments, redraw=redraw)
+        code, active = self._codes[segments, redraw]
+        return code, active.copy()
+
+    @cached_property
+    def _codes(self) -> dict[tuple[str, bool], tuple[FractionalRepetition | WorkLists, Ints]]:
+        return {}
+
+    def _code(self, segments: str, *, redraw: bool) -> tuple[FractionalRepetition | WorkLists, Ints]:
         active = np.flatnonzero(self.block_of_client >= 0)
         if self.schedule == "full":
             return FractionalRepetition(self.block_of_client[active], self.block_of_shard), active

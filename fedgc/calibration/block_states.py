@@ -6,11 +6,11 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import sparse
-from scipy.sparse.csgraph import connected_components
 
 from fedgc.arrivals import ArrivalModel
+from fedgc.calibration.components import Component, components_of
 from fedgc.calibration.listing import Outcomes, list_single_states, list_states, marginal_probabilities
+from fedgc.calibration.patterns import pattern_of, super_shards, unknowns
 from fedgc.calibration.projection import row_space
 from fedgc.codes import Code
 from fedgc.errors import NoUnbiasedDecoderError
@@ -117,79 +117,23 @@ def find_blocks(
     NoUnbiasedDecoderError
         If shards cannot be recovered: nothing that holds them ever arrives, or never apart from others.
     """
-    parts, matrix, limits = arrivals.parts(), code.sparse_matrix, (most_states, draws)
-    part_of_row = np.empty(code.n_rows, dtype=np.intp)
-    for index, part in enumerate(parts):
-        part_of_row[part.rows] = index
-    copies, label_of = matrix.tocoo(), code.interchangeable
-    n_nodes = len(parts) + code.n_shards
-    tail, head = part_of_row[copies.coords[0]], len(parts) + copies.coords[1]
-    if label_of is not None:
-        # Shards that change places have one target, so they belong together whoever holds them.
-        first = np.unique(label_of, return_index=True)[1]
-        tail, head = np.append(tail, len(parts) + first[label_of]), np.append(head, np.arange(len(parts), n_nodes))
-    edges = sparse.csr_array((np.ones(tail.size), (tail, head)), shape=(n_nodes, n_nodes))
-    _, label = connected_components(edges, directed=False)
-    n_labels = int(label.max()) + 1
-    parts_of = _grouped(label[: len(parts)].astype(np.intp), n_labels)
-    shards_of = _grouped(label[len(parts) :].astype(np.intp), n_labels)
+    parts, label_of = arrivals.parts(), code.interchangeable
     blocks = []
-    for own_parts, shards in zip(parts_of, shards_of, strict=True):
-        if shards.size == 0:
+    for own in components_of(code, [part.rows for part in parts]):
+        if own.shards.size == 0:
             continue  # a client without a shard
-        if own_parts.size == 0:
-            raise NoUnbiasedDecoderError(f"every shard must be held by a client; got none for shard {int(shards[0])}")
-        members = [(parts[index].outcomes, parts[index].probability) for index in own_parts]
-        rows = np.concatenate([parts[index].rows for index in own_parts])
-        groups = None if label_of is None else label_of[shards]
-        coefficients = matrix[rows][:, shards].toarray()
-        blocks += _blocks(shards, rows, coefficients, members, gram, groups=groups, limits=limits, rng=rng)
+        if own.parts.size == 0:
+            raise NoUnbiasedDecoderError(
+                f"every shard must be held by a client; got none for shard {int(own.shards[0])}"
+            )
+        members = [(parts[index].outcomes, parts[index].probability) for index in own.parts]
+        groups = None if label_of is None else label_of[own.shards]
+        blocks += _blocks(own, members, gram, groups=groups, limits=(most_states, draws), rng=rng)
     return blocks
 
 
-def _grouped(label: NDArray[np.intp], n_labels: int) -> list[NDArray[np.intp]]:
-    order = np.argsort(label, kind="stable")
-    ends = np.cumsum(np.bincount(label, minlength=n_labels))
-    return np.split(order, ends[:-1])
-
-
-def _super_shards(
-    coefficients: Array, possible: NDArray[np.bool_], groups: NDArray[np.intp] | None
-) -> tuple[Array, NDArray[np.intp]]:
-    """Return the rows over super-shards, zero where they cannot arrive, and the super-shard of each shard.
-
-    Shards of different groups are kept apart.
-    """
-    columns = coefficients * possible[:, None]
-    if groups is None:
-        merged, super_shard = np.unique(columns, axis=1, return_inverse=True)
-        return merged, super_shard.reshape(-1)
-    merged, super_shard = np.unique(np.vstack([columns, groups]), axis=1, return_inverse=True)
-    return merged[:-1], super_shard.reshape(-1)
-
-
-def _unknowns(
-    merged: Array, energy: Array, super_shard: NDArray[np.intp], groups: NDArray[np.intp] | None
-) -> tuple[int, Array, Array, NDArray[np.bool_]]:
-    """Return rank, basis and tests as in :class:`Block`, and which of the shards cannot be recovered."""
-    pivot, reduced = row_space(merged, energy)
-    if groups is None:
-        # A vector in the row space is settled by its pivots; all ones must be one of them.
-        lost = ~pivot & (np.abs(reduced.sum(axis=0) - 1.0) > 1e-9)
-        return int(pivot.sum()), reduced[pivot], np.eye(energy.size)[pivot], lost[super_shard]
-    names, number = np.unique(groups, return_inverse=True)
-    tests = np.zeros((names.size, energy.size))
-    np.add.at(tests, (number, super_shard), 1.0)
-    basis = (tests > 0.0).astype(np.float64)
-    tests /= tests.sum(axis=1, keepdims=True)
-    never = basis @ (merged != 0.0).any(axis=0) == 0.0
-    return int(pivot.sum()), basis, tests, never[number]
-
-
 def _blocks(
-    shards: NDArray[np.intp],
-    rows: NDArray[np.intp],
-    coefficients: Array,
+    own: Component,
     parts: list[Outcomes],
     gram: GramModel,
     *,
@@ -204,14 +148,12 @@ def _blocks(
     their joint states need not be listed.
     """
     parts = [(outcomes[probability > 0], probability[probability > 0]) for outcomes, probability in parts]
-    possible = np.concatenate([outcomes.any(axis=0) for outcomes, _ in parts])
-    merged, super_shard = _super_shards(coefficients, possible, groups)
-    single = bool(((merged[possible] != 0.0).sum(axis=1) == 1).all() and (merged[possible].max(axis=1) == 1.0).all())
+    shards, rows = own.shards, own.rows
+    pattern = pattern_of(own.coefficients, [outcomes for outcomes, _ in parts], groups)
+    merged, super_shard, single = pattern.merged, pattern.super_shard, pattern.single
     marginal, joint = None, True
     if single:
-        ends = np.cumsum([outcomes.shape[1] for outcomes, _ in parts])
-        reach = np.split(merged != 0.0, ends[:-1])
-        marginal = marginal_probabilities(parts, reach)
+        marginal = marginal_probabilities(parts, pattern.sets)
         joint = bool((gram.coherent[shards] != 0.0).any())
         apart = merged.any(axis=0).all() and (marginal[0] > _RAREST).all()
         if not joint and groups is None and apart:
@@ -219,17 +161,21 @@ def _blocks(
     if not single:
         states, probability, drawn = list_states(parts, limits, rng)
     elif joint or groups is None:
-        states, probability, drawn = list_single_states(parts, reach, limits, rng)
+        most_states, draws = limits
+        states, probability, drawn = list_single_states(parts, pattern.reach, pattern.unions(most_states), draws, rng)
     else:  # the marginal probabilities say it all
         states, probability, drawn = np.ones((1, merged.shape[1]), dtype=np.bool_), np.ones(1), False
     rare = probability < _RAREST * probability[np.any(states, axis=1)].sum()
     left_out = float(probability[rare].sum())
     states, probability = states[~rare], probability[~rare]
     if not single:
-        merged, super_shard = _super_shards(coefficients, np.any(states, axis=0), groups)
+        merged, super_shard = super_shards(own.coefficients, np.any(states, axis=0), groups)
     m = merged.shape[1]
     energy = np.bincount(super_shard, gram.incoherent[shards], m).astype(np.float64)
-    rank, basis, tests, lost = _unknowns(merged, energy, super_shard, groups)
+    if single:
+        rank, basis, tests, lost = pattern.unknowns(energy)
+    else:
+        rank, basis, tests, lost = unknowns(row_space(merged, energy), merged, super_shard, groups)
     if lost.any():
         raise NoUnbiasedDecoderError(
             "every shard must be recoverable from some arrivals; "

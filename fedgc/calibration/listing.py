@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -41,46 +43,83 @@ def _drawn(parts: list[Outcomes], draws: int, rng: np.random.Generator) -> tuple
     return states, np.full(draws, 1.0 / draws)
 
 
-def list_single_states(
-    parts: list[Outcomes], reach: list[NDArray[np.bool_]], limits: tuple[int, int], rng: np.random.Generator
-) -> tuple[NDArray[np.bool_], Array, bool]:
-    """Return the sets of super-shards that may arrive; `reach` tells which super-shard each of a part's rows is.
+class Unions(NamedTuple):
+    """The sets of super-shards that may arrive, merged part by part.
+
+    Attributes
+    ----------
+    states : ndarray of bool, shape (n_states, m)
+        The sets.
+    places : list of ndarray of int, each of shape (n_before x n_outcomes,)
+        For each part, which of the sets with it each set without it and each outcome of the part make together.
+    sizes : list of int
+        Numbers of sets with each part.
+    most_states : int
+        The limit that they keep to.
+    """
+
+    states: NDArray[np.bool_]
+    places: list[NDArray[np.intp]]
+    sizes: list[int]
+    most_states: int
+
+
+def merge_sets(sets: list[NDArray[np.bool_]], most_states: int) -> Unions | None:
+    """Return the sets of super-shards that may arrive, of those that each part's outcomes bring; None if too many.
 
     Many combinations of outcomes make the same set: they are merged part by part, so that the sets stay few where the
     combinations would be millions.
     """
-    most_states, draws = limits
-    m = reach[0].shape[1]
-    states, weight = np.zeros((1, m), dtype=np.bool_), np.ones(1)
-    for (outcomes, probability), rows in zip(parts, reach, strict=True):
-        sets = outcomes @ rows
-        if states.shape[0] * sets.shape[0] > _MERGED_AT_ONCE * most_states:
-            break
-        union = (states[:, None, :] | sets[None, :, :]).reshape(-1, m)
-        states, weight = _merged(union, np.outer(weight, probability).ravel())
-    else:
-        if states.shape[0] <= most_states:
-            return states, weight, False
-    drawn, share = _drawn(parts, draws, rng)
-    return (*_merged(drawn @ np.concatenate(reach), share), True)
+    m = sets[0].shape[1]
+    states, places, sizes = np.zeros((1, m), dtype=np.bool_), [], []
+    for own in sets:
+        if states.shape[0] * own.shape[0] > _MERGED_AT_ONCE * most_states:
+            return None
+        union = (states[:, None, :] | own[None, :, :]).reshape(-1, m)
+        first, place = _distinct(union)
+        states = union[first]
+        places.append(place)
+        sizes.append(first.size)
+    return Unions(states, places, sizes, most_states) if states.shape[0] <= most_states else None
 
 
-def _merged(states: NDArray[np.bool_], weight: Array) -> tuple[NDArray[np.bool_], Array]:
+def list_single_states(
+    parts: list[Outcomes], reach: NDArray[np.bool_], unions: Unions | None, draws: int, rng: np.random.Generator
+) -> tuple[NDArray[np.bool_], Array, bool]:
+    """Return the sets of super-shards that may arrive, or random ones if they are too many to list.
+
+    `reach` tells which super-shard each row is.
+    """
+    if unions is None:
+        drawn, share = _drawn(parts, draws, rng)
+        union = drawn @ reach
+        first, place = _distinct(union)
+        return union[first], np.bincount(place, share, first.size).astype(np.float64), True
+    weight = np.ones(1)
+    for (_, probability), place, size in zip(parts, unions.places, unions.sizes, strict=True):
+        weight = np.bincount(place, np.outer(weight, probability).ravel(), size).astype(np.float64)
+    return unions.states, weight, False
+
+
+def _distinct(states: NDArray[np.bool_]) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
+    """Return where each different state comes first, and which of them each state is."""
     m = states.shape[1]
     if m <= _BITS:  # an integer sorts many times faster than a string of bytes
         key = states @ (np.int64(1) << np.arange(m, dtype=np.int64))
     else:
         packed = np.ascontiguousarray(np.packbits(states, axis=1))
         key = packed.view(np.dtype((np.void, packed.shape[1]))).ravel()
-    _, first, inverse = np.unique(key, return_index=True, return_inverse=True)
-    return states[first], np.bincount(inverse.ravel(), weight, first.size).astype(np.float64)
+    _, first, place = np.unique(key, return_index=True, return_inverse=True)
+    return first, place.ravel()
 
 
-def marginal_probabilities(parts: list[Outcomes], reach: list[NDArray[np.bool_]]) -> tuple[Array, Array]:
-    """Return the probabilities that each super-shard arrives in some part, and in none, both to full precision."""
-    log_missed = np.zeros(reach[0].shape[1])
-    for (outcomes, probability), rows in zip(parts, reach, strict=True):
-        there = outcomes @ rows
+def marginal_probabilities(parts: list[Outcomes], sets: list[NDArray[np.bool_]]) -> tuple[Array, Array]:
+    """Return the probabilities that each super-shard arrives in some part, and in none, both to full precision.
+
+    `sets` are the super-shards that each outcome of each part brings, each of shape (n_outcomes, m).
+    """
+    log_missed = np.zeros(sets[0].shape[1])
+    for (_, probability), there in zip(parts, sets, strict=True):
         comes, stays = probability @ there, probability @ ~there
         with np.errstate(divide="ignore"):  # log 0 of a part that always brings a super-shard
             log_missed += np.where(comes < 0.5, np.log1p(-np.minimum(comes, 0.5)), np.log(stays))

@@ -148,11 +148,12 @@ class WorkLists(Code):
 
     def progress_outcomes(self, client: int) -> NDArray[np.bool_]:
         """Return which of :meth:`rows_of` are sent after 0, 1, ..., all shards of the list, (length + 1, length)."""
-        length = int(self._ends[client][-1])
-        outcomes = np.zeros((length + 1, length), dtype=np.bool_)
-        for done in range(1, length + 1):
-            outcomes[done, self.rows_after(client, done) - self._first[client]] = True
-        return outcomes
+        ends = self._ends[client]
+        place, done = np.arange(1, ends[-1] + 1), np.arange(ends[-1] + 1)[:, None]
+        last = np.zeros(place.size, dtype=np.bool_)
+        last[ends[1:] - 1] = True
+        # The row of the last shard done, and those of the segments done before.
+        return np.asarray((place == done) | (last & (place < done)))
 
     def rows_after(self, client: int, done: int) -> NDArray[np.intp]:
         """Return the rows that `client` sends after so many shards of its list: one of each segment that it has begun.

@@ -24,6 +24,8 @@ from fedgc.validation import check_vector
 _FLEET_CLIENTS = 400
 #: Beyond these logarithms times are all the same.
 _LARGEST_EXPONENT = 690.0
+#: So many chances at once.
+_ASKED_AT_ONCE = 4096
 #: Below this share the own frequency is left out, and with it the time that it takes.
 _LEAST_FREQUENCY = 1e-4
 #: The fleet's distribution is looked up at so many points, so far beyond all times seen; it never ends altogether.
@@ -165,6 +167,16 @@ def log_seconds_per_shard(load: Vector, left: float | Vector) -> Vector:
     with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
         per_shard = np.where(load > 0.0, np.maximum(left, 0.0) / load, np.where(left >= 0.0, np.inf, 0.0))
         return np.asarray(np.log(per_shard))
+
+
+def chunks(n_asked: int, n_clients: int) -> list[slice]:
+    """Return parts of `n_asked` questions about every client that are answered at once.
+
+    Of a small fleet that is many, so that little time goes into calls; of a large one it is one at a time, so that
+    temporaries stay small.
+    """
+    at_once = max(_ASKED_AT_ONCE // max(n_clients, 1), 1)
+    return [slice(first, min(first + at_once, n_asked)) for first in range(0, n_asked, at_once)]
 
 
 def check_loads(load: ArrayLike, n_clients: int) -> Vector:

@@ -15,6 +15,7 @@ from fedgc.completion_times.clients import (
     FittedClients,
     check_loads,
     check_seconds,
+    chunks,
     fit_clients,
     fleet_rows,
 )
@@ -202,6 +203,29 @@ class CompletionTimes:
         prob = self._fit.in_time(rows, check_loads(load, rows.size), check_seconds("deadline", deadline))
         return np.minimum(prob / self._fit.presence_with(rows), 1.0) if given_present else prob
 
+    def in_time_prob_at(
+        self, node_ids: ArrayLike, load: ArrayLike, instants: Vector, *, given_present: bool = False
+    ) -> Vector:
+        """Return what :meth:`in_time_prob` does for each of many deadlines, (n_instants, n).
+
+        Examples
+        --------
+        >>> times = CompletionTimes().update([TimeObservation(7, 2, 4.0 + 0.1 * k) for k in range(10)])
+        >>> at_once = times.in_time_prob_at([7], 2, np.array([4.3, 4.6]))
+        >>> at_once.ravel().tolist() == [float(times.in_time_prob([7], 2, seconds)[0]) for seconds in (4.3, 4.6)]
+        True
+        """
+        rows = self._history.rows(node_ids)
+        loads = check_loads(load, rows.size)
+        for instant in instants:
+            check_seconds("instants", instant)
+        prob = np.empty((instants.size, rows.size))
+        for part in chunks(instants.size, rows.size):
+            times = instants[part]
+            each, work = np.tile(rows, times.size), np.tile(loads, times.size)
+            prob[part] = self._fit.in_time(each, work, np.repeat(times, rows.size)).reshape(times.size, rows.size)
+        return np.minimum(prob / self._fit.presence_with(rows), 1.0) if given_present else prob
+
     def reach(
         self, node_ids: ArrayLike, max_shards: int, deadline: float, *, allowance: ArrayLike | None = None
     ) -> Vector:
@@ -227,12 +251,16 @@ class CompletionTimes:
             left = check_vector("allowance", allowance, length=rows.size, low=0.0, who="client")
             work = time - np.maximum(left, self._fit.fixed_seconds[rows])
         reached = np.ones((rows.size, max_shards + 1))
-        for k in range(1, max_shards + 1):
-            load = np.full(rows.size, float(k))
-            done = self._fit.in_time(rows, load, time) if work is None else self._fit.in_time_after(rows, load, work)
-            # Rounding must not make more work likelier than less.
-            reached[:, k] = np.minimum(done, reached[:, k - 1])
-        return reached
+        for part in chunks(max_shards, rows.size):
+            shards = np.arange(1.0, max_shards + 1.0)[part]
+            each, load = np.tile(rows, shards.size), np.repeat(shards, rows.size)
+            if work is None:
+                done = self._fit.in_time(each, load, time)
+            else:
+                done = self._fit.in_time_after(each, load, np.tile(work, shards.size))
+            reached[:, 1:][:, part] = done.reshape(shards.size, rows.size).T
+        # Rounding must not make more work likelier than less.
+        return np.minimum.accumulate(reached, axis=1)
 
     def progress_prob(self, node_ids: ArrayLike, lengths: ArrayLike, deadline: float) -> list[Vector]:
         """Return each client's probabilities to have done exactly 0, 1, .., all shards of a list by the deadline.

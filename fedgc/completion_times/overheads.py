@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -88,9 +89,19 @@ class Overheads:
         check_positive("deadline", deadline)
         if not self.seconds:
             return np.zeros(len(node_ids))
+        unheard = self._heard_within[None]
+        heard_within = (self._heard_within.get(node, unheard) for node in node_ids)
+        return np.array([_allowance(tried, heard, deadline) for tried, heard in heard_within])
+
+    @cached_property
+    def _heard_within(self) -> dict[int | None, tuple[NDArray[np.float64], NDArray[np.float64]]]:
+        """Overheads to allow for, ascending, and how often each of them was enough, by node; None if not heard of.
+
+        No deadline changes them, and the search for one asks for allowances by dozens of deadlines.
+        """
         every = [value for seen in self.seconds.values() for value in seen]
         fleet = np.quantile(every, np.arange(1, _QUANTILES + 1) / _QUANTILES, method="inverted_cdf")
-        return np.array([_allowance(np.asarray(self.seconds.get(node, ())), fleet, deadline) for node in node_ids])
+        return {node: _heard_within(np.asarray(seen), fleet) for node, seen in [*self.seconds.items(), (None, ())]}
 
     def to_data(self) -> dict[str, Any]:
         """Return the state as plain data that JSON can hold."""
@@ -110,10 +121,16 @@ class Overheads:
         return cls(seconds)
 
 
-def _allowance(own: NDArray[np.float64], fleet: NDArray[np.float64], deadline: float) -> float:
+def _heard_within(
+    own: NDArray[np.float64], fleet: NDArray[np.float64]
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     tried = np.unique(np.concatenate((own, fleet)))
-    tried = tried[tried < deadline]
-    if not tried.size:
-        return _UNHEARD_OF * deadline
     heard = (own[:, None] <= tried).sum(axis=0) + _FLEET_WEIGHT * (fleet[:, None] <= tried).mean(axis=0)
-    return float(tried[np.argmax((deadline - tried) * heard)])
+    return tried, heard
+
+
+def _allowance(tried: NDArray[np.float64], heard: NDArray[np.float64], deadline: float) -> float:
+    n_tried = int(np.searchsorted(tried, deadline))  # those below the deadline
+    if not n_tried:
+        return _UNHEARD_OF * deadline
+    return float(tried[np.argmax((deadline - tried[:n_tried]) * heard[:n_tried])])

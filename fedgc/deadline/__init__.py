@@ -1,7 +1,7 @@
 """Deadline: how long a round may last, one file per rule, and the loop that keeps to it."""
 
 from fedgc.deadline.automatic import AutomaticDeadline, cover_time, time_to_target
-from fedgc.deadline.base import DeadlineRule, Outlook, Presence, RoundForecast, Timing
+from fedgc.deadline.base import DeadlineRule, Outlook, Presence, RoundForecast, Timing, TimingAtOnce
 from fedgc.deadline.build import DEADLINES, build_deadline
 from fedgc.deadline.collect import Collected, collect_replies
 from fedgc.deadline.fixed import FixedDeadline
@@ -18,6 +18,7 @@ __all__ = [
     "QuantileDeadline",
     "RoundForecast",
     "Timing",
+    "TimingAtOnce",
     "build_deadline",
     "collect_replies",
     "cover_time",

@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import ClassVar, Protocol
+from typing import ClassVar, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -52,6 +52,14 @@ class Timing(Protocol):
 
     def straggle_prob(self, deadline: float, load: ArrayLike) -> NDArray[np.float64]:
         """Return the probability of each client not to have done its load by then, (n_clients,)."""
+
+
+@runtime_checkable
+class TimingAtOnce(Protocol):
+    """A :class:`Timing` that tells of many deadlines in one call, which takes hardly longer than of one."""
+
+    def straggle_prob_at(self, instants: NDArray[np.float64], load: ArrayLike) -> NDArray[np.float64]:
+        """Return what ``straggle_prob`` does for each of these deadlines, (n_instants, n_clients)."""
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fedgc.codes import Code, WorkLists
-from fedgc.deadline import Timing
+from fedgc.deadline import Timing, TimingAtOnce
 from fedgc.decoders import CalibratedDecoder
 
 Vector = NDArray[np.float64]
@@ -34,8 +34,8 @@ class EarlyEnd:
         The decoder, ready for the code.
     clients : ndarray of int, shape (code.n_clients,)
         Which of the clients of `timing` the code's are.
-    work : ndarray of int, shape (code.n_clients,)
-        Shards that each is asked for.
+    asked : ndarray of int, shape (n_clients,)
+        Shards that each client of `timing` is asked for.
     deadline : float
         Seconds.
 
@@ -54,16 +54,15 @@ class EarlyEnd:
         timing: Timing,
         decoder: CalibratedDecoder,
         clients: NDArray[np.intp],
-        work: NDArray[np.intp],
+        asked: NDArray[np.intp],
         deadline: float,
     ) -> None:
         self._timing, self._decoder, self._clients, self._deadline = timing, decoder, clients, deadline
-        self._asked = np.zeros(timing.reach(deadline, 1).shape[0], dtype=np.intp)
-        self._asked[clients] = work
+        self._asked = asked
         self._block = _blocks_of_clients(decoder.code)
-        self._never = self._missing(np.inf)
+        self._never = self._missing(np.array([np.inf]))[0]
         self._instants, self._widths = self._grid()
-        self._done = 1.0 - np.array([self._missing(instant) for instant in self._instants])
+        self._done = 1.0 - self._missing(self._instants)
 
     @property
     def has_closed_form(self) -> bool:
@@ -89,8 +88,11 @@ class EarlyEnd:
         never = 1.0 - np.minimum((1.0 - self._never) / prob, 1.0) * there[:, None, :]
         return np.asarray(self._seconds(done, never))
 
-    def _missing(self, instant: float) -> Vector:
-        return self._timing.straggle_prob(instant, self._asked)[self._clients]
+    def _missing(self, instants: Vector) -> Vector:
+        """Return the probability of each client not to have done its work by each instant, (n_instants, n_clients)."""
+        if isinstance(self._timing, TimingAtOnce):
+            return self._timing.straggle_prob_at(instants, self._asked)[:, self._clients]
+        return np.array([self._timing.straggle_prob(instant, self._asked)[self._clients] for instant in instants])
 
     def _seconds(self, done: Vector, never: Vector) -> Vector:
         over = self._over(self._instants, done, never)
@@ -106,7 +108,7 @@ class EarlyEnd:
         for level in range(_LEVELS):
             middle = end * ((np.arange(_INSTANTS) + 0.5) / _INSTANTS)
             quarter = np.array([end / 4.0])
-            hardly = float(self._over(quarter, 1.0 - self._missing(end / 4.0)[None, :], self._never)[0]) < _HARDLY
+            hardly = float(self._over(quarter, 1.0 - self._missing(quarter), self._never)[0]) < _HARDLY
             last = hardly or level == _LEVELS - 1
             kept = middle if last else middle[_INSTANTS // 4 :]
             instants.append(kept)

@@ -135,7 +135,7 @@ def forecast_round(
         error = analyse(calibrated, model, gram, rng=np.random.default_rng(0), draws=200).residual_error
     seconds = deadline
     if early_end:
-        end = EarlyEnd(timing, calibrated, chosen, work, deadline)
+        end = EarlyEnd(timing, calibrated, chosen, asked, deadline)
         seconds = end.mean_seconds
         if timing.presence is not None and end.has_closed_form and matters(timing.presence, chosen):
             prob = timing.presence.prob[chosen]

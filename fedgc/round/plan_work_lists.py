@@ -7,7 +7,7 @@ import numpy as np
 from fedgc.assignment import own_share
 from fedgc.codes import Code
 from fedgc.deadline import Outlook, RoundForecast
-from fedgc.forecast import arrivals_by_deadline, forecast_round, work_of
+from fedgc.forecast import Forecast, arrivals_by_deadline, forecast_round, work_of
 from fedgc.round.choices import Planning, time_to_reconsider
 from fedgc.round.choose_lists import Given, Lists, better_lists, first_lists
 from fedgc.round.move_lists import carried_over, moved_lists
@@ -41,10 +41,17 @@ def plan_work_lists(state: RoundState, nodes: tuple[int, ...], copies: int, plan
         code, active = assignment.code(segments=planning.sums, redraw=planning.redraw is not False)
     gram = shard_gram(state.coherence, state.shard_examples, code)
 
+    # The present deadline is asked about more than once, and the decoder for the chosen one is wanted in the end.
+    foreseen: dict[tuple[Code, float], Forecast] = {}
+    if lists is not None and lists.decoder is not None:
+        foreseen[code, deadline] = Forecast(lists.forecast, lists.decoder)
+
     def ahead_of(one: Code, seconds: float) -> RoundForecast:
-        return forecast_round(
-            timing, one, planning.decoder, gram, seconds, clients=active, early_end=planning.early_end
-        ).round
+        if (one, seconds) not in foreseen:
+            foreseen[one, seconds] = forecast_round(
+                timing, one, planning.decoder, gram, seconds, clients=active, early_end=planning.early_end
+            )
+        return foreseen[one, seconds].round
 
     redraw = planning.redraw
     if redraw is None and last is not None and not time_to_reconsider(state.rounds):
@@ -56,7 +63,6 @@ def plan_work_lists(state: RoundState, nodes: tuple[int, ...], copies: int, plan
         fixed, _ = assignment.code(segments=planning.sums, redraw=False)
         code = fixed if ahead_of(fixed, deadline).residual_error < ahead_of(code, deadline).residual_error else code
 
-    planned_for = deadline
     if known and (last is None or time_to_reconsider(state.rounds)):
         share = np.array([own_share(assignment, int(client)) for client in active], dtype=np.intp)
         own = SomeClients(timing, len(nodes), active)
@@ -65,8 +71,9 @@ def plan_work_lists(state: RoundState, nodes: tuple[int, ...], copies: int, plan
     lengths = np.zeros(len(nodes), dtype=np.intp)
     lengths[active] = work_of(code)
     arrivals = arrivals_by_deadline(code, timing.partial_reach(deadline, lengths)[active])
-    if lists is not None and lists.decoder is not None and lists.code is code and deadline == planned_for:
-        calibrated = lists.decoder
+    there = foreseen.get((code, deadline))
+    if there is not None and there.decoder is not None:
+        calibrated = there.decoder
     else:
         calibrated = planning.decoder.calibrate(code, arrivals, gram)
     chosen = tuple(nodes[client] for client in active)

@@ -96,6 +96,17 @@ class LearntTiming:
             within = _guess(work, self.guess, deadline)
         return np.asarray(1.0 - np.clip(present * within, self._least, 1.0 - 1e-9))
 
+    def straggle_prob_at(self, instants: NDArray[np.float64], load: ArrayLike) -> NDArray[np.float64]:
+        """Return what :meth:`straggle_prob` does for each of many deadlines, (n_instants, n_nodes)."""
+        work = np.broadcast_to(np.asarray(load, dtype=np.float64), (len(self.node_ids),))
+        present = 1.0 if self.away is None else 1.0 - self.away
+        if self.has_seen:
+            known = self.away is not None
+            within = self.completion_times.in_time_prob_at(self.node_ids, work, instants, given_present=known)
+        else:
+            within = _guess(work, self.guess, instants[:, None])
+        return np.asarray(1.0 - np.clip(present * within, self._least, 1.0 - 1e-9))
+
     @property
     def _least(self) -> float:
         return max(_LEAST_REACH, _BELIEVED / (self.rounds + 2.0))
@@ -161,6 +172,8 @@ def list_timing(state: RoundState, nodes: tuple[int, ...], planning: Planning) -
     return learnt, learnt.has_seen
 
 
-def _guess(done: NDArray[np.float64], seconds_per_shard: float, deadline: float) -> NDArray[np.float64]:
+def _guess(
+    done: NDArray[np.float64], seconds_per_shard: float, deadline: float | NDArray[np.float64]
+) -> NDArray[np.float64]:
     """Return log-logistic probabilities: heavier tails than log-normal ones, since nothing at all is known."""
     return 1.0 / (1.0 + (done * seconds_per_shard / deadline) ** (1.7 / _GUESS_SPREAD))

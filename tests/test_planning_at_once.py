@@ -1,0 +1,94 @@
+"""What planning keeps or asks at once is what it would be if it was worked out anew, or one by one, to the last bit."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from fedgc.arrivals import ProgressArrivals
+from fedgc.calibration import patterns
+from fedgc.calibration.patterns import pattern_of, super_shards, unknowns
+from fedgc.calibration.projection import row_space
+from fedgc.codes import WorkLists
+from fedgc.completion_times import CompletionTimes, TimeObservation
+from fedgc.decoders import OptimalUnbiasedDecoder
+from fedgc.gram import GramModel
+from fedgc.round.timing import LearntTiming
+
+LISTS = [[[0], [1], [2]], [[2], [1], [0]], [[3], [4]], [[4], [3]], [[5]]]
+WHOLE = [[0, 1, 2], [2, 1, 0], [3, 4], [4, 3], [5]]
+LABELS = [0, 0, 0, 1, 1, 2]
+
+
+def progress(rng: np.random.Generator, length: int) -> np.ndarray:
+    """Return probabilities of which some may be zero."""
+    drawn = rng.random(length + 1) * (rng.random(length + 1) < 0.7)
+    drawn[[0, -1]] += 0.1
+    return drawn / drawn.sum()
+
+
+@pytest.mark.parametrize("lists", [LISTS, WHOLE])
+@pytest.mark.parametrize("labels", [None, LABELS])
+@pytest.mark.parametrize("coherent", [0.0, 0.6])
+def test_a_code_calibrated_again_is_as_if_it_was_new(
+    lists: list[list[int]], labels: list[int] | None, coherent: float
+) -> None:
+    rng, decoder = np.random.default_rng(3), OptimalUnbiasedDecoder()
+    code = WorkLists(lists, 6, interchangeable=labels)
+    for _ in range(12):
+        chances = [progress(rng, code.shards_of(client).size) for client in range(5)]
+        gram = GramModel(rng.random(6) + 0.5, coherent * rng.random(6))
+        new = WorkLists(lists, 6, interchangeable=labels)
+        again = decoder.calibrate(code, ProgressArrivals(code, chances), gram)
+        patterns._kept_pattern.cache_clear()
+        fresh = decoder.calibrate(new, ProgressArrivals(new, chances), gram)
+        assert again.residual_error == fresh.residual_error
+        arrived = rng.random(code.n_rows) < 0.7
+        assert again.decode(arrived).coverage.tolist() == fresh.decode(arrived).coverage.tolist()
+
+
+def test_rows_of_one_super_shard_span_what_elimination_finds() -> None:
+    rng = np.random.default_rng(5)
+    for groups in (None, np.array([0, 0, 1, 1])):
+        for _ in range(20):
+            coefficients = np.eye(4)[rng.integers(4, size=6)]
+            outcomes = [rng.random((3, 6)) < 0.4]
+            pattern, energy = pattern_of(coefficients, outcomes, groups), rng.random(4) + 0.1
+            if not pattern.single:
+                continue
+            energy = energy[: pattern.merged.shape[1]]
+            found = pattern.unknowns(energy)
+            wanted = unknowns(row_space(pattern.merged, energy), pattern.merged, pattern.super_shard, groups)
+            assert found.rank == wanted.rank
+            for one, other in zip(found[1:], wanted[1:], strict=True):
+                assert one.tolist() == other.tolist()
+
+
+def test_super_shards_are_the_distinct_columns() -> None:
+    rng = np.random.default_rng(7)
+    for _ in range(30):
+        coefficients, possible = rng.integers(0, 3, (4, 6)).astype(np.float64), rng.random(4) < 0.7
+        merged, place = super_shards(coefficients, possible, None)
+        wanted, inverse = np.unique(coefficients * possible[:, None], axis=1, return_inverse=True)
+        assert merged.tolist() == wanted.tolist()
+        assert place.tolist() == inverse.ravel().tolist()
+
+
+def test_outcomes_of_a_list_are_the_rows_after_each_number_of_shards() -> None:
+    code = WorkLists([[[4, 0], [1], [3, 2, 5]], [[2], [0, 1]]], 6)
+    for client in (0, 1):
+        outcomes, rows = code.progress_outcomes(client), code.rows_of(client)
+        for done, sent in enumerate(outcomes):
+            assert rows[sent].tolist() == (code.rows_after(client, done).tolist() if done else [])
+
+
+@pytest.mark.parametrize("seen", [False, True])
+@pytest.mark.parametrize("away", [None, np.array([0.1, 0.4, 0.2])])
+def test_many_instants_are_as_one_by_one(seen: bool, away: np.ndarray | None) -> None:
+    rng, times = np.random.default_rng(9), CompletionTimes()
+    for _ in range(6 if seen else 0):
+        times = times.update([TimeObservation(node, 2, 1.0 + node + rng.random()) for node in (1, 2, 3)])
+    timing = LearntTiming(times, (1, 2, 3), away, 0.7).tabulated()
+    instants, load = np.append(np.geomspace(0.01, 50.0, 3000), np.inf), np.array([0, 2, 5])
+    wanted = [timing.straggle_prob(instant, load).tolist() for instant in instants]
+    assert timing.straggle_prob_at(instants, load).tolist() == wanted
