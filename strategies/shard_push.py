@@ -13,6 +13,7 @@ from flwr.common.constant import ErrorCode
 from numpy.typing import NDArray
 
 from fedgc.checkpoint import Tree
+from fedgc.flower_records import config_of
 from fedgc.protocol import (
     ASKED_DIGESTS,
     ASKED_SHARDS,
@@ -176,7 +177,7 @@ class PushedShards:
             if reply.has_error():
                 lacking = sent.pushed if reply.error.code in _UNDELIVERED else []
             else:
-                lacking = node.heard(sent, reply.content.config_records.get(RECORD, ConfigRecord()))
+                lacking = node.heard(sent, config_of(reply.content, RECORD) or ConfigRecord())
                 if set(lacking) & set(sent.pushed):
                     logger.warning(
                         "node %d does not keep all that it is sent: is its store too small?", sent.metadata.dst_node_id

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from copy import copy
 from typing import Any, cast
 
 from flwr.app import Array, ArrayRecord, ConfigRecord, Error, Message, Metadata, MetricRecord, RecordDict
@@ -91,7 +92,7 @@ def new_message(metadata: Metadata, **carried: RecordDict | Error) -> Message:
 
 def copy_of_metadata(source: Metadata) -> Metadata:
     """Return metadata of its own with the same values."""
-    return metadata_from_tree(metadata_to_tree(source))
+    return copy(source)
 
 
 def metadata_to_tree(metadata: Metadata) -> Tree:

@@ -9,6 +9,7 @@ from flwr.app import Message
 from numpy.typing import ArrayLike, NDArray
 
 from fedgc.fleets.base import WorkDraw
+from fedgc.flower_records import config_of
 from fedgc.protocol import BUDGET, BUSY_SECONDS, DEADLINE, RECORD, SEGMENTS, SIMULATED_PROGRESS, WORK_SECONDS
 
 #: Rounding of a product of two times must not cost the last shard.
@@ -64,7 +65,7 @@ def answer_time(message: Message, draw: WorkDraw, load: float) -> float:
     replies with what is finished, or as soon as all is. A client that goes away before its reply loses what it has
     done.
     """
-    record = message.content.config_records.get(RECORD)
+    record = config_of(message.content, RECORD)
     if record is None or load <= 0:
         return draw.completion_time(load)
     partial = SEGMENTS in record

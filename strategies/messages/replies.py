@@ -6,13 +6,14 @@ from collections.abc import Callable, Mapping
 from typing import cast
 
 import numpy as np
-from fedgc.strategies.messages.arrays import bound, view
+from fedgc.strategies.messages.arrays import bound
 from fedgc.strategies.messages.reply_limits import brief, brief_names, check_limits, one_line
 from fedgc.strategies.rounds.tasks import ClientTask
 from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord
 from flwr.common.constant import ErrorCode
 from numpy.typing import NDArray
 
+from fedgc.array_bytes import view
 from fedgc.errors import NothingToReadError, ReplyRejectedError
 from fedgc.protocol import (
     BUSY_SECONDS,

@@ -7,11 +7,10 @@ from itertools import islice
 
 from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord
 
+from fedgc.array_bytes import LONGEST_HEADER
 from fedgc.errors import ReplyTooLargeError
 from fedgc.updates import Arrays
 
-#: Bytes of the header of an array; longer ones are out to do harm.
-LONGEST_HEADER = 1024
 #: Bytes of a number, of the widest type that a reply may have in place of the model's.
 _WIDEST = 8
 #: Records of a reply beside its sums: two of ours, and what a user's mods may add.
@@ -111,7 +110,8 @@ def scalars(metrics: MetricRecord) -> MetricRecord:
 def drop_arrays(reply: Message) -> None:
     """Remove the arrays of a reply that has been worked off: they are what it takes room for."""
     if reply.has_content():
-        for name, record in list(reply.content.array_records.items()):
+        arrays = [(name, record) for name, record in reply.content.items() if isinstance(record, ArrayRecord)]
+        for name, record in arrays:
             # Flower's records refer to themselves, so that one which is only let go of stays until Python looks for
             # such things, and by then there may be many.
             record.clear()

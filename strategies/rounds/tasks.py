@@ -10,6 +10,7 @@ from flwr.app import ConfigRecord, Message, RecordDict
 from numpy.typing import NDArray
 
 from fedgc.codes import Code, WorkLists
+from fedgc.flower_records import checked, config_of, own_copy
 from fedgc.protocol import (
     BUDGET,
     COEFFICIENTS,
@@ -83,11 +84,18 @@ class ClientTask:
         expected : ndarray, shape (n_assigned,), optional
             Number of examples of each of its shards, NaN where not known, by which such a client may predict its time.
         """
-        content = RecordDict(dict(source.content))
-        for name, record in source.content.config_records.items():
-            # Flower's strategies put one config into all messages: copy it before any change can reach the others.
-            content[name] = ConfigRecord(dict(record))
-        content.config_records.setdefault(configrecord_key, ConfigRecord())[SERVER_ROUND] = told[SERVER_ROUND]
+        # Flower's strategies put one config into all messages: copy it before any change can reach the others.
+        content = checked(
+            RecordDict,
+            {
+                name: own_copy(record) if isinstance(record, ConfigRecord) else record
+                for name, record in source.content.items()
+            },
+        )
+        config = config_of(content, configrecord_key)
+        if config is None:
+            config = content[configrecord_key] = ConfigRecord()
+        config[SERVER_ROUND] = told[SERVER_ROUND]
         assignment = self.record()
         assignment[RUN_SEED], assignment[DEADLINE] = told[RUN_SEED], told[DEADLINE]
         if self.partial:
