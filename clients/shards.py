@@ -179,12 +179,22 @@ def gradient_coded(
             secure = FRACTIONAL_BITS in assignment
             # Metrics go in the clear, and would say of a single client what only the sum of all is to say.
             means = {} if secure else {name: value / max(n, 1) for name, (value, n) in metric_sums.items()}
-            done = ConfigRecord({SHARD_IDS: list(shard_ids[: len(examples)]), SHARD_EXAMPLES: examples})
-            done[WORK_SECONDS], done[BUSY_SECONDS] = budget.spent(len(examples))
-            done.update({**at_hand.report(), **_own_number(context, num_shards)})
+            work, busy = budget.spent(len(examples))
+            done = checked(
+                ConfigRecord,
+                {
+                    SHARD_IDS: list(shard_ids[: len(examples)]),
+                    SHARD_EXAMPLES: examples,
+                    WORK_SECONDS: work,
+                    BUSY_SECONDS: busy,
+                    **at_hand.report(),
+                    **_own_number(context, num_shards),
+                },
+            )
             if INTRODUCE in assignment:
                 done.update(_introduction(context, labels))
-            reply = RecordDict({"metrics": MetricRecord({NUM_EXAMPLES: sum(examples), **means}), RECORD: done})
+            metrics = checked(MetricRecord, {NUM_EXAMPLES: sum(examples), **means})
+            reply = checked(RecordDict, {"metrics": metrics, RECORD: done})
             for segment, coded in enumerate(sums.fixed_point(assignment) if secure else sums.coded()):
                 name = arrayrecord_key if segment == 0 else SUM.format(segment)
                 reply[name] = checked(ArrayRecord, {key: record_array(value) for key, value in coded.items()})

@@ -52,6 +52,7 @@ def view(array: Array) -> NDArray[Any]:
     return np.frombuffer(body, dtype).reshape(shape, order=order)
 
 
+@lru_cache(maxsize=4096)
 def _header_end(magic: bytes) -> int:
     """Return where the header of a ``.npy`` file ends that begins with these bytes."""
     version = np.lib.format.read_magic(io.BytesIO(magic))

@@ -9,6 +9,7 @@ from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord
 
 from fedgc.array_bytes import LONGEST_HEADER
 from fedgc.errors import ReplyTooLargeError
+from fedgc.flower_records import checked
 from fedgc.updates import Arrays
 
 #: Bytes of a number, of the widest type that a reply may have in place of the model's.
@@ -104,7 +105,7 @@ def scalars(metrics: MetricRecord) -> MetricRecord:
     >>> dict(scalars(MetricRecord({"loss": 0.5, "losses": [0.9, 0.5]})))
     {'loss': 0.5}
     """
-    return MetricRecord({name: value for name, value in metrics.items() if not isinstance(value, list)})
+    return checked(MetricRecord, {name: value for name, value in metrics.items() if not isinstance(value, list)})
 
 
 def drop_arrays(reply: Message) -> None:

@@ -52,13 +52,13 @@ class ClientTask:
 
     def record(self) -> ConfigRecord:
         """Return the part as the client is told."""
-        record = ConfigRecord({SHARD_IDS: self.shards.tolist()})
+        entries: dict[str, list[int] | list[float]] = {SHARD_IDS: self.shards.tolist()}
         if isinstance(self.code, WorkLists):
-            record[COEFFICIENTS] = [1.0] * self.shards.size
-            record[SEGMENTS] = [segment.size for segment in self.code.segments_of(self.client)]
+            entries[COEFFICIENTS] = [1.0] * self.shards.size
+            entries[SEGMENTS] = [segment.size for segment in self.code.segments_of(self.client)]
         else:
-            record[COEFFICIENTS] = self.code.coefficients_of(self.client).tolist()
-        return record
+            entries[COEFFICIENTS] = self.code.coefficients_of(self.client).tolist()
+        return checked(ConfigRecord, entries)
 
     def message(
         self,
