@@ -97,7 +97,9 @@ def squared_length(array: Array) -> float:
     flat = array.reshape(-1)
     if flat.dtype not in (np.float32, np.float64):
         flat = flat.astype(np.float64)
-    rows = flat[: flat.size // _PRODUCT * _PRODUCT].reshape(-1, _PRODUCT)
-    rest = flat[rows.size :]
     with np.errstate(over="ignore", invalid="ignore"):
+        if flat.size < _PRODUCT:
+            return float(flat @ flat)
+        rows = flat[: flat.size // _PRODUCT * _PRODUCT].reshape(-1, _PRODUCT)
+        rest = flat[rows.size :]
         return float(np.vecdot(rows, rows).sum(dtype=np.float64) + rest @ rest)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from typing import cast
 
@@ -192,7 +193,8 @@ def check_metrics(metrics: MetricRecord) -> None:
     """Raise ReplyRejectedError if a metric is not finite."""
     for name, metric in metrics.items():
         try:
-            finite = bool(np.isfinite(np.asarray(metric, dtype=np.float64)).all())
+            numbers = metric if isinstance(metric, list) else [metric]
+            finite = all(map(math.isfinite, numbers))
         except OverflowError:
             finite = False
         if not finite:
