@@ -90,6 +90,7 @@ def new_array(dtype: str, shape: tuple[int, ...], stype: str, data: bytes) -> Ar
 
     Examples
     --------
+    >>> import numpy as np
     >>> made = Array(np.ones(2))
     >>> new_array(made.dtype, made.shape, made.stype, made.data) == made
     True
