@@ -6,8 +6,8 @@ from fedgc.clients.shards import TrainFunction
 from fedgc.clients.stragglers import Mod
 from flwr.app import Context, Message
 
-from fedgc.flower_records import config_of
 from fedgc.protocol import PUSHED, RECORD, SHARD_IDS
+from fedgc.records.copies import config_of
 
 
 def beside_assignment(mod: Mod) -> Mod:

@@ -10,8 +10,8 @@ from fedgc.clients.stragglers import Mod
 from flwr.app import Array, ArrayRecord, Context, Message
 from numpy.typing import NDArray
 
-from fedgc.flower_records import config_of
 from fedgc.protocol import FRACTIONAL_BITS, INTRODUCE, RECORD, SHARD_IDS
+from fedgc.records.copies import config_of
 
 
 def pairwise_masks(secrets: Callable[[Message, Context], Mapping[int, bytes]]) -> Mod:

@@ -14,9 +14,7 @@ from fedgc.clients.shards_at_hand import ShardsAtHand, SourceLike, StoreLike
 from flwr.app import Array, ArrayRecord, ConfigRecord, Context, Message, MetricRecord, RecordDict
 from numpy.typing import NDArray
 
-from fedgc.array_bytes import record_array, view, views
 from fedgc.assignment import own_part
-from fedgc.flower_records import checked, config_of, own_copy
 from fedgc.protocol import (
     BUSY_SECONDS,
     COEFFICIENTS,
@@ -37,6 +35,8 @@ from fedgc.protocol import (
     WORK_SECONDS,
     shard_seed,
 )
+from fedgc.records.array_bytes import record_array, view, views
+from fedgc.records.copies import checked, config_of, own_copy
 from fedgc.updates import Update, difference, without_rounding
 from fedgc.validation import check_integer
 

@@ -11,7 +11,6 @@ from fedgc.clients.shard_sources import MissingShardError, ShardSource
 from fedgc.clients.shard_store import ShardStore
 from flwr.app import ConfigRecord, Context, RecordDict
 
-from fedgc.flower_records import config_of, own_copy
 from fedgc.protocol import (
     ASKED_DIGESTS,
     ASKED_SHARDS,
@@ -25,6 +24,7 @@ from fedgc.protocol import (
     SHARD_DIGESTS,
     SHARD_IDS,
 )
+from fedgc.records.copies import config_of, own_copy
 from fedgc.shard_format import check_digest, shard_digest, unpack_shard
 from fedgc.validation import check_integer
 

@@ -13,7 +13,6 @@ from flwr.common.constant import ErrorCode
 from numpy.typing import NDArray
 
 from fedgc.checkpoint import Tree
-from fedgc.flower_records import config_of
 from fedgc.protocol import (
     ASKED_DIGESTS,
     ASKED_SHARDS,
@@ -23,6 +22,7 @@ from fedgc.protocol import (
     SHARD_DIGESTS,
     SHARD_IDS,
 )
+from fedgc.records.copies import config_of
 from fedgc.shard_format import pack_shard, shard_digest
 from fedgc.validation import check_integer
 

@@ -15,9 +15,9 @@ from flwr.clientapp import ClientApp
 from flwr.serverapp import Grid, ServerApp
 from flwr.serverapp.strategy import FedAvg
 
-from fedgc.array_bytes import record_array, view
 from fedgc.fleets import Fleet, build_fleet
-from fedgc.flower_records import own_copy
+from fedgc.records.array_bytes import record_array, view
+from fedgc.records.copies import own_copy
 from fedgc.simulation import VirtualGrid, VirtualRun, run_virtual
 from fedgc.simulation.isolation import seeded_globals
 

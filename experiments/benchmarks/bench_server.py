@@ -26,7 +26,7 @@ from flwr.app import Array, ArrayRecord, ConfigRecord, Message, MetricRecord, Re
 from flwr.serverapp.strategy import FedAvg
 from flwr.serverapp.strategy.strategy_utils import aggregate_arrayrecords
 
-from fedgc.array_bytes import view
+from fedgc.records.array_bytes import view
 from fedgc.simulation.run import _task_identity
 from fedgc.updates.weighted_sum import squared_length
 

@@ -15,8 +15,8 @@ from fedgc.assignment import own_part
 from fedgc.checkpoint import Tree
 from fedgc.deadline import collect_replies
 from fedgc.fleets import Fleet
-from fedgc.flower_records import config_of
 from fedgc.protocol import RECORD, SHARD_IDS
+from fedgc.records.copies import config_of
 from fedgc.simulation.clock import VirtualClock
 from fedgc.simulation.grid_state import Due, Event, GridState, state_from_tree, state_to_tree
 from fedgc.simulation.isolation import seeded_globals

@@ -8,8 +8,8 @@ from typing import cast
 
 from flwr.app import ConfigRecord, Message, RecordDict
 
-from fedgc.flower_records import own_records
 from fedgc.protocol import SERVER_ROUND
+from fedgc.records.copies import own_records
 from fedgc.simulation.records import copy_of_metadata, new_message
 
 

@@ -7,6 +7,7 @@ from collections import deque
 from collections.abc import Callable
 
 import numpy as np
+from numpy.random.mtrand import get_bit_generator, set_bit_generator
 
 #: Bytes of a Mersenne Twister's state in memory: 624 words of 32 bits, and the position in them.
 _BYTES = 4 * 624 + ctypes.sizeof(ctypes.c_int)
@@ -35,7 +36,7 @@ def keep_numpy_state() -> Callable[[], None]:
     >>> bool((np.random.normal(size=3) == first).all())
     True
     """
-    generator = np.random.get_bit_generator()
+    generator = get_bit_generator()
     words = None
     if isinstance(generator, np.random.MT19937):
         words = ctypes.string_at(generator.ctypes.state_address, _BYTES)
@@ -47,8 +48,8 @@ def keep_numpy_state() -> Callable[[], None]:
         _known.append(words)
 
     def put_back() -> None:
-        if np.random.get_bit_generator() is not generator:
-            np.random.set_bit_generator(generator)
+        if get_bit_generator() is not generator:
+            set_bit_generator(generator)
         np.random.seed(0)  # noqa: NPY002  (forgets a normal draw that has been put by)
         ctypes.memmove(generator.ctypes.state_address, words, _BYTES)
 

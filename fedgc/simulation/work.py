@@ -10,8 +10,8 @@ from flwr.app import Message
 from numpy.typing import ArrayLike, NDArray
 
 from fedgc.fleets.base import WorkDraw
-from fedgc.flower_records import config_of
 from fedgc.protocol import BUDGET, BUSY_SECONDS, DEADLINE, RECORD, SEGMENTS, SIMULATED_PROGRESS, WORK_SECONDS
+from fedgc.records.copies import config_of
 
 #: Rounding of a product of two times must not cost the last shard.
 _ROUNDING = 1e-9

@@ -9,7 +9,7 @@ import numpy as np
 from flwr.app import ArrayRecord
 from numpy.typing import NDArray
 
-from fedgc.array_bytes import record_array, view, views
+from fedgc.records.array_bytes import record_array, view, views
 from fedgc.updates import Arrays, Update, apply_update, in_dtypes
 from fedgc.updates.weighted_sum import squared_length
 
@@ -37,10 +37,10 @@ def check_finite(initial_arrays: ArrayRecord) -> None:
 
     Examples
     --------
-    >>> check_finite(ArrayRecord({"w": Array(np.array([1.0, np.nan]))}))
+    >>> check_finite(ArrayRecord([np.array([1.0, np.nan])]))
     Traceback (most recent call last):
     ...
-    ValueError: initial_arrays must be finite; got NaN or infinity in array 'w'
+    ValueError: initial_arrays must be finite; got NaN or infinity in array '0'
     """
     for name, array in initial_arrays.items():
         value = view(array)

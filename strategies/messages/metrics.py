@@ -8,8 +8,8 @@ from typing import cast
 from flwr.app import MetricRecord, RecordDict
 from flwr.serverapp.strategy.strategy_utils import aggregate_metricrecords
 
-from fedgc.flower_records import checked
 from fedgc.protocol import NUM_EXAMPLES
+from fedgc.records.copies import checked
 
 
 def comparable_metrics(records: Sequence[MetricRecord]) -> list[RecordDict]:

@@ -14,8 +14,8 @@ from flwr.common.constant import FLWR_PRIVATE_MAX_ARRAY_CHUNK_SIZE
 from flwr.supercore.inflatable.inflatable_object import get_object_head_values_from_object_content
 from flwr.supercore.inflatable.inflatable_utils import inflate_object_from_contents
 
-from fedgc.array_bytes import LONGEST_HEADER, views
 from fedgc.errors import ReplyRejectedError, ReplyTooLargeError
+from fedgc.records.array_bytes import LONGEST_HEADER, views
 
 #: How the content of an array begins, in which its parts are named.
 _ARRAY = b"Array "

@@ -14,7 +14,6 @@ from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord
 from flwr.common.constant import ErrorCode
 from numpy.typing import NDArray
 
-from fedgc.array_bytes import view
 from fedgc.errors import NothingToReadError, ReplyRejectedError
 from fedgc.protocol import (
     BUSY_SECONDS,
@@ -26,6 +25,7 @@ from fedgc.protocol import (
     SUM,
     WORK_SECONDS,
 )
+from fedgc.records.array_bytes import view
 from fedgc.round import CodedUpdate
 from fedgc.updates import Arrays, ScaledDifference, sum_dtype
 

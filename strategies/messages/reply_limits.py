@@ -7,9 +7,9 @@ from itertools import islice
 
 from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord
 
-from fedgc.array_bytes import LONGEST_HEADER
 from fedgc.errors import ReplyTooLargeError
-from fedgc.flower_records import checked
+from fedgc.records.array_bytes import LONGEST_HEADER
+from fedgc.records.copies import checked
 from fedgc.updates import Arrays
 
 #: Bytes of a number, of the widest type that a reply may have in place of the model's.

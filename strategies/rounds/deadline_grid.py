@@ -18,8 +18,8 @@ from flwr.supercore.run import Run
 from fedgc.checkpoint import Tree
 from fedgc.clock import Clock, WallClock
 from fedgc.deadline import Collected, collect_replies
-from fedgc.flower_records import config_of
 from fedgc.protocol import RECORD, SHARD_IDS
+from fedgc.records.copies import config_of
 from fedgc.simulation.grid import VirtualGrid
 
 

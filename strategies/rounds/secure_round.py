@@ -13,9 +13,9 @@ from fedgc.strategies.rounds.secure_sum import SecureSum
 from flwr.app import ArrayRecord, Message, MetricRecord
 from numpy.typing import NDArray
 
-from fedgc.array_bytes import view
 from fedgc.errors import ReplyRejectedError
 from fedgc.fixed_point import add_modulo, from_fixed_point, is_fixed_point, largest_entry, zero_sum
+from fedgc.records.array_bytes import view
 from fedgc.round import CodedUpdate, RoundFold, RoundPlan, RoundState
 from fedgc.updates import Arrays, Update, scale_in_place
 

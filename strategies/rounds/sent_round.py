@@ -16,9 +16,9 @@ from fedgc.strategies.rounds.tasks import ClientTask
 from flwr.app import ArrayRecord, Message, MetricRecord
 from numpy.typing import NDArray
 
-from fedgc.array_bytes import views
 from fedgc.errors import ReplyRejectedError
 from fedgc.protocol import BUDGET, RECORD
+from fedgc.records.array_bytes import views
 from fedgc.round import CodedUpdate, RoundPlan, RoundState
 from fedgc.updates import Arrays
 

@@ -10,7 +10,6 @@ from flwr.app import ConfigRecord, Message, RecordDict
 from numpy.typing import NDArray
 
 from fedgc.codes import Code, WorkLists
-from fedgc.flower_records import checked, config_of, own_copy
 from fedgc.protocol import (
     BUDGET,
     COEFFICIENTS,
@@ -22,6 +21,7 @@ from fedgc.protocol import (
     SERVER_ROUND,
     SHARD_IDS,
 )
+from fedgc.records.copies import checked, config_of, own_copy
 
 
 @dataclass(frozen=True, eq=False)

@@ -12,7 +12,7 @@ from flwr.app import Array, ArrayRecord
 from flwr.common.constant import SType
 from numpy.typing import NDArray
 
-from fedgc.flower_records import new_array
+from fedgc.records.copies import new_array
 
 #: Bytes of the header of an array; longer ones are out to do harm.
 LONGEST_HEADER = 1024
