@@ -119,7 +119,7 @@ def _run_in_processes(
     context = multiprocessing.get_context("spawn")
     rows = context.Queue()
     level = logging.getLogger("flwr").level
-    tasks = {cells[number].config.task.name for number in left}
+    tasks: set[str] = {cells[number].config.task.name for number in left}
     pool = ProcessPoolExecutor(jobs, context, initializer=_begin, initargs=(rows, level, tasks))
     try:
         running: dict[Future[tuple[list[Row], str]], int] = {
