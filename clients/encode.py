@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Sequence
+from itertools import accumulate
 from typing import Any, cast
 
 import numpy as np
@@ -84,7 +85,7 @@ class SegmentSums:
 
     def __init__(self, arrays: Arrays, lengths: Sequence[int]) -> None:
         self._arrays = arrays
-        self._ends = set(np.cumsum(lengths)[:-1].tolist())
+        self._ends = set(accumulate(lengths[:-1]))
         self._totals: list[Update] = [zero_update(arrays)]
         self._examples = [0]
         self._done = 0

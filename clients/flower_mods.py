@@ -7,6 +7,7 @@ from fedgc.clients.stragglers import Mod
 from flwr.app import Context, Message
 
 from fedgc.protocol import PUSHED, RECORD, SHARD_IDS
+from fedgc.records.copies import config_of
 
 
 def beside_assignment(mod: Mod) -> Mod:
@@ -50,7 +51,7 @@ def beside_assignment(mod: Mod) -> Mod:
             for name, record in own.items():
                 given.content[name] = record
             reply = call_next(given, context)
-            said = reply.content.config_records.get(RECORD) if reply.has_content() else None
+            said = config_of(reply.content, RECORD) if reply.has_content() else None
             if said is not None and said.get(SHARD_IDS) == []:
                 raise _NothingDoneError(reply)
             return reply

@@ -11,6 +11,7 @@ from flwr.app import Array, ArrayRecord, Context, Message
 from numpy.typing import NDArray
 
 from fedgc.protocol import FRACTIONAL_BITS, INTRODUCE, RECORD, SHARD_IDS
+from fedgc.records.copies import config_of
 
 
 def pairwise_masks(secrets: Callable[[Message, Context], Mapping[int, bytes]]) -> Mod:
@@ -50,7 +51,7 @@ def pairwise_masks(secrets: Callable[[Message, Context], Mapping[int, bytes]]) -
     """
 
     def mod(message: Message, context: Context, call_next: Callable[[Message, Context], Message]) -> Message:
-        assignment = message.content.config_records.get(RECORD)
+        assignment = config_of(message.content, RECORD)
         if assignment is not None and INTRODUCE in assignment and not assignment[SHARD_IDS]:
             return call_next(message, context)  # no shard, nothing to hide
         if assignment is None or FRACTIONAL_BITS not in assignment:

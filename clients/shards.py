@@ -35,6 +35,8 @@ from fedgc.protocol import (
     WORK_SECONDS,
     shard_seed,
 )
+from fedgc.records.array_bytes import record_array, view, views
+from fedgc.records.copies import checked, config_of, own_copy
 from fedgc.updates import Update, difference, without_rounding
 from fedgc.validation import check_integer
 
@@ -141,13 +143,13 @@ def gradient_coded(
         @wraps(trainer)
         def train(message: Message, context: Context) -> Message:
             record = _global_arrays(message, arrayrecord_key)
-            sent = message.content.config_records.get(configrecord_key, ConfigRecord())
-            assignment = message.content.config_records.get(RECORD)
+            sent = config_of(message.content, configrecord_key) or ConfigRecord()
+            assignment = config_of(message.content, RECORD)
             if assignment is None:
                 assignment = _own_part(context, num_shards)
             shard_ids = cast(list[int], assignment[SHARD_IDS])
             coefficients = cast(list[float], assignment[COEFFICIENTS])
-            arrays = {name: array.numpy() for name, array in record.items()}
+            arrays = views(record)
 
             run_seed, server_round = cast(int, assignment[RUN_SEED]), cast(int, sent.get(SERVER_ROUND, 0))
             at_hand = ShardsAtHand(message.content, assignment, context, source, store)
@@ -160,10 +162,9 @@ def gradient_coded(
             for shard_id, coefficient in zip(shard_ids, coefficients, strict=True):
                 if not (at_hand.ready and budget.has_time_for(len(examples))):
                     break
-                config = ConfigRecord(dict(sent))
-                config[SHARD_SEED] = shard_seed(run_seed, server_round, shard_id)
                 # Records of its own for each shard: what a trainer writes into them must not reach the next one.
-                given = ArrayRecord(dict(record))
+                config, given = own_copy(sent), own_copy(record)
+                config[SHARD_SEED] = shard_seed(run_seed, server_round, shard_id)
                 data = at_hand.argument(shard_id)
                 if data is None:
                     break
@@ -178,15 +179,25 @@ def gradient_coded(
             secure = FRACTIONAL_BITS in assignment
             # Metrics go in the clear, and would say of a single client what only the sum of all is to say.
             means = {} if secure else {name: value / max(n, 1) for name, (value, n) in metric_sums.items()}
-            done = ConfigRecord({SHARD_IDS: list(shard_ids[: len(examples)]), SHARD_EXAMPLES: examples})
-            done[WORK_SECONDS], done[BUSY_SECONDS] = budget.spent(len(examples))
-            done.update({**at_hand.report(), **_own_number(context, num_shards)})
+            work, busy = budget.spent(len(examples))
+            done = checked(
+                ConfigRecord,
+                {
+                    SHARD_IDS: list(shard_ids[: len(examples)]),
+                    SHARD_EXAMPLES: examples,
+                    WORK_SECONDS: work,
+                    BUSY_SECONDS: busy,
+                    **at_hand.report(),
+                    **_own_number(context, num_shards),
+                },
+            )
             if INTRODUCE in assignment:
                 done.update(_introduction(context, labels))
-            reply = RecordDict({"metrics": MetricRecord({NUM_EXAMPLES: sum(examples), **means}), RECORD: done})
+            metrics = checked(MetricRecord, {NUM_EXAMPLES: sum(examples), **means})
+            reply = checked(RecordDict, {"metrics": metrics, RECORD: done})
             for segment, coded in enumerate(sums.fixed_point(assignment) if secure else sums.coded()):
                 name = arrayrecord_key if segment == 0 else SUM.format(segment)
-                reply[name] = ArrayRecord({key: Array(value) for key, value in coded.items()})
+                reply[name] = checked(ArrayRecord, {key: record_array(value) for key, value in coded.items()})
             return Message(reply, reply_to=message)
 
         return train
@@ -195,8 +206,8 @@ def gradient_coded(
 
 
 def _global_arrays(message: Message, key: str) -> ArrayRecord:
-    record = message.content.array_records.get(key)
-    if record is None:
+    record = message.content.get(key)
+    if not isinstance(record, ArrayRecord):
         names = sorted(message.content.array_records)
         raise ValueError(f"arrayrecord_key must name a record of the message, of {names}; got {key!r}")
     return record
@@ -267,7 +278,7 @@ def _delta(update: ShardUpdate, arrays: dict[str, NDArray[Any]], shard_id: int) 
 
 def _to_numpy(value: Any) -> NDArray[Any]:  # noqa: ANN401  (arrays of any library)
     if isinstance(value, Array):
-        return value.numpy()
+        return view(value)
     if hasattr(value, "detach"):  # a torch tensor: torch has been imported by who made it
         from fedgc.clients.torch_state import to_numpy  # noqa: PLC0415
 

@@ -24,6 +24,7 @@ from fedgc.protocol import (
     SHARD_DIGESTS,
     SHARD_IDS,
 )
+from fedgc.records.copies import config_of, own_copy
 from fedgc.shard_format import check_digest, shard_digest, unpack_shard
 from fedgc.validation import check_integer
 
@@ -89,7 +90,7 @@ class ShardsAtHand:
         #: Whether work can begin: nothing of the full schedule counts unless all of it is done.
         self.ready = SEGMENTS in assignment or all(map(self.has, assigned))
         #: The assignment with what is left of its time: to write shards to disk takes of it, but is not work.
-        self.assignment = ConfigRecord(dict(assignment))
+        self.assignment = own_copy(assignment)
         if BUDGET in assignment:
             self.assignment[BUDGET] = cast(float, assignment[BUDGET]) - (time.monotonic() - start)
 
@@ -166,7 +167,7 @@ class ShardsAtHand:
 
 def _parts(content: RecordDict, shard_id: int) -> list[bytes]:
     parts: list[bytes] = []
-    while (record := content.config_records.get(PUSHED.format(shard_id, len(parts)))) is not None:
+    while (record := config_of(content, PUSHED.format(shard_id, len(parts)))) is not None:
         part = record.get(PUSHED_DATA)
         parts.append(part if isinstance(part, bytes) else b"")
     return parts

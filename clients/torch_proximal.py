@@ -40,6 +40,7 @@ def proximal_step(model: nn.Module, config: ConfigRecord) -> Callable[[], None]:
     --------
     >>> import torch
     >>> model = nn.Linear(1, 1)
+    >>> _ = nn.init.zeros_(model.bias)
     >>> add = proximal_step(model, ConfigRecord({"proximal-mu": 0.5}))
     >>> for parameter in model.parameters():
     ...     parameter.grad = torch.zeros_like(parameter)

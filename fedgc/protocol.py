@@ -7,6 +7,8 @@ MetricRecord that any Flower strategy can average, plus a ConfigRecord of the sa
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 import numpy as np
 
 #: Name of fedgc's ConfigRecord in messages and replies.
@@ -71,6 +73,8 @@ SERVER_ROUND = "server-round"
 NUM_EXAMPLES = "num-examples"
 
 
+# Asked for by all holders of a shard, and in one process by all of these.
+@lru_cache(maxsize=4096)
 def shard_seed(run_seed: int, server_round: int, shard_id: int) -> int:
     """Return the seed of one shard's update in one round, the same for every client that holds the shard.
 

@@ -22,6 +22,7 @@ from fedgc.protocol import (
     SHARD_DIGESTS,
     SHARD_IDS,
 )
+from fedgc.records.copies import config_of
 from fedgc.shard_format import pack_shard, shard_digest
 from fedgc.validation import check_integer
 
@@ -176,7 +177,7 @@ class PushedShards:
             if reply.has_error():
                 lacking = sent.pushed if reply.error.code in _UNDELIVERED else []
             else:
-                lacking = node.heard(sent, reply.content.config_records.get(RECORD, ConfigRecord()))
+                lacking = node.heard(sent, config_of(reply.content, RECORD) or ConfigRecord())
                 if set(lacking) & set(sent.pushed):
                     logger.warning(
                         "node %d does not keep all that it is sent: is its store too small?", sent.metadata.dst_node_id

@@ -98,7 +98,7 @@ def test_all_sources_are_looked_at() -> None:
     names = {str(path.relative_to(ROOT)) for path in SOURCES}
     assert {
         "clients/shard_store.py",
-        "strategies/messages/arrays.py",
+        "fedgc/records/array_bytes.py",
         "fedgc/checkpoint/tree.py",
         "fedgc/cli.py",
     } <= names

@@ -21,12 +21,12 @@ from typing import Any
 
 import numpy as np
 from fedgc.strategies import GradientCoding
-from fedgc.strategies.messages.arrays import view
 from fedgc.strategies.messages.reply_limits import drop_arrays
 from flwr.app import Array, ArrayRecord, ConfigRecord, Message, MetricRecord, RecordDict
 from flwr.serverapp.strategy import FedAvg
 from flwr.serverapp.strategy.strategy_utils import aggregate_arrayrecords
 
+from fedgc.records.array_bytes import view
 from fedgc.simulation.run import _task_identity
 from fedgc.updates.weighted_sum import squared_length
 

@@ -16,7 +16,6 @@ import numpy as np
 
 from fedgc.errors import ConfigError
 from fedgc.experiment.config import ExperimentConfig
-from fedgc.experiment.figure import draw_figure
 from fedgc.experiment.files import write_whole
 from fedgc.experiment.finished import OWNER, FinishedCells
 from fedgc.experiment.row import MEASURED, Row
@@ -91,6 +90,9 @@ def write_results(folder: Path, config: ExperimentConfig, rows: Sequence[Row]) -
         (json.dumps(_finite(summary), indent=2, allow_nan=False) + "\n").encode(),
     ]
     if not config.sweep:  # of a sweep one figure would be many
+        # A run begins half a second earlier without matplotlib, which is not needed before it ends.
+        from fedgc.experiment.figure import draw_figure  # noqa: PLC0415
+
         contents += draw_figure(config, rows)
     folder.mkdir(parents=True, exist_ok=True)
     names = (*_TABLES, f"{config.target.quantity}.png", f"{config.target.quantity}.svg")

@@ -19,6 +19,7 @@ from fedgc.experiment.finished import FinishedCells
 from fedgc.experiment.replayed import replay_one
 from fedgc.experiment.row import Row
 from fedgc.experiment.runner import run_one
+from fedgc.experiment.threads import one_thread
 from fedgc.experiment.tuning import measured_cells, tuning_cells
 
 #: Seconds after which rows of other processes are looked for.
@@ -112,15 +113,13 @@ def _run_cell(cell: Cell, on_row: Callable[[Row], None]) -> tuple[list[Row], str
 _rows: Any = None
 
 
-def _begin(rows: Any, level: int) -> None:  # noqa: ANN401  (a queue of whatever context)
+def _begin(rows: Any, level: int, tasks: set[str]) -> None:  # noqa: ANN401  (a queue of whatever context)
     """Prepare a process of the pool; interrupts are for the process that has started it."""
     global _rows  # noqa: PLW0603  (the only way to reach what a pool runs)
     _rows = rows
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     logging.getLogger("flwr").setLevel(level)
-    import torch  # noqa: PLC0415
-
-    torch.set_num_threads(1)
+    one_thread(tasks)
 
 
 def _run_there(cell: Cell) -> tuple[list[Row], str]:
@@ -134,7 +133,8 @@ def _run_in_processes(
     context = multiprocessing.get_context("spawn")
     rows = context.Queue()
     level = logging.getLogger("flwr").level
-    pool = ProcessPoolExecutor(jobs, context, initializer=_begin, initargs=(rows, level))
+    tasks: set[str] = {cells[number].config.task.name for number in left}
+    pool = ProcessPoolExecutor(jobs, context, initializer=_begin, initargs=(rows, level, tasks))
     try:
         running: dict[Future[tuple[list[Row], str]], int] = {
             pool.submit(_run_there, cells[number]): number for number in left

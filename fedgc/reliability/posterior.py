@@ -107,6 +107,11 @@ class ReliabilityPosterior:
         return FleetBelief(models, (0.0,) * len(models), (prior, prior, prior), learnt)
 
     @cached_property
+    def _predicted(self) -> dict[bytes, Prediction]:
+        """Predictions that have been made, by rows of the table: a round is planned, judged and learnt from by one."""
+        return {}
+
+    @cached_property
     def theta(self) -> float:
         """The fleet's log odds ratio of a miss after a miss against a miss after an arrival."""
         return log_odds_ratio(self.clients.slow) if self.conditional else 0.0
@@ -263,12 +268,18 @@ class ReliabilityPosterior:
 
     def _predict(self, clients: Clients, rows: Index) -> Prediction:
         """Return every model's prediction of the clients in some rows of the table; row -1 is an unseen client."""
+        key = rows.tobytes()
+        if clients is self.clients and key in self._predicted:
+            return self._predicted[key]
         seen = rows >= 0
         last, changed = np.full(rows.size, NEVER), np.zeros(rows.size, dtype=np.bool_)
         last[seen], changed[seen] = clients.last[rows[seen]], clients.resets[rows[seen]] > 0
-        return predict(
+        made = predict(
             clients.slow.take(rows), clients.fast.take(rows), last, changed=changed, fleet=self.fleet, theta=self.theta
         )
+        if clients is self.clients:
+            self._predicted[key] = made
+        return made
 
     def _predict_nodes(self, nodes: list[int]) -> tuple[Vector, Vector, Vector]:
         """Return mean and variance that the long memory says, and the probability of each shift, a row per node id."""

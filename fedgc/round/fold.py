@@ -150,14 +150,15 @@ class RoundFold:
         """
         shards, coefficients = row_of(self.plan.decoder.code, row)
         # A decoder may have chosen coefficients that differ within a block; such a sum is not the block's update.
-        if self._seen[shards].any() or np.ptp(coefficients) != 0.0 or examples[shards].sum() == 0.0:
+        here = float(examples[shards].sum())
+        if here == 0.0 or self._seen[shards].any() or coefficients.max() != coefficients.min():
             return
         self._seen[shards] = True
         change = probed
         if self.memory is not None:
             for coefficient, known in self.memory.parts_of(shards, coefficients):
                 change = change - coefficient * self._probe.of(known)
-        change = change / (examples[shards].sum() * coefficients[0])
+        change = change / (here * coefficients[0])
         self.energies.append(squared_length(change))
         self._probed = change if self._probed is None else self._probed + change
 

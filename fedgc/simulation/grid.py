@@ -16,10 +16,11 @@ from fedgc.checkpoint import Tree
 from fedgc.deadline import collect_replies
 from fedgc.fleets import Fleet
 from fedgc.protocol import RECORD, SHARD_IDS
+from fedgc.records.copies import config_of
 from fedgc.simulation.clock import VirtualClock
 from fedgc.simulation.grid_state import Due, Event, GridState, state_from_tree, state_to_tree
 from fedgc.simulation.isolation import seeded_globals
-from fedgc.simulation.messages import Job, as_received, copy_of, round_of
+from fedgc.simulation.messages import Job, as_received, copy_of, reply_of, round_of
 from fedgc.simulation.work import answer_time
 
 RunClient = Callable[[Message, Context], Message]
@@ -199,8 +200,8 @@ class VirtualGrid(Grid):
     def _load(self, message: Message) -> float:
         if message.metadata.message_type.split(".")[0] != "train":
             return 0.0
-        if RECORD in message.content.config_records:
-            return float(len(cast(list[int], message.content.config_records[RECORD][SHARD_IDS])))
+        if (assignment := config_of(message.content, RECORD)) is not None:
+            return float(len(cast(list[int], assignment[SHARD_IDS])))
         client = message.metadata.dst_node_id - FIRST_NODE_ID
         return float(len(own_part(client, self._fleet.n_clients, self._num_shards)))
 
@@ -209,7 +210,7 @@ class VirtualGrid(Grid):
         if key in self.state.answered:  # replaced by a newer message
             return
         context = self._contexts[job.message.metadata.dst_node_id]
-        instruction = as_received(job.message)
+        instruction = as_received(job)
         delay = 0.0
         try:
             with seeded_globals(self._fleet.seed, job.client, job.server_round, job.stream):
@@ -220,7 +221,7 @@ class VirtualGrid(Grid):
             reason = f"{type(error).__name__}: {error}"
             self._fail(job, "failed", ErrorCode.CLIENT_APP_RAISED_EXCEPTION, reason)
             return
-        kind = "failed" if reply.has_error() else "replied"
+        reply, kind = reply_of(reply), "failed" if reply.has_error() else "replied"
         if delay > 0.0:
             # The client has slept: the fleet's time is what its work takes, and sleeping comes on top.
             self._schedule(Due(self.clock.now() + delay, kind, job, reply))
@@ -243,7 +244,7 @@ class VirtualGrid(Grid):
 
     def _fail(self, job: Job, kind: str, code: int, reason: str) -> None:
         if job.message.metadata.message_id not in self.state.answered:
-            self._answer(job, kind, Message(Error(code=code, reason=reason), reply_to=as_received(job.message)))
+            self._answer(job, kind, Message(Error(code=code, reason=reason), reply_to=as_received(job)))
 
     def _answer(self, job: Job, kind: str, reply: Message) -> None:
         key = job.message.metadata.message_id

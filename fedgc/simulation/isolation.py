@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 
 from fedgc.checkpoint import Tree
+from fedgc.simulation.numpy_state import keep_numpy_state
 
 
 @contextmanager
@@ -23,7 +24,7 @@ def seeded_globals(*key: int) -> Iterator[None]:
     """Seed the global generators of `random`, numpy and torch (if it is loaded) from `key`, and restore them after."""
     seed = int(np.random.SeedSequence(key).generate_state(1)[0])
     torch: Any = sys.modules.get("torch")
-    python_state, numpy_state = random.getstate(), np.random.get_state()  # noqa: NPY002
+    python_state, put_numpy_back = random.getstate(), keep_numpy_state()
     torch_state = torch.get_rng_state() if torch else None
     random.seed(seed)
     np.random.seed(seed)  # noqa: NPY002
@@ -33,7 +34,7 @@ def seeded_globals(*key: int) -> Iterator[None]:
         yield
     finally:
         random.setstate(python_state)
-        np.random.set_state(numpy_state)  # noqa: NPY002
+        put_numpy_back()
         if torch and torch_state is not None:
             torch.set_rng_state(torch_state)
 

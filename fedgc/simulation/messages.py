@@ -6,9 +6,10 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import cast
 
-from flwr.app import Message, RecordDict
+from flwr.app import ConfigRecord, Message, RecordDict
 
 from fedgc.protocol import SERVER_ROUND
+from fedgc.records.copies import own_records
 from fedgc.simulation.records import copy_of_metadata, new_message
 
 
@@ -39,22 +40,31 @@ class Job:
 
 def round_of(message: Message) -> int:
     """Return the round that a message says it belongs to, 0 if it says none."""
-    for config in message.content.config_records.values():
-        if SERVER_ROUND in config:
+    for config in message.content.values():
+        if isinstance(config, ConfigRecord) and SERVER_ROUND in config:
             return int(cast(int, config[SERVER_ROUND]))
     return int(message.metadata.group_id) if message.metadata.group_id.isdigit() else 0
 
 
 def copy_of(message: Message) -> Message:
     """Return a message with records of its own; arrays are immutable bytes and stay shared."""
-    content = RecordDict()
-    for name, record in message.content.items():
-        content[name] = type(record)(dict(record))  # type: ignore[arg-type]
-    return new_message(copy_of_metadata(message.metadata), content=content)
+    return new_message(copy_of_metadata(message.metadata), content=own_records(message.content))
 
 
-def as_received(message: Message) -> Message:
-    """Return the message as if made now: a reply's time to live is counted in real time from it."""
-    received = copy_of(message)
+def reply_of(message: Message) -> Message:
+    """Return a client's reply with records of its own, since the client may keep those that it has sent."""
+    if message.has_error():
+        return message
+    return new_message(copy_of_metadata(message.metadata), content=own_records(message.content))
+
+
+def as_received(job: Job) -> Message:
+    """Return a job's message as if made now: a reply's time to live is counted in real time from it.
+
+    The content is handed over, and the job left without: it was copied when the message was sent, nobody else looks at
+    it, and to wait for the end of the message's time to live with the arrays of every round takes room.
+    """
+    received = new_message(copy_of_metadata(job.message.metadata), content=job.message.content)
     received.metadata.created_at = datetime.now(tz=UTC).timestamp()
+    job.message.content = RecordDict()
     return received

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import cast
 
 import numpy as np
@@ -10,6 +11,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from fedgc.fleets.base import WorkDraw
 from fedgc.protocol import BUDGET, BUSY_SECONDS, DEADLINE, RECORD, SEGMENTS, SIMULATED_PROGRESS, WORK_SECONDS
+from fedgc.records.copies import config_of
 
 #: Rounding of a product of two times must not cost the last shard.
 _ROUNDING = 1e-9
@@ -64,15 +66,24 @@ def answer_time(message: Message, draw: WorkDraw, load: float) -> float:
     replies with what is finished, or as soon as all is. A client that goes away before its reply loses what it has
     done.
     """
-    record = message.content.config_records.get(RECORD)
+    record = config_of(message.content, RECORD)
     if record is None or load <= 0:
         return draw.completion_time(load)
     partial = SEGMENTS in record
     deadline, told = (float(cast(float, record.get(name, np.inf))) for name in (DEADLINE, BUDGET))
     budget = min(deadline, draw.fixed + told) if partial else np.inf
-    seconds, done = (float(value) for value in work_done(draw.fixed, draw.per_shard, load, budget))
+    seconds, done = _work_done_by_one(draw, load, budget)
     if partial:
         record[SIMULATED_PROGRESS] = int(done)
     record[WORK_SECONDS] = done * draw.per_shard
     record[BUSY_SECONDS] = max(seconds - draw.fixed, done * draw.per_shard)
     return seconds if draw.leaves_after > 0.0 and seconds <= draw.leaves_after else float("inf")
+
+
+def _work_done_by_one(draw: WorkDraw, load: float, budget: float) -> tuple[float, float]:
+    """Return what :func:`work_done` does, to the last bit, for one client: there arrays take longer than numbers."""
+    seconds = draw.fixed + load * draw.per_shard
+    if not seconds > budget:
+        return seconds, load
+    possible = max(0.0, budget - draw.fixed) / draw.per_shard + _ROUNDING if draw.per_shard > 0.0 else 0.0
+    return max(budget, draw.fixed), float(math.floor(min(load, possible)))

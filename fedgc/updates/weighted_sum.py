@@ -49,8 +49,12 @@ def add_weighted(
     kind, size = totals[0].dtype, totals[0].size
     factors = np.asarray(weights, dtype=kind)
     step = min(_AT_ONCE // kind.itemsize, size)
-    differences, scaled = np.empty((min(_GROUP, len(news)), step), kind), np.empty(step, kind)
     with np.errstate(over="ignore", invalid="ignore"):
+        if len(totals) == len(news) == 1 and step == size and olds[0] is None and factors[0, 0] != 0.0:
+            # What follows comes to the same, but takes longer to set up than a small model takes to add.
+            totals[0][...] += np.multiply(news[0].astype(kind, copy=False), factors[0, 0])
+            return
+        differences, scaled = np.empty((min(_GROUP, len(news)), step), kind), np.empty(step, kind)
         for start in range(0, size, step):
             part = slice(start, min(start + step, size))
             for first in range(0, len(news), _GROUP):
@@ -93,7 +97,9 @@ def squared_length(array: Array) -> float:
     flat = array.reshape(-1)
     if flat.dtype not in (np.float32, np.float64):
         flat = flat.astype(np.float64)
-    rows = flat[: flat.size // _PRODUCT * _PRODUCT].reshape(-1, _PRODUCT)
-    rest = flat[rows.size :]
     with np.errstate(over="ignore", invalid="ignore"):
+        if flat.size < _PRODUCT:
+            return float(flat @ flat)
+        rows = flat[: flat.size // _PRODUCT * _PRODUCT].reshape(-1, _PRODUCT)
+        rest = flat[rows.size :]
         return float(np.vecdot(rows, rows).sum(dtype=np.float64) + rest @ rest)

@@ -9,6 +9,7 @@ from flwr.app import MetricRecord, RecordDict
 from flwr.serverapp.strategy.strategy_utils import aggregate_metricrecords
 
 from fedgc.protocol import NUM_EXAMPLES
+from fedgc.records.copies import checked
 
 
 def comparable_metrics(records: Sequence[MetricRecord]) -> list[RecordDict]:
@@ -28,7 +29,10 @@ def comparable_metrics(records: Sequence[MetricRecord]) -> list[RecordDict]:
     records = [record for record in records if cast(int, record[NUM_EXAMPLES]) > 0]
     common = set.intersection(*(set(record) for record in records))
     scalars = [k for k in records[0] if k in common and not any(isinstance(record[k], list) for record in records)]
-    return [RecordDict({"metrics": MetricRecord({key: record[key] for key in scalars})}) for record in records]
+    return [
+        checked(RecordDict, {"metrics": checked(MetricRecord, {key: record[key] for key in scalars})})
+        for record in records
+    ]
 
 
 def mean_metrics(clients: Sequence[RecordDict]) -> MetricRecord:

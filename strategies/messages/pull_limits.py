@@ -8,14 +8,14 @@ from collections.abc import Mapping
 from dataclasses import astuple, dataclass
 from typing import Any, cast
 
-from fedgc.strategies.messages.arrays import views
-from fedgc.strategies.messages.reply_limits import LONGEST_HEADER, most_bytes
+from fedgc.strategies.messages.reply_limits import most_bytes
 from flwr.app import ArrayRecord, Message
 from flwr.common.constant import FLWR_PRIVATE_MAX_ARRAY_CHUNK_SIZE
 from flwr.supercore.inflatable.inflatable_object import get_object_head_values_from_object_content
 from flwr.supercore.inflatable.inflatable_utils import inflate_object_from_contents
 
 from fedgc.errors import ReplyRejectedError, ReplyTooLargeError
+from fedgc.records.array_bytes import LONGEST_HEADER, views
 
 #: How the content of an array begins, in which its parts are named.
 _ARRAY = b"Array "

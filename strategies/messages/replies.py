@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from typing import cast
 
 import numpy as np
-from fedgc.strategies.messages.arrays import bound, view
+from fedgc.strategies.messages.arrays import bound
 from fedgc.strategies.messages.reply_limits import brief, brief_names, check_limits, one_line
 from fedgc.strategies.rounds.tasks import ClientTask
 from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord
@@ -24,6 +25,7 @@ from fedgc.protocol import (
     SUM,
     WORK_SECONDS,
 )
+from fedgc.records.array_bytes import view
 from fedgc.round import CodedUpdate
 from fedgc.updates import Arrays, ScaledDifference, sum_dtype
 
@@ -191,7 +193,8 @@ def check_metrics(metrics: MetricRecord) -> None:
     """Raise ReplyRejectedError if a metric is not finite."""
     for name, metric in metrics.items():
         try:
-            finite = bool(np.isfinite(np.asarray(metric, dtype=np.float64)).all())
+            numbers = metric if isinstance(metric, list) else [metric]
+            finite = all(map(math.isfinite, numbers))
         except OverflowError:
             finite = False
         if not finite:

@@ -8,10 +8,10 @@ from itertools import islice
 from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord
 
 from fedgc.errors import ReplyTooLargeError
+from fedgc.records.array_bytes import LONGEST_HEADER
+from fedgc.records.copies import checked
 from fedgc.updates import Arrays
 
-#: Bytes of the header of an array; longer ones are out to do harm.
-LONGEST_HEADER = 1024
 #: Bytes of a number, of the widest type that a reply may have in place of the model's.
 _WIDEST = 8
 #: Records of a reply beside its sums: two of ours, and what a user's mods may add.
@@ -105,13 +105,14 @@ def scalars(metrics: MetricRecord) -> MetricRecord:
     >>> dict(scalars(MetricRecord({"loss": 0.5, "losses": [0.9, 0.5]})))
     {'loss': 0.5}
     """
-    return MetricRecord({name: value for name, value in metrics.items() if not isinstance(value, list)})
+    return checked(MetricRecord, {name: value for name, value in metrics.items() if not isinstance(value, list)})
 
 
 def drop_arrays(reply: Message) -> None:
     """Remove the arrays of a reply that has been worked off: they are what it takes room for."""
     if reply.has_content():
-        for name, record in list(reply.content.array_records.items()):
+        arrays = [(name, record) for name, record in reply.content.items() if isinstance(record, ArrayRecord)]
+        for name, record in arrays:
             # Flower's records refer to themselves, so that one which is only let go of stays until Python looks for
             # such things, and by then there may be many.
             record.clear()

@@ -60,7 +60,8 @@ class MeetingStrategy(WaitingStrategy):
             self.nodes, connected={*here, *self._run.heard_late}, answered=heard.keys()
         )
         # One that was asked beside its former self has a history of its own, and keeps the longer one.
-        rounds = {one.node_id: one.rounds for one in self.state.reliability.describe([*old_of, *old_of.values()])}
+        told = self.state.reliability.describe([*old_of, *old_of.values()]) if old_of else []
+        rounds = {one.node_id: one.rounds for one in told}
         state = rejoined(self.state, {new: old for new, old in old_of.items() if rounds[new] <= rounds[old]}, here)
         overheads = state.overheads.update({node: facts.overhead for node, facts in heard.items()})
         self.state = replace(state, overheads=overheads)

@@ -125,6 +125,10 @@ def next_arrays(
         logger.warning("round %d: the aggregate is not finite, the model stays as it is", server_round)
         return None, None
     clients = comparable_metrics(list(current.metrics.values()))
-    content = RecordDict({arrayrecord_key: moved, "metrics": mean_metrics(clients)})
-    new, metrics = inner_step(strategy, server_round, Message(content, reply_to=current.messages[0]), clients)
+
+    def as_reply() -> Message:
+        content = RecordDict({arrayrecord_key: moved, "metrics": mean_metrics(clients)})
+        return Message(content, reply_to=current.messages[0])
+
+    new, metrics = inner_step(strategy, server_round, moved, clients, as_reply)
     return None if new is None else in_the_types_of(current.values, new), metrics

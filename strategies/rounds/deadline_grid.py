@@ -19,6 +19,7 @@ from fedgc.checkpoint import Tree
 from fedgc.clock import Clock, WallClock
 from fedgc.deadline import Collected, collect_replies
 from fedgc.protocol import RECORD, SHARD_IDS
+from fedgc.records.copies import config_of
 from fedgc.simulation.grid import VirtualGrid
 
 
@@ -247,5 +248,5 @@ def has_work(reply: Message) -> bool:
     """Return whether a reply is no error, and not that of a client which had no shard done by the deadline."""
     if reply.has_error():
         return False
-    said = reply.content.config_records.get(RECORD)
+    said = config_of(reply.content, RECORD)
     return said is None or said.get(SHARD_IDS) != []

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
 from flwr.app import ArrayRecord, Message, MetricRecord, RecordDict
@@ -10,7 +10,11 @@ from flwr.serverapp.strategy import FedAvg, Strategy
 
 
 def inner_step(
-    strategy: Strategy, server_round: int, decoded: Message, clients: Sequence[RecordDict]
+    strategy: Strategy,
+    server_round: int,
+    arrays: ArrayRecord,
+    clients: Sequence[RecordDict],
+    as_reply: Callable[[], Message],
 ) -> tuple[ArrayRecord | None, MetricRecord | None]:
     """Return what the inner strategy makes of the decoded aggregate, which it gets as its only reply.
 
@@ -20,10 +24,12 @@ def inner_step(
         The inner strategy.
     server_round : int
         The round's number.
-    decoded : Message
-        The aggregate, with metrics that stand for those of all clients.
+    arrays : ArrayRecord
+        The aggregate.
     clients : sequence of RecordDict
         The metrics of each client that counts: these its ``train_metrics_aggr_fn`` gets, as from Flower.
+    as_reply : callable
+        Makes the aggregate a reply, with metrics that stand for those of all clients.
 
     Notes
     -----
@@ -33,8 +39,7 @@ def inner_step(
     averages = getattr(strategy.aggregate_train, "__func__", None) is FedAvg.aggregate_train
     if not isinstance(strategy, FedAvg) or not averages:
         with _metrics_of(clients, innermost(strategy)):
-            return strategy.aggregate_train(server_round, [decoded])
-    (arrays,) = decoded.content.array_records.values()
+            return strategy.aggregate_train(server_round, [as_reply()])
     return arrays, strategy.train_metrics_aggr_fn(list(clients), strategy.weighted_by_key)
 
 

@@ -6,7 +6,6 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
-from fedgc.strategies.messages.arrays import view
 from fedgc.strategies.messages.replies import read_reply
 from fedgc.strategies.messages.reply_limits import brief_names
 from fedgc.strategies.rounds.open_round import OpenRound
@@ -16,6 +15,7 @@ from numpy.typing import NDArray
 
 from fedgc.errors import ReplyRejectedError
 from fedgc.fixed_point import add_modulo, from_fixed_point, is_fixed_point, largest_entry, zero_sum
+from fedgc.records.array_bytes import view
 from fedgc.round import CodedUpdate, RoundFold, RoundPlan, RoundState
 from fedgc.updates import Arrays, Update, scale_in_place
 

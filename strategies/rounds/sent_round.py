@@ -8,7 +8,7 @@ from functools import cached_property
 from typing import cast
 
 import numpy as np
-from fedgc.strategies.messages.arrays import bound, views
+from fedgc.strategies.messages.arrays import bound
 from fedgc.strategies.messages.replies import read_reply
 from fedgc.strategies.rounds.claims import with_a_clock_that_can_be
 from fedgc.strategies.rounds.size_claims import SizeClaims
@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from fedgc.errors import ReplyRejectedError
 from fedgc.protocol import BUDGET, RECORD
+from fedgc.records.array_bytes import views
 from fedgc.round import CodedUpdate, RoundPlan, RoundState
 from fedgc.updates import Arrays
 

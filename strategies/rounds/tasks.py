@@ -21,6 +21,7 @@ from fedgc.protocol import (
     SERVER_ROUND,
     SHARD_IDS,
 )
+from fedgc.records.copies import checked, config_of, own_copy
 
 
 @dataclass(frozen=True, eq=False)
@@ -51,13 +52,13 @@ class ClientTask:
 
     def record(self) -> ConfigRecord:
         """Return the part as the client is told."""
-        record = ConfigRecord({SHARD_IDS: self.shards.tolist()})
+        entries: dict[str, list[int] | list[float]] = {SHARD_IDS: self.shards.tolist()}
         if isinstance(self.code, WorkLists):
-            record[COEFFICIENTS] = [1.0] * self.shards.size
-            record[SEGMENTS] = [segment.size for segment in self.code.segments_of(self.client)]
+            entries[COEFFICIENTS] = [1.0] * self.shards.size
+            entries[SEGMENTS] = [segment.size for segment in self.code.segments_of(self.client)]
         else:
-            record[COEFFICIENTS] = self.code.coefficients_of(self.client).tolist()
-        return record
+            entries[COEFFICIENTS] = self.code.coefficients_of(self.client).tolist()
+        return checked(ConfigRecord, entries)
 
     def message(
         self,
@@ -83,11 +84,18 @@ class ClientTask:
         expected : ndarray, shape (n_assigned,), optional
             Number of examples of each of its shards, NaN where not known, by which such a client may predict its time.
         """
-        content = RecordDict(dict(source.content))
-        for name, record in source.content.config_records.items():
-            # Flower's strategies put one config into all messages: copy it before any change can reach the others.
-            content[name] = ConfigRecord(dict(record))
-        content.config_records.setdefault(configrecord_key, ConfigRecord())[SERVER_ROUND] = told[SERVER_ROUND]
+        # Flower's strategies put one config into all messages: copy it before any change can reach the others.
+        content = checked(
+            RecordDict,
+            {
+                name: own_copy(record) if isinstance(record, ConfigRecord) else record
+                for name, record in source.content.items()
+            },
+        )
+        config = config_of(content, configrecord_key)
+        if config is None:
+            config = content[configrecord_key] = ConfigRecord()
+        config[SERVER_ROUND] = told[SERVER_ROUND]
         assignment = self.record()
         assignment[RUN_SEED], assignment[DEADLINE] = told[RUN_SEED], told[DEADLINE]
         if self.partial:
