@@ -260,7 +260,7 @@ class GradientCoding(StartedStrategy):
         )
         check_list_options(schedule, sums=sums, redraw=redraw, fetch_seconds=fetch_seconds)
         self.given_sizes = as_sizes(shard_examples, self.num_shards)
-        self.state = first_state(self.given_sizes, reliability, coherence, memory)
+        self.state = first_state(self.given_sizes, reliability, coherence, memory, self.planning)
         self.secure_sum = as_secure_sum(secure_sum, self.planning, memory=bool(memory), sizes=self.given_sizes)
         self.shards = as_shards(shards, self.num_shards)
         self.reporting = Reporting(reporters)

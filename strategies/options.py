@@ -24,12 +24,13 @@ from numpy.typing import NDArray
 from fedgc.assignment import AssignmentConstraints
 from fedgc.checkpoint import CheckpointFolder
 from fedgc.coherence import CoherenceEstimate
-from fedgc.deadline import DeadlineRule, FixedDeadline, Timing
+from fedgc.deadline import AutomaticDeadline, DeadlineRule, FixedDeadline, Timing
 from fedgc.decoders import AUTO, DECODERS, CappedDecoder, Decoder
 from fedgc.memory import MemoryStore, UpdateMemory
+from fedgc.noise import NoiseSensitivity
 from fedgc.protocol import NUM_EXAMPLES
 from fedgc.reliability import ReliabilityPosterior
-from fedgc.round import RoundState
+from fedgc.round import Planning, RoundState
 from fedgc.schemes import BALANCED_BLOCKS, CODES, BuildCode
 from fedgc.validation import check_positive, check_vector, one_of
 
@@ -263,6 +264,7 @@ def first_state(
     reliability: ReliabilityPosterior | None,
     coherence: CoherenceEstimate | None,
     memory: bool | MemoryStore,
+    planning: Planning,
 ) -> RoundState:
     """Return what a first round is planned from: what is given, and else the priors.
 
@@ -277,10 +279,12 @@ def first_state(
         raise ValueError(f"coherence must be a CoherenceEstimate; got {coherence!r:.80}")
     if not isinstance(memory, bool | MemoryStore):
         raise ValueError(f"memory must be True, False or a MemoryStore; got {memory!r:.80}")
+    rule = planning.deadline
     store = memory if isinstance(memory, MemoryStore) else MemoryStore()
     return RoundState(
         sizes,
         reliability or ReliabilityPosterior(),
         coherence if coherence is not None else CoherenceEstimate(),
         memory=UpdateMemory.empty(sizes.size, store) if memory else None,
+        noise=NoiseSensitivity() if isinstance(rule, AutomaticDeadline) and rule.learns_noise else None,
     )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import SimpleNamespace
 from typing import Any
 
@@ -139,21 +139,21 @@ def test_what_nobody_can_do_has_no_cover_time() -> None:
 
 @dataclass
 class Valley:
-    """Rounds of T seconds with residual error A / T^2: the time to target T + A / T is least at sqrt(A)."""
+    """Rounds of T seconds with residual error A / T: the time to target T / (1 - A / T) is least at T = 2 A."""
 
     optimum: float
     asked: int = 0
 
     def __call__(self, deadline: float) -> RoundForecast:
         self.asked += 1
-        return RoundForecast(deadline, 1.0, (self.optimum / deadline) ** 2)
+        return RoundForecast(deadline, 1.0, self.optimum / 2.0 / deadline)
 
 
 @pytest.mark.parametrize("optimum", [3.6, 6.1, 9.0, 14.3, 28.0])
 def test_the_automatic_deadline_is_nearly_the_best(optimum: float) -> None:
     valley = Valley(optimum)
     found = AutomaticDeadline(initial=1.0, cover=False).choose(outlook(FLEET, valley, last=10.0))
-    assert found + optimum**2 / found <= 1.02 * 2 * optimum
+    assert found / (1.0 - optimum / 2.0 / found) <= 1.02 * 2.0 * optimum
     assert valley.asked <= 15
 
 
@@ -172,18 +172,18 @@ def test_it_goes_at_once_to_where_rounds_end_early(last: float) -> None:
 
     def forecast(deadline: float) -> RoundForecast:
         asked.append(deadline)
-        error = (1.2 / deadline) ** 2 if deadline < 5.0 else 0.0
+        error = 0.6 / deadline if deadline < 5.0 else 0.0
         return RoundForecast(min(deadline, 5.0), 1.0, error)
 
     found = AutomaticDeadline(initial=1.0, cover=False).choose(outlook(FLEET, forecast, last=last))
-    assert found + 1.2**2 / found <= 1.02 * 2 * 1.2
+    assert found / (1.0 - 0.6 / found) <= 1.03 * 2.4
     assert len(asked) <= 26
 
 
 def test_a_deadline_is_kept_unless_another_saves_two_per_cent() -> None:
     rule = AutomaticDeadline(initial=1.0, cover=False)
-    # T + A / T is 1.5 % above its least at 1.19 times sqrt(A), and 4 % above it at 1.33 times.
-    assert rule.choose(outlook(FLEET, Valley(10.0), last=11.9)) == 11.9
+    # The time is 1.3 % above its least at 1.13 times the best deadline, and 6.6 % above it at 1.33 times.
+    assert rule.choose(outlook(FLEET, Valley(10.0), last=11.3)) == 11.3
     assert rule.choose(outlook(FLEET, Valley(10.0), last=13.3)) != 13.3
 
 
@@ -210,6 +210,19 @@ def test_where_nothing_can_be_decoded_the_deadline_stays(sensitivity: float) -> 
     # What can be decoded is found from there, with noise that costs nothing too.
     found = rule.choose(outlook(FLEET, lambda t: RoundForecast(t, 1.0, 0.1 if t >= 11.0 else np.inf), last=8.0))
     assert 11.0 <= found <= 11.0 * 1.25
+
+
+def test_where_all_is_more_noise_than_signal_it_goes_to_where_there_is_least() -> None:
+    rule = AutomaticDeadline(initial=1.0, cover=False)
+    assert rule.choose(outlook(FLEET, lambda t: RoundForecast(t, 1.0, 50.0 / t))) > 2.5
+
+
+def test_deadlines_keep_away_from_one_by_which_nothing_came() -> None:
+    seen = outlook(FLEET, Valley(0.1), last=1.0)
+    for fruitless in (0.0, 0.5, 0.9):
+        found = AutomaticDeadline(initial=1.0, cover=False).choose(replace(seen, fruitless=fruitless))
+        assert found >= 1.5 * fruitless
+    assert AutomaticDeadline(initial=1.0, cover=False, longest=2.0).choose(replace(seen, fruitless=5.0)) == 2.0
 
 
 class Post:

@@ -1,6 +1,6 @@
 """Deadline: how long a round may last, one file per rule, and the loop that keeps to it."""
 
-from fedgc.deadline.automatic import AutomaticDeadline, cover_time, time_to_target
+from fedgc.deadline.automatic import AutomaticDeadline, cover_time, time_at_fixed_step, time_to_target
 from fedgc.deadline.base import DeadlineRule, Outlook, Presence, RoundForecast, Timing, TimingAtOnce
 from fedgc.deadline.build import DEADLINES, build_deadline
 from fedgc.deadline.collect import Collected, collect_replies
@@ -22,5 +22,6 @@ __all__ = [
     "build_deadline",
     "collect_replies",
     "cover_time",
+    "time_at_fixed_step",
     "time_to_target",
 ]

@@ -10,6 +10,12 @@ import numpy as np
 from fedgc.deadline.base import DeadlineRule, Outlook, RoundForecast, Timing
 from fedgc.validation import check_positive, check_within
 
+#: Residual error beyond which no deadline is of use to a step that stays as it is.
+_MOST_ERROR = 1.0
+
+#: Deadlines keep so many times away from one by which nothing has come.
+_AWAY = 1.5
+
 
 def time_to_target(forecast: RoundForecast, noise_sensitivity: float = 1.0) -> float:
     """Return the predicted time to reach a training target, in seconds per noise-free round.
@@ -54,7 +60,9 @@ def time_at_fixed_step(forecast: RoundForecast, noise_sensitivity: float = 1.0) 
 
     Notes
     -----
-    ``round_time / (1 - noise_sensitivity x residual_error)``, infinite where the denominator is not positive. A step
+    ``round_time / (1 - noise_sensitivity x residual_error)``, infinite where the denominator is not positive or the
+    residual error exceeds one: what is decoded would be more noise than signal, and no forecast of it is to be relied
+    on. A step
     eta along an unbiased estimate of squared error eps times the squared gradient g lowers a loss of smoothness L by
     ``eta |g|^2 (1 - eta L (1 + eps) / 2)`` at least; this is relative to eps = 0. To first order it is
     :func:`time_to_target`, in which the step is the best one for each error. A step that was chosen for exact gradients
@@ -73,7 +81,7 @@ def time_at_fixed_step(forecast: RoundForecast, noise_sensitivity: float = 1.0) 
     inf
     """
     gain = 1.0 - noise_sensitivity * forecast.residual_error
-    return forecast.round_time / gain if gain > 0.0 else np.inf
+    return forecast.round_time / gain if gain > 0.0 and forecast.residual_error <= _MOST_ERROR else np.inf
 
 
 def cover_time(
@@ -133,8 +141,10 @@ class AutomaticDeadline(DeadlineRule):
         Never choose a deadline by which all clients together, each working on as long as it is given shards, are
         expected to do less than every shard once. Work lists that are redrawn every round train with shorter ones too,
         as noisier but shorter steps.
-    noise_sensitivity : float
-        See :func:`time_to_target`.
+    noise_sensitivity : float, optional
+        See :func:`time_to_target`, and without `cover` :func:`time_at_fixed_step`, by which deadlines are then ranked.
+        By default 1 with `cover`, and else learnt from how fast the decoded updates turn
+        (:class:`fedgc.noise.NoiseSensitivity`).
 
     Raises
     ------
@@ -158,7 +168,7 @@ class AutomaticDeadline(DeadlineRule):
         shortest: float = 1e-3,
         longest: float = 3600.0,
         cover: bool = True,
-        noise_sensitivity: float = 1.0,
+        noise_sensitivity: float | None = None,
     ) -> None:
         self.initial = check_positive("initial", initial)
         self.shortest = check_positive("shortest", shortest)
@@ -168,16 +178,23 @@ class AutomaticDeadline(DeadlineRule):
         check_within("initial", self.initial, shortest=self.shortest, longest=self.longest)
         if not isinstance(cover, (bool, np.bool_)):
             raise ValueError(f"cover must be True or False; got {cover!r}")
-        if not isinstance(noise_sensitivity, (int, float)) or not 0.0 <= noise_sensitivity < np.inf:
+        if noise_sensitivity is not None and (
+            not isinstance(noise_sensitivity, (int, float)) or not 0.0 <= noise_sensitivity < np.inf
+        ):
             raise ValueError(f"noise_sensitivity must be a finite number of at least 0; got {noise_sensitivity!r}")
         self.cover = bool(cover)
-        self.noise_sensitivity = float(noise_sensitivity)
+        self.noise_sensitivity = None if noise_sensitivity is None else float(noise_sensitivity)
 
-    def time(self, forecast: RoundForecast) -> float:
-        """Return what is minimised."""
+    @property
+    def learns_noise(self) -> bool:
+        """Whether the sensitivity to noise is to be learnt."""
+        return not self.cover and self.noise_sensitivity is None
+
+    def time(self, forecast: RoundForecast, learnt: float) -> float:
+        """Return the time to target that is minimised, given the noise sensitivity that has been learnt."""
         if self.cover:
-            return time_to_target(forecast, self.noise_sensitivity)
-        return time_at_fixed_step(forecast, self.noise_sensitivity)
+            return time_to_target(forecast, 1.0 if self.noise_sensitivity is None else self.noise_sensitivity)
+        return time_at_fixed_step(forecast, learnt if self.noise_sensitivity is None else self.noise_sensitivity)
 
     def choose(self, outlook: Outlook) -> float:
         """Return the deadline of the least predicted time to target."""
@@ -185,9 +202,9 @@ class AutomaticDeadline(DeadlineRule):
         floor = (
             max(self.shortest, cover_time(outlook.timing, outlook.n_shards, self.shortest, self.longest))
             if self.cover
-            else self.shortest
+            else max(self.shortest, _AWAY * outlook.fruitless)
         )
-        tried: dict[float, float] = {}
+        tried: dict[float, tuple[float, float]] = {}
         ends: dict[float, float] = {}
 
         def least(deadlines: Iterable[float]) -> float:
@@ -195,7 +212,8 @@ class AutomaticDeadline(DeadlineRule):
                 within = min(max(deadline, min(floor, self.longest)), self.longest)
                 if within not in tried:
                     forecast = outlook.forecast(within)
-                    tried[within] = self.time(forecast)
+                    # Where every deadline is too short for anything, the one of the least error leads on.
+                    tried[within] = self.time(forecast, outlook.noise_sensitivity), forecast.residual_error
                     ends[within] = forecast.round_time
             return min(tried, key=lambda deadline: tried[deadline])
 
@@ -205,6 +223,13 @@ class AutomaticDeadline(DeadlineRule):
             best = least(ends[best] * factor for factor in scan)
         best = least([best * 1.08**step for step in (-2, -1, 1, 2)])
         # Of deadlines by which nothing can be decoded none saves anything.
-        if start in tried and (np.isinf(tried[best]) or tried[best] > 0.98 * tried[start]):
+        if start in tried and (np.isinf(tried[best][1]) or _is_no_gain(tried[best], tried[start])):
             return start
         return best
+
+
+def _is_no_gain(best: tuple[float, float], now: tuple[float, float]) -> bool:
+    """Return whether a deadline, by its time to target and residual error, saves 2 % at most, of time if there is any."""
+    if np.isfinite(now[0]):
+        return best[0] > 0.98 * now[0]
+    return bool(np.isinf(best[0]) and best[1] > 0.98 * now[1])

@@ -97,6 +97,11 @@ class Outlook:
         Deadline of the last round, None before the first.
     forecast : callable
         Returns the :class:`RoundForecast` for a deadline in seconds.
+    noise_sensitivity : float
+        What is known of the cost of residual errors, see :func:`fedgc.deadline.time_at_fixed_step`.
+    fruitless : float
+        The longest deadline of late by which nothing came; 0 if something always has. It is no forecast: where no
+        client is ever so fast, what is learnt from those that took longer may say otherwise for long.
     """
 
     timing: Timing
@@ -104,6 +109,8 @@ class Outlook:
     n_shards: int
     last: float | None
     forecast: Callable[[float], RoundForecast]
+    noise_sensitivity: float = 1.0
+    fruitless: float = 0.0
 
 
 class DeadlineRule(ABC):

@@ -18,6 +18,7 @@ from fedgc.deadline import AutomaticDeadline, RoundForecast, Timing, cover_time,
 from fedgc.decoders import CalibratedDecoder, Decoder, FixedDecoder, OptimalUnbiasedDecoder
 from fedgc.forecast import forecast_round
 from fedgc.round.choices import Planning, assign_those_here
+from fedgc.round.outlook import sensitivity_of
 from fedgc.round.sizes import shard_gram
 from fedgc.round.state import RoundState
 
@@ -113,7 +114,8 @@ def foresee(given: Given, assignment: Assignment) -> Lists:
     ahead, calibrated = forecast_round(
         given.timing, code, decoder, gram, given.deadline, clients=active, early_end=planning.early_end
     )
-    time = time_to_target(ahead, rule.noise_sensitivity if isinstance(rule, AutomaticDeadline) else 1.0)
+    sensitivity = sensitivity_of(given.state, code)
+    time = rule.time(ahead, sensitivity) if isinstance(rule, AutomaticDeadline) else time_to_target(ahead)
     return Lists(assignment, code, active, ahead, time, calibrated if decoder is planning.decoder else None)
 
 

@@ -7,13 +7,18 @@ from collections.abc import Collection, Mapping
 import numpy as np
 from numpy.typing import NDArray
 
+from fedgc.decoders import Decoding
 from fedgc.memory import UpdateMemory, units_of
 from fedgc.round.choices import time_to_reconsider
 from fedgc.round.evidence import outcomes_seen, overheads_seen, times_seen
 from fedgc.round.fold import LEAST_SIZE, RoundFold
+from fedgc.round.outlook import share_of_changes
 from fedgc.round.sizes import known_or_mean
 from fedgc.round.state import CodedUpdate, LateReplies, RoundOutcome, RoundPlan, RoundState
 from fedgc.updates import Arrays, Update, add_scaled, scale_in_place
+
+#: A deadline by which nothing came is half forgotten in 34 rounds: clients may have become faster, or come back.
+_FADING = 0.98
 
 
 def finish_round(
@@ -79,6 +84,9 @@ def finish_round(
         if memory is not None:
             add_scaled(update, 1.0, memory.rest(decoding.coverage, arrays))
         scale_in_place(update, 1.0 / float(sizes.sum()))
+    noise = state.noise
+    if noise is not None and update is not None:
+        noise = noise.update(fold.probe(update), _error_of(plan, state, decoding))
 
     silent = (
         {} if waited is None else {c: waited for c in range(len(plan.node_ids)) if c not in {*fold.replies, *pending}}
@@ -107,12 +115,28 @@ def finish_round(
         rounds=state.rounds + 1,
         memory=None if memory is None else _remember(memory, plan, fold.kept, sizes, late),
         claims=state.claims,
+        noise=noise,
+        fruitless=_fruitless(state, plan, fold) if learn else state.fruitless,
     )
     model_error = plan.gram.residual_error(decoding.coverage)
     n_arrived = sum(bool(rows) for rows in fold.rows.values())
     return new_state, RoundOutcome(
         update, decoding, plan.decoder.residual_error, model_error, n_arrived, shard_examples
     )
+
+
+def _fruitless(state: RoundState, plan: RoundPlan, fold: RoundFold) -> float:
+    if plan.deadline is None or any(reply.shard_examples.any() for reply in fold.replies.values()):
+        return _FADING * state.fruitless
+    return max(state.fruitless, plan.deadline)
+
+
+def _error_of(plan: RoundPlan, state: RoundState, decoding: Decoding) -> float:
+    """Return the residual error of a decoded update as predicted, relative to all of it."""
+    error = plan.decoder.residual_error
+    if error is None:
+        error = plan.gram.residual_error(decoding.coverage)
+    return error * share_of_changes(state, plan.code)
 
 
 def _remember(

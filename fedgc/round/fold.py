@@ -92,6 +92,10 @@ class RoundFold:
         """How often each row counts in the decoded sum, (n_rows,); zero as long as that has not been had."""
         return self._stream.weights
 
+    def probe(self, update: Arrays) -> NDArray[np.float64]:
+        """Return the sample of an update's entries that `energies` are of."""
+        return self._probe.of(update)
+
     @property
     def sum_energy(self) -> float:
         """Squared norm of the sum of what `energies` are of."""

@@ -6,9 +6,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fedgc.codes import Code, MatrixCode, WorkLists, over_shards
-from fedgc.deadline import Outlook, RoundForecast
+from fedgc.deadline import RoundForecast
 from fedgc.forecast import arrivals_by_deadline, forecast_round, work_of
 from fedgc.round.choices import Planning, time_to_reconsider
+from fedgc.round.outlook import outlook_of
 from fedgc.round.sizes import shard_gram
 from fedgc.round.state import RoundPlan, RoundState
 from fedgc.round.timing import SomeClients, list_timing
@@ -86,7 +87,7 @@ def _plan_lists(state: RoundState, nodes: tuple[int, ...], planning: Planning, c
     deadline = planning.deadline.initial if before is None else before
     if known and (not same or time_to_reconsider(state.rounds)):
         own = SomeClients(timing, len(nodes), active)
-        deadline = planning.deadline.choose(Outlook(own, work_of(code), code.n_shards, deadline, ahead))
+        deadline = planning.deadline.choose(outlook_of(state, lists_code, own, work_of(code), deadline, ahead))
     lengths = np.zeros(len(nodes), dtype=np.intp)
     lengths[active] = work_of(code)
     arrivals = arrivals_by_deadline(lists_code, timing.partial_reach(deadline, lengths)[active])

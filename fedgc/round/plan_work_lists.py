@@ -6,11 +6,12 @@ import numpy as np
 
 from fedgc.assignment import own_share
 from fedgc.codes import Code
-from fedgc.deadline import Outlook, RoundForecast
+from fedgc.deadline import RoundForecast
 from fedgc.forecast import Forecast, arrivals_by_deadline, forecast_round, work_of
 from fedgc.round.choices import Planning, time_to_reconsider
 from fedgc.round.choose_lists import Given, Lists, better_lists, first_lists
 from fedgc.round.move_lists import carried_over, moved_lists
+from fedgc.round.outlook import outlook_of
 from fedgc.round.sizes import shard_gram
 from fedgc.round.state import RoundPlan, RoundState
 from fedgc.round.timing import SomeClients, list_timing
@@ -66,8 +67,8 @@ def plan_work_lists(state: RoundState, nodes: tuple[int, ...], copies: int, plan
     if known and (last is None or time_to_reconsider(state.rounds)):
         share = np.array([own_share(assignment, int(client)) for client in active], dtype=np.intp)
         own = SomeClients(timing, len(nodes), active)
-        outlook = Outlook(own, share, state.shard_examples.size, deadline, lambda seconds: ahead_of(code, seconds))
-        deadline = planning.deadline.choose(outlook)
+        ahead = outlook_of(state, code, own, share, deadline, lambda seconds: ahead_of(code, seconds))
+        deadline = planning.deadline.choose(ahead)
     lengths = np.zeros(len(nodes), dtype=np.intp)
     lengths[active] = work_of(code)
     arrivals = arrivals_by_deadline(code, timing.partial_reach(deadline, lengths)[active])

@@ -18,6 +18,7 @@ from fedgc.completion_times import CompletionTimes, Overheads, TimeObservation
 from fedgc.errors import CheckpointError
 from fedgc.gram import GramModel
 from fedgc.memory import MemoryStore, UpdateMemory
+from fedgc.noise import NoiseSensitivity
 from fedgc.reliability import ReliabilityPosterior
 from fedgc.round.choices import Planning
 from fedgc.round.state import RoundPlan, RoundState
@@ -46,6 +47,8 @@ def state_to_tree(state: RoundState) -> Tree:
         "overheads": state.overheads.to_data(),
         "new_times": [asdict(one) for one in state.new_times],
         "rounds": state.rounds,
+        "noise": None if state.noise is None else asdict(state.noise),
+        "fruitless": state.fruitless,
         "memory": None if state.memory is None else _memory_to_tree(state.memory),
     }
 
@@ -81,6 +84,8 @@ def state_from_tree(tree: Mapping[str, Any], planning: Planning, store: MemorySt
             overheads=Overheads.from_data(tree["overheads"]),
             new_times=tuple(TimeObservation(**one) for one in tree["new_times"]),
             rounds=tree["rounds"],
+            noise=None if tree.get("noise") is None else NoiseSensitivity(**tree["noise"]),
+            fruitless=float(tree.get("fruitless", 0.0)),
             memory=None if tree["memory"] is None else _memory_from_tree(tree["memory"], store or MemoryStore()),
         )
     except (KeyError, TypeError, ValueError) as error:

@@ -16,6 +16,7 @@ from fedgc.completion_times import CompletionTimes, Overheads, TimeObservation
 from fedgc.decoders import CalibratedDecoder, Decoding
 from fedgc.gram import GramModel
 from fedgc.memory import UpdateMemory
+from fedgc.noise import NoiseSensitivity
 from fedgc.reliability import ReliabilityPosterior
 from fedgc.updates import Arrays, Update
 
@@ -46,6 +47,10 @@ class RoundState:
         Number of rounds so far.
     memory : UpdateMemory or None
         What each part of the data last contributed, if differences from it are to be decoded.
+    noise : NoiseSensitivity or None
+        What residual error costs at the training's step size, if the rule for the deadline wants to know.
+    fruitless : float
+        The longest deadline by which nothing came, in seconds; it fades with every round in which something does.
     """
 
     shard_examples: NDArray[np.float64]
@@ -58,6 +63,8 @@ class RoundState:
     rounds: int = 0
     memory: UpdateMemory | None = None
     claims: Mapping[int, Mapping[int, float]] = field(default_factory=dict)
+    noise: NoiseSensitivity | None = None
+    fruitless: float = 0.0
 
 
 @dataclass(frozen=True, eq=False)

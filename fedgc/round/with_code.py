@@ -13,6 +13,7 @@ from fedgc.codes import Code
 from fedgc.deadline import FixedDeadline, Outlook, RoundForecast, Timing
 from fedgc.forecast import forecast_round, work_of
 from fedgc.round.choices import Planning, time_to_reconsider
+from fedgc.round.outlook import outlook_of
 from fedgc.round.sizes import shard_gram
 from fedgc.round.state import RoundPlan, RoundState
 from fedgc.round.timing import LearntTiming
@@ -136,4 +137,4 @@ def _outlook(
     def ahead(seconds: float) -> RoundForecast:
         return forecast_round(timing, given.code, planning.decoder, gram, seconds, clients=given.active).round
 
-    return Outlook(timing, given.work, state.shard_examples.size, before, ahead)
+    return outlook_of(state, given.code, timing, given.work, before, ahead)

@@ -1,0 +1,48 @@
+"""What a rule for the deadline is told before a round."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fedgc.codes import Code
+from fedgc.deadline import Outlook, RoundForecast, Timing
+from fedgc.round.sizes import unit_sizes
+from fedgc.round.state import RoundState
+
+
+def outlook_of(  # noqa: PLR0917  (those of Outlook, and what is known)
+    state: RoundState,
+    code: Code,
+    timing: Timing,
+    work: NDArray[np.intp],
+    before: float | None,
+    ahead: Callable[[float], RoundForecast],
+) -> Outlook:
+    """Return the outlook of a code's rounds, with what the state has learnt of deadlines and of noise.
+
+    Parameters
+    ----------
+    state : RoundState
+        What is known before the round.
+    code : Code
+        Who would compute what.
+    timing, work, before, ahead
+        See :class:`fedgc.deadline.Outlook`; `before` is its ``last``, `ahead` its ``forecast``.
+    """
+    n_shards = state.shard_examples.size
+    return Outlook(timing, work, n_shards, before, ahead, sensitivity_of(state, code), state.fruitless)
+
+
+def sensitivity_of(state: RoundState, code: Code) -> float:
+    """Return what residual errors of a code cost, see :class:`fedgc.noise.NoiseSensitivity`; 1 if it is not learnt."""
+    return 1.0 if state.noise is None else state.noise.value * share_of_changes(state, code)
+
+
+def share_of_changes(state: RoundState, code: Code) -> float:
+    """Return what part of an update residual errors are relative to: with a memory, only what has changed."""
+    if state.noise is None or state.memory is None:
+        return 1.0
+    return state.noise.share_of_changes(state.coherence, unit_sizes(state.shard_examples, code))
