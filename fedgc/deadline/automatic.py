@@ -229,7 +229,7 @@ class AutomaticDeadline(DeadlineRule):
 
 
 def _is_no_gain(best: tuple[float, float], now: tuple[float, float]) -> bool:
-    """Return whether a deadline, by its time to target and residual error, saves 2 % at most, of time if there is any."""
+    """Return whether a deadline, by its time to target and residual error, saves 2 % at most, of time if it can."""
     if np.isfinite(now[0]):
         return best[0] > 0.98 * now[0]
     return bool(np.isinf(best[0]) and best[1] > 0.98 * now[1])
