@@ -108,3 +108,25 @@ def outlook(forecast: object, last: float, sensitivity: float) -> object:
 
     fleet = build_fleet({"preset": "lognormal", "clients": 3}, seed=1)
     return Outlook(fleet, np.ones(3, dtype=np.intp), 3, last, forecast, sensitivity)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("schedule", ["work-list", "full"])
+def test_a_biased_decoder_does_not_send_deadlines_to_zero(schedule: str) -> None:
+    """Its residual error is one at most, by which the shortest deadline would be the best."""
+    from fedgc.experiment.config import check_config  # noqa: PLC0415
+    from fedgc.experiment.sweep import run_experiment  # noqa: PLC0415
+
+    def seconds_of(decoder: str) -> float:
+        coded = {"kind": "gradient-coding", "label": "x", "schedule": schedule, "memory": True, "decoder": decoder}
+        raw = {
+            "name": "n",
+            "rounds": 12,
+            "seeds": [1],
+            "task": {"name": "digits-regression", "shards": 12},
+            "fleet": {"preset": "uneven", "clients": 6},
+            "strategies": [{**coded, "deadline": 2.0, "deadline_rule": "auto", "deadline_cover": False}],
+        }
+        return run_experiment(check_config(raw))[-1].seconds
+
+    biased, unbiased = seconds_of("least-squares"), seconds_of("optimal-unbiased")
+    assert biased == pytest.approx(unbiased, rel=0.5)

@@ -15,10 +15,10 @@ from numpy.typing import NDArray
 from fedgc.assignment import Assignment, InfeasibleAssignmentError, longest_list, with_backups
 from fedgc.codes import Code
 from fedgc.deadline import AutomaticDeadline, RoundForecast, Timing, cover_time, time_to_target
-from fedgc.decoders import CalibratedDecoder, Decoder, FixedDecoder, OptimalUnbiasedDecoder
+from fedgc.decoders import CalibratedDecoder
 from fedgc.forecast import forecast_round
 from fedgc.round.choices import Planning, assign_those_here
-from fedgc.round.outlook import sensitivity_of
+from fedgc.round.outlook import ranked_by, sensitivity_of
 from fedgc.round.sizes import shard_gram
 from fedgc.round.state import RoundState
 
@@ -110,20 +110,13 @@ def foresee(given: Given, assignment: Assignment) -> Lists:
     planning, rule = given.planning, given.planning.deadline
     code, active = assignment.code(segments=planning.sums, redraw=planning.redraw is not False)
     gram = shard_gram(given.state.coherence, given.state.shard_examples, code)
-    decoder = _ranked_by(planning.decoder)
+    decoder = ranked_by(planning.decoder)
     ahead, calibrated = forecast_round(
         given.timing, code, decoder, gram, given.deadline, clients=active, early_end=planning.early_end
     )
     sensitivity = sensitivity_of(given.state, code)
     time = rule.time(ahead, sensitivity) if isinstance(rule, AutomaticDeadline) else time_to_target(ahead)
     return Lists(assignment, code, active, ahead, time, calibrated if decoder is planning.decoder else None)
-
-
-def _ranked_by(decoder: Decoder) -> Decoder:
-    """Return the decoder, or the unbiased one that ends rounds like it: no time to target follows from a biased one."""
-    if decoder.unbiased:
-        return decoder
-    return FixedDecoder() if decoder.weights_settled else OptimalUnbiasedDecoder()
 
 
 def with_everyone(given: Given, found: Assignment, reach: NDArray[np.float64]) -> Assignment:

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from fedgc.codes import Code
 from fedgc.deadline import Outlook, RoundForecast, Timing
+from fedgc.decoders import Decoder, FixedDecoder, OptimalUnbiasedDecoder
 from fedgc.round.sizes import unit_sizes
 from fedgc.round.state import RoundState
 
@@ -34,6 +35,17 @@ def outlook_of(  # noqa: PLR0917  (those of Outlook, and what is known)
     """
     n_shards = state.shard_examples.size
     return Outlook(timing, work, n_shards, before, ahead, sensitivity_of(state, code), state.fruitless)
+
+
+def ranked_by(decoder: Decoder) -> Decoder:
+    """Return the decoder that choices are ranked by: itself, or the unbiased one that ends rounds like a biased one.
+
+    The residual error of a biased decoder may be one at most, however little comes: no time to target follows from it,
+    and the shortest deadline would always be the best.
+    """
+    if decoder.unbiased:
+        return decoder
+    return FixedDecoder() if decoder.weights_settled else OptimalUnbiasedDecoder()
 
 
 def sensitivity_of(state: RoundState, code: Code) -> float:

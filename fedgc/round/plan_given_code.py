@@ -9,7 +9,7 @@ from fedgc.codes import Code, MatrixCode, WorkLists, over_shards
 from fedgc.deadline import RoundForecast
 from fedgc.forecast import arrivals_by_deadline, forecast_round, work_of
 from fedgc.round.choices import Planning, time_to_reconsider
-from fedgc.round.outlook import outlook_of
+from fedgc.round.outlook import outlook_of, ranked_by
 from fedgc.round.sizes import shard_gram
 from fedgc.round.state import RoundPlan, RoundState
 from fedgc.round.timing import SomeClients, list_timing
@@ -80,7 +80,7 @@ def _plan_lists(state: RoundState, nodes: tuple[int, ...], planning: Planning, c
     gram = shard_gram(state.coherence, state.shard_examples, lists_code)
 
     def ahead(seconds: float) -> RoundForecast:
-        return forecast_round(timing, lists_code, planning.decoder, gram, seconds, clients=active).round
+        return forecast_round(timing, lists_code, ranked_by(planning.decoder), gram, seconds, clients=active).round
 
     same = state.plan is not None and state.plan.everyone == nodes
     before = planning.deadline.initial if not same or state.plan is None else state.plan.deadline

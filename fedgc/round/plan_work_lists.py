@@ -11,7 +11,7 @@ from fedgc.forecast import Forecast, arrivals_by_deadline, forecast_round, work_
 from fedgc.round.choices import Planning, time_to_reconsider
 from fedgc.round.choose_lists import Given, Lists, better_lists, first_lists
 from fedgc.round.move_lists import carried_over, moved_lists
-from fedgc.round.outlook import outlook_of
+from fedgc.round.outlook import outlook_of, ranked_by
 from fedgc.round.sizes import shard_gram
 from fedgc.round.state import RoundPlan, RoundState
 from fedgc.round.timing import SomeClients, list_timing
@@ -44,13 +44,14 @@ def plan_work_lists(state: RoundState, nodes: tuple[int, ...], copies: int, plan
 
     # The present deadline is asked about more than once, and the decoder for the chosen one is wanted in the end.
     foreseen: dict[tuple[Code, float], Forecast] = {}
+    ranks = ranked_by(planning.decoder)
     if lists is not None and lists.decoder is not None:
         foreseen[code, deadline] = Forecast(lists.forecast, lists.decoder)
 
     def ahead_of(one: Code, seconds: float) -> RoundForecast:
         if (one, seconds) not in foreseen:
             foreseen[one, seconds] = forecast_round(
-                timing, one, planning.decoder, gram, seconds, clients=active, early_end=planning.early_end
+                timing, one, ranks, gram, seconds, clients=active, early_end=planning.early_end
             )
         return foreseen[one, seconds].round
 
@@ -72,10 +73,8 @@ def plan_work_lists(state: RoundState, nodes: tuple[int, ...], copies: int, plan
     lengths = np.zeros(len(nodes), dtype=np.intp)
     lengths[active] = work_of(code)
     arrivals = arrivals_by_deadline(code, timing.partial_reach(deadline, lengths)[active])
-    there = foreseen.get((code, deadline))
-    if there is not None and there.decoder is not None:
-        calibrated = there.decoder
-    else:
-        calibrated = planning.decoder.calibrate(code, arrivals, gram)
+    there = foreseen.get((code, deadline)) if ranks is planning.decoder else None
+    ready = None if there is None else there.decoder
+    calibrated = planning.decoder.calibrate(code, arrivals, gram) if ready is None else ready
     chosen = tuple(nodes[client] for client in active)
     return RoundPlan(chosen, code, away[active], arrivals, gram, calibrated, deadline, assignment, nodes)

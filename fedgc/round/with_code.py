@@ -13,7 +13,7 @@ from fedgc.codes import Code
 from fedgc.deadline import FixedDeadline, Outlook, RoundForecast, Timing
 from fedgc.forecast import forecast_round, work_of
 from fedgc.round.choices import Planning, time_to_reconsider
-from fedgc.round.outlook import outlook_of
+from fedgc.round.outlook import outlook_of, ranked_by
 from fedgc.round.sizes import shard_gram
 from fedgc.round.state import RoundPlan, RoundState
 from fedgc.round.timing import LearntTiming
@@ -134,7 +134,9 @@ def _outlook(
 ) -> Outlook:
     gram = shard_gram(state.coherence, state.shard_examples, given.code)
 
+    ranks = ranked_by(planning.decoder)
+
     def ahead(seconds: float) -> RoundForecast:
-        return forecast_round(timing, given.code, planning.decoder, gram, seconds, clients=given.active).round
+        return forecast_round(timing, given.code, ranks, gram, seconds, clients=given.active).round
 
     return outlook_of(state, given.code, timing, given.work, before, ahead)
