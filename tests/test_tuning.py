@@ -124,11 +124,6 @@ BAD = [
     ({"tuning": {"seeds": [9, 9]}}, "tuning.seeds must not name a seed twice; got [9, 9]"),
     ({"tuning": {"seeds": []}}, "tuning.seeds"),
     ({"tuning": {"seeds": [9], "by": "luck"}}, "tuning.by must be 'seconds' or 'rounds'; got 'luck'"),
-    (
-        {"tuning": {"seeds": [9]}, "sweep": {}, "strategies": RAW["strategies"][1:]},
-        "tuning must be left out where there is nothing to choose: no strategy has a grid, and none of "
-        "task.learning_rate is swept",
-    ),
 ]
 
 

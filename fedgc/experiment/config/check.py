@@ -65,11 +65,6 @@ def _check_tuning(config: ExperimentConfig, tuning: TuningConfig) -> None:
         raise ConfigError(f"tuning.seeds must not be among the experiment's seeds; got {both[0]}")
     if len(set(tuning.seeds)) < len(tuning.seeds):
         raise ConfigError(f"tuning.seeds must not name a seed twice; got {tuning.seeds}")
-    if not (set(tuning.keys) & set(config.sweep) or any(strategy.grid for strategy in config.strategies)):
-        raise ConfigError(
-            "tuning must be left out where there is nothing to choose: no strategy has a grid, and none of "
-            f"{', '.join(tuning.keys)} is swept"
-        )
 
 
 def points_of(config: ExperimentConfig) -> list[Point]:

@@ -1,0 +1,85 @@
+"""Run the experiments anew and put their tables and figures into the results folders beside them.
+
+Finished runs in --work are not run again. Without names all of them, which takes a day; with --smoke the smallest one
+only, into --work, in well under a minute.
+
+    .venv/bin/python experiments/regenerate.py [paper/cells ...] [--work results] [--smoke]
+"""
+
+from __future__ import annotations
+
+import argparse
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Literal
+
+HERE = Path(__file__).parent
+
+
+def run(*arguments: str | Path) -> None:
+    """Run a Python module or script."""
+    subprocess.run([sys.executable, *map(str, arguments)], check=True)
+
+
+def sweep(name: str, work: Path, *, by: Literal["rounds", "seconds"], relative_to: str) -> None:
+    """Run a sweep, report on it, and keep its tables and two figures."""
+    results = work / name.replace("/", "-")
+    run("-m", "fedgc", "run", HERE / f"{name}.toml", "--out", results)
+    run("-m", "fedgc", "report", results, "--by", by, "--relative-to", relative_to)
+    folder, _, short = name.partition("/")
+    kept = work / "kept" if short == "smoke" else HERE / folder / "results"
+    kept.mkdir(parents=True, exist_ok=True)
+    for file in ("tables.md", f"{by}-to-target.png", f"loss-by-{by}.png"):
+        shutil.copyfile(results / "report" / file, kept / f"{short}-{file}")
+
+
+def load(work: Path) -> None:
+    """Run the sweep of computation loads, and draw it."""
+    run("-m", "fedgc", "run", HERE / "paper" / "load.toml", "--out", work / "paper-load")
+    run(HERE / "paper" / "draw_load.py", work / "paper-load", "--out", HERE / "paper" / "results")
+
+
+def script(name: str, work: Path) -> None:
+    """Run a script that writes its results itself."""
+    run(HERE / f"{name}.py", "--out", HERE / Path(name).parent / "results")
+
+
+_PAPER = partial(sweep, by="rounds", relative_to="Gradient descent")
+_WALL_CLOCK = partial(sweep, by="seconds", relative_to="fedgc")
+
+#: Every experiment with kept results, by its name: folder and file.
+EXPERIMENTS: dict[str, Callable[[Path], None]] = {
+    **{name: partial(_PAPER, name) for name in ("paper/cells", "paper/copies", "paper/decoders", "paper/authors")},
+    "paper/load": load,
+    "paper/adam": partial(script, "paper/adam"),
+    **{name: partial(_WALL_CLOCK, name) for name in ("wallclock/fleets", "wallclock/partitions", "wallclock/skew")},
+    "wallclock/ablations": partial(sweep, "wallclock/ablations", by="seconds", relative_to="as it comes"),
+    "wallclock/known": partial(_WALL_CLOCK, "wallclock/known"),
+    "theory/bounds": partial(script, "theory/bounds"),
+    "theory/calibration": partial(script, "theory/calibration"),
+}
+
+
+def main() -> None:
+    """Run what is asked for."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("names", nargs="*", metavar="NAME", help=f"some of {', '.join(EXPERIMENTS)}")
+    parser.add_argument("--work", type=Path, default=Path("results"))
+    parser.add_argument("--smoke", action="store_true")
+    args = parser.parse_args()
+    unknown = [name for name in args.names if name not in EXPERIMENTS]
+    if unknown:
+        parser.error(f"NAME must be one of {', '.join(EXPERIMENTS)}; got {unknown[0]!r}")
+    if args.smoke:
+        _PAPER("paper/smoke", args.work)
+        return
+    for name in args.names or EXPERIMENTS:
+        EXPERIMENTS[name](args.work)
+
+
+if __name__ == "__main__":
+    main()
