@@ -107,6 +107,11 @@ def _check_coding(strategy: GradientCodingConfig, where: str, *, n_clients: int,
             f"{where}.deadline_cover must be left out unless deadline_rule is 'auto'; "
             f"got {strategy.deadline_cover} with {strategy.deadline_rule!r}"
         )
+    if strategy.noise_sensitivity is not None and strategy.deadline_rule != "auto":
+        raise ConfigError(
+            f"{where}.noise_sensitivity must be left out unless deadline_rule is 'auto'; "
+            f"got {strategy.noise_sensitivity} with {strategy.deadline_rule!r}"
+        )
     if strategy.code not in CODES:
         hint = did_you_mean(strategy.code, CODES)
         raise ConfigError(f"{where}.code must be one of {', '.join(CODES)}; got {strategy.code!r}{hint}")

@@ -53,7 +53,8 @@ class GradientCodingConfig(Section):
     """fedgc's GradientCoding around FedAvg.
 
     With a rule for the deadline, `deadline` is that of the first round; `deadline_share` belongs to the rule "quantile"
-    alone, `deadline_cover` (whether every round is to last until the fleet can have done every shard once) to "auto".
+    alone, `deadline_cover` (whether every round is to last until the fleet can have done every shard once) and
+    `noise_sensitivity` (what residual error costs; learnt by default) to "auto".
     With `secure_sum` the server uses only the sum of what arrives, in fixed point with so many `fractional_bits`; the
     decoder must then be one whose weights are settled before the round: "fixed", say. A `coherence` that is given is
     not learnt.
