@@ -123,8 +123,8 @@ BAD = {
     "decoder, max_weight, memory, coherence, secure_sum, fractional_bits, grid; got 3, did you mean load?",
     "strategies.1.secure_sum=true": f"strategies.1.decoder must be one of {SETTLED} for secure_sum; got "
     "'optimal-unbiased'",
-    "strategies.1.noise_sensitivity=1.0": "strategies.1.noise_sensitivity must be left out unless deadline_rule is 'auto'; "
-    "got 1.0 with 'fixed'",
+    "strategies.1.noise_sensitivity=1.0": "strategies.1.noise_sensitivity must be left out unless deadline_rule is "
+    "'auto'; got 1.0 with 'fixed'",
     "strategies.1.secure_sum=1": "strategies.1.secure_sum must be a valid boolean; got 1",
     "strategies.1.fractional_bits=7": "strategies.1.fractional_bits must be greater than or equal to 8; got 7",
     "strategies.1.fractional_bits=49": "strategies.1.fractional_bits must be less than or equal to 48; got 49",
