@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
-SCRIPTS = sorted(path for path in (ROOT / "experiments").glob("**/*.py"))
+SCRIPTS = sorted(path for pattern in ("*.py", "*/*.py") for path in (ROOT / "experiments").glob(pattern))
 
 
 @pytest.mark.parametrize("script", SCRIPTS, ids=lambda path: path.name)

@@ -116,7 +116,9 @@ grid = {deadline = [2.0, 30.0]}
     assert len(lines) == 1 + 2 * 5
     result = fedgc("report", str(tmp_path / "out"))
     assert result.returncode == 0, result.stderr
-    assert "| MIFA |" in (tmp_path / "out" / "report" / "tables.md").read_text()
+    tables = (tmp_path / "out" / "report" / "tables.md").read_text()
+    assert "| MIFA |" in tables
+    assert "best for it on seeds 5 beforehand" in tables
 
 
 BAD = [

@@ -43,14 +43,20 @@ class Grid:
     rows: tuple[tuple[Cell, ...], ...]
 
 
-def grids(found: Sequence[Entry], target: Target, unit: Unit, reference: str | None = None) -> Iterator[Grid]:
-    """Yield the tables: the way to the target, its ratio to a reference's if one is named, and calibration."""
+def grids(
+    found: Sequence[Entry], target: Target, unit: Unit, reference: str | None = None, *, tuned_on: Sequence[int] = ()
+) -> Iterator[Grid]:
+    """Yield the tables: the way to the target, its ratio to a reference's if one is named, and calibration.
+
+    Where strategies were tuned on seeds of their own, these are `tuned_on`.
+    """
+    chosen_on = f"seeds {', '.join(map(str, tuned_on))} beforehand" if tuned_on else "these seeds"
     seeds = count(len({run.seed for entry in found for run in entry.runs}), "seed")
     what = f"{AXIS[unit].capitalize()} to {target.text}"
     yield _matrix(
         found,
         f"{what}: mean over {seeds} and 95 % confidence interval, each strategy at the choice that is best for it on "
-        "these seeds. In bold the soonest; never: how many seeds did not reach it.",
+        f"{chosen_on}. In bold the soonest; never: how many seeds did not reach it.",
         unit.capitalize(),
         lambda entry, group: Cell(entry_text(entry), best=entry is best_of(group)),
     )

@@ -17,7 +17,7 @@ def report_markdown(parts: list[Part]) -> str:
 
 def _blocks(part: Part) -> Iterator[str]:
     yield f"## {escaped(part.results.name)}"
-    for grid in grids(part.entries, part.results.target, part.unit, part.reference):
+    for grid in grids(part.entries, part.results.target, part.unit, part.reference, tuned_on=part.tuned_on):
         yield escaped(grid.note)
         yield table(grid)
 

@@ -46,6 +46,11 @@ class Part:
     reference: str | None
     figures: Mapping[str, tuple[bytes, str]]
 
+    @property
+    def tuned_on(self) -> list[int]:
+        """Seeds on which its strategies were tuned before they were measured; none if they were not."""
+        return list((self.results.config.get("tuning") or {}).get("seeds", []))
+
 
 def report_html(parts: Sequence[Part]) -> str:
     """Return the page of a report."""
@@ -64,7 +69,7 @@ def _sections(part: Part) -> Iterator[str]:
     results = part.results
     seeds = sorted({run.seed for run in results.runs})
     yield f"<h1>{safe(results.name, 200)}</h1>"
-    for grid in grids(part.entries, results.target, part.unit, part.reference):
+    for grid in grids(part.entries, results.target, part.unit, part.reference, tuned_on=part.tuned_on):
         yield f'<p class="note">{safe(grid.note, 500)}</p>'
         yield _html(grid)
     for png, caption in part.figures.values():
