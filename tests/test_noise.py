@@ -2,12 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 import pytest
 
 from fedgc.coherence import CoherenceEstimate
-from fedgc.deadline import AutomaticDeadline, RoundForecast, time_at_fixed_step, time_to_target
+from fedgc.deadline import AutomaticDeadline, Outlook, RoundForecast, time_at_fixed_step, time_to_target
+from fedgc.decoders import OptimalUnbiasedDecoder
+from fedgc.experiment.config import check_config
+from fedgc.experiment.row import Row
+from fedgc.experiment.sweep import run_experiment
+from fedgc.fleets import build_fleet
 from fedgc.noise import NoiseSensitivity
+from fedgc.round import Planning, RoundState
+from fedgc.round.saved_state import state_from_tree, state_to_tree
 
 
 def descend(
@@ -94,39 +103,53 @@ def test_deadlines_do_not_shrink_to_where_nothing_is_learnt_from_a_round() -> No
 
     rule = AutomaticDeadline(initial=1.0, cover=False)
     for sensitivity, least in ((0.5, 0.2), (1.0, 0.4), (3.0, 1.2)):
-        deadline, last = rule.initial, None
+        deadline = rule.initial
         for _ in range(20):
-            last = deadline
-            deadline = rule.choose(outlook(forecast, last, sensitivity))
+            deadline = rule.choose(outlook(forecast, deadline, sensitivity))
         # The least of t / (1 - s / t), with s = sensitivity x 0.4, is at 2 s.
         assert deadline == pytest.approx(2.0 * least, rel=0.1)
 
 
-def outlook(forecast: object, last: float, sensitivity: float) -> object:
-    from fedgc.deadline import Outlook  # noqa: PLC0415
-    from fedgc.fleets import build_fleet  # noqa: PLC0415
-
+def outlook(forecast: Callable[[float], RoundForecast], last: float, sensitivity: float) -> Outlook:
     fleet = build_fleet({"preset": "lognormal", "clients": 3}, seed=1)
-    return Outlook(fleet, np.ones(3, dtype=np.intp), 3, last, forecast, sensitivity)  # type: ignore[arg-type]
+    return Outlook(fleet, np.ones(3, dtype=np.intp), 3, last, forecast, sensitivity)
 
 
-@pytest.mark.parametrize("schedule", ["work-list", "full"])
-def test_a_biased_decoder_does_not_send_deadlines_to_zero(schedule: str) -> None:
+def rows_of(preset: str, rounds: int, **options: object) -> list[Row]:
+    """Train with automatic deadlines that may be shorter than a cover."""
+    coded = {"kind": "gradient-coding", "label": "x", "schedule": "work-list", "deadline": 2.0}
+    raw = {
+        "name": "n",
+        "rounds": rounds,
+        "seeds": [1],
+        "task": {"name": "digits-regression", "shards": 12},
+        "fleet": {"preset": preset, "clients": 6},
+        "strategies": [{**coded, "deadline_rule": "auto", "deadline_cover": False, **options}],
+    }
+    return run_experiment(check_config(raw))
+
+
+def test_a_biased_decoder_does_not_send_deadlines_to_zero() -> None:
     """Its residual error is one at most, by which the shortest deadline would be the best."""
-    from fedgc.experiment.config import check_config  # noqa: PLC0415
-    from fedgc.experiment.sweep import run_experiment  # noqa: PLC0415
-
-    def seconds_of(decoder: str) -> float:
-        coded = {"kind": "gradient-coding", "label": "x", "schedule": schedule, "memory": True, "decoder": decoder}
-        raw = {
-            "name": "n",
-            "rounds": 12,
-            "seeds": [1],
-            "task": {"name": "digits-regression", "shards": 12},
-            "fleet": {"preset": "uneven", "clients": 6},
-            "strategies": [{**coded, "deadline": 2.0, "deadline_rule": "auto", "deadline_cover": False}],
-        }
-        return run_experiment(check_config(raw))[-1].seconds
-
-    biased, unbiased = seconds_of("least-squares"), seconds_of("optimal-unbiased")
+    biased, unbiased = (
+        rows_of("uneven", 12, memory=True, decoder=decoder)[-1].seconds
+        for decoder in ("least-squares", "optimal-unbiased")
+    )
+    # Deadlines differ with what each decoder has made of the model; by its own forecasts it took less than half.
     assert biased == pytest.approx(unbiased, rel=0.5)
+
+
+def test_on_a_fleet_that_needs_a_second_deadlines_stay_above_it() -> None:
+    """No client of the paper's fleet ever answers within its least time, whatever is made of those that took longer."""
+    rows = rows_of("paper", 40, memory=True)
+    assert sum(row.metrics["fedgc-arrived"] > 0 for row in rows[21:]) >= 16
+    assert min(row.metrics["fedgc-deadline"] for row in rows[21:]) > 0.9
+
+
+def test_what_was_learnt_of_noise_and_deadlines_survives_a_restart() -> None:
+    noise = NoiseSensitivity().update([1.0, 0.5], 0.1).update([0.3, 0.2], 0.2)
+    state = RoundState(np.ones(4), noise=noise, fruitless=2.5)
+    back = state_from_tree(state_to_tree(state), Planning(load=1, decoder=OptimalUnbiasedDecoder()), None)
+    assert back.fruitless == 2.5 and back.noise is not None
+    assert (back.noise.value, back.noise.signal, back.noise.rounds) == (noise.value, noise.signal, 1)
+    assert back.noise.update([0.1, 0.1], 0.0).value == noise.update([0.1, 0.1], 0.0).value

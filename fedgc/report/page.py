@@ -48,8 +48,12 @@ class Part:
 
     @property
     def tuned_on(self) -> list[int]:
-        """Seeds on which its strategies were tuned before they were measured; none if they were not."""
-        return list((self.results.config.get("tuning") or {}).get("seeds", []))
+        """Seeds on which its strategies were tuned before they were measured; none if there was nothing to choose."""
+        config = self.results.config
+        tuning = config.get("tuning") or {"seeds": [], "keys": []}
+        swept = set(tuning["keys"]) & set(config.get("sweep", {}))
+        chosen = swept or any(one.get("grid") for one in config["strategies"])
+        return list(tuning["seeds"]) if chosen else []
 
 
 def report_html(parts: Sequence[Part]) -> str:

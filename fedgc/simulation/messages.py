@@ -53,9 +53,7 @@ def copy_of(message: Message) -> Message:
 
 def reply_of(message: Message) -> Message:
     """Return a client's reply with records of its own, since the client may keep those that it has sent."""
-    if message.has_error():
-        return message
-    return new_message(copy_of_metadata(message.metadata), content=own_records(message.content))
+    return message if message.has_error() else copy_of(message)
 
 
 def as_received(job: Job) -> Message:
