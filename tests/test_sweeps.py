@@ -214,3 +214,24 @@ def test_an_interrupt_leaves_finished_cells_and_the_same_command_goes_on(tmp_pat
         rows = list(csv.DictReader(file))
     assert len(rows) == 8 * 31
     assert {row["task.learning_rate"] for row in rows} == {"0.1", "0.3"}
+
+
+@pytest.mark.alone
+def test_a_killed_sweep_leaves_no_processes_behind(tmp_path: Path) -> None:
+    config = tmp_path / "sweep.toml"
+    config.write_text(
+        'name = "S"\nrounds = 100000\nseeds = [1, 2, 3, 4]\n[fleet]\nmodel = "log-normal"\nclients = 8\n'
+        '[[strategies]]\nkind = "mifa"\ndeadline = 9.0\n'
+    )
+    command = [sys.executable, "-m", "fedgc", "run", str(config), "--out", str(tmp_path / "out"), "--jobs", "2"]
+    process = subprocess.Popen(
+        [*command, "--verbose"], stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True, errors="replace"
+    )
+    assert process.stderr is not None
+    for line in process.stderr:
+        if "ROUND 3/" in line:
+            break
+    process.kill()
+    # The pipe is at its end once all that hold it are gone, and the processes of the sweep hold it too.
+    process.communicate(timeout=20.0)
+    assert process.returncode == -signal.SIGKILL

@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 import logging
 import multiprocessing
+import os
 import signal
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from dataclasses import replace
@@ -119,7 +121,19 @@ def _begin(rows: Any, level: int, tasks: set[str]) -> None:  # noqa: ANN401  (a 
     _rows = rows
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     logging.getLogger("flwr").setLevel(level)
+    threading.Thread(target=_end_with_parent, daemon=True).start()
     one_thread(tasks)
+
+
+def _end_with_parent() -> None:
+    """Leave when the process that has started this one is gone: a killed one cannot say so, and nobody reads results.
+
+    A pool's own processes would finish what they run, and then wait for more for ever.
+    """
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        parent.join()
+        os._exit(1)
 
 
 def _run_there(cell: Cell) -> tuple[list[Row], str]:
