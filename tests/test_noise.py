@@ -146,6 +146,14 @@ def test_on_a_fleet_that_needs_a_second_deadlines_stay_above_it() -> None:
     assert min(row.metrics["fedgc-deadline"] for row in rows[21:]) > 0.9
 
 
+def test_after_a_round_in_which_nothing_came_the_deadline_is_thought_over() -> None:
+    rows = rows_of("paper", 14, deadline=0.002)
+    empty = [row for row in rows if row.round > 2 and row.metrics["fedgc-arrived"] == 0]
+    deadlines = {row.round: row.metrics["fedgc-deadline"] for row in rows if row.round}
+    assert any(row.round in {6, 7, 8, 9} for row in empty), "rounds that are thought over anyway would show nothing"
+    assert all(deadlines[row.round + 1] >= 1.4 * deadlines[row.round] for row in empty if row.round < 14)
+
+
 def test_what_was_learnt_of_noise_and_deadlines_survives_a_restart() -> None:
     noise = NoiseSensitivity().update([1.0, 0.5], 0.1).update([0.3, 0.2], 0.2)
     state = RoundState(np.ones(4), noise=noise, fruitless=2.5)

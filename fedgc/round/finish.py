@@ -100,7 +100,8 @@ def finish_round(
     if learn:
         overheads = overheads.update(overheads_seen(plan, fold.replies))
     times, new_times = state.completion_times, (*state.new_times, *seen)
-    if time_to_reconsider(state.rounds + 1):
+    fruitless = _fruitless(state, plan, fold) if learn else state.fruitless
+    if time_to_reconsider(state.rounds + 1, nothing_came=plan.deadline is not None and fruitless >= plan.deadline):
         times, new_times = times.update(new_times), ()
     new_state = RoundState(
         shard_examples=shard_examples,
@@ -116,7 +117,7 @@ def finish_round(
         memory=None if memory is None else _remember(memory, plan, fold.kept, sizes, late),
         claims=state.claims,
         noise=noise,
-        fruitless=_fruitless(state, plan, fold) if learn else state.fruitless,
+        fruitless=fruitless,
     )
     model_error = plan.gram.residual_error(decoding.coverage)
     n_arrived = sum(bool(rows) for rows in fold.rows.values())

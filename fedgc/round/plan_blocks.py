@@ -32,7 +32,9 @@ def plan_blocks(state: RoundState, nodes: tuple[int, ...], copies: int, planning
         code = fractional_repetition_blocks(state.reliability.straggle_prob(nodes), state.shard_examples.size, copies)
         new = plan_with_code(state, planning, CodeForNodes(nodes, code, np.arange(len(nodes))))
         return new if kept is None or _has_less_error(new, kept, planning.reassignment_gain) else kept
-    if kept is not None and (planning.reassignment_gain >= 1.0 or not time_to_reconsider(state.rounds)):
+    if kept is not None and (
+        planning.reassignment_gain >= 1.0 or not time_to_reconsider(state.rounds, nothing_came=state.nothing_came)
+    ):
         return kept
     found = [
         plan_with_code(state, planning, CodeForNodes(nodes, *assignment.code(), assignment))

@@ -85,7 +85,7 @@ def _plan_lists(state: RoundState, nodes: tuple[int, ...], planning: Planning, c
     same = state.plan is not None and state.plan.everyone == nodes
     before = planning.deadline.initial if not same or state.plan is None else state.plan.deadline
     deadline = planning.deadline.initial if before is None else before
-    if known and (not same or time_to_reconsider(state.rounds)):
+    if known and (not same or time_to_reconsider(state.rounds, nothing_came=state.nothing_came)):
         own = SomeClients(timing, len(nodes), active)
         deadline = planning.deadline.choose(outlook_of(state, lists_code, own, work_of(code), deadline, ahead))
     lengths = np.zeros(len(nodes), dtype=np.intp)

@@ -32,7 +32,7 @@ def plan_work_lists(state: RoundState, nodes: tuple[int, ...], copies: int, plan
     if assignment is None or assignment.schedule != "work-list":
         lists = first_lists(given)
         assignment = lists.assignment
-    elif last is not None and time_to_reconsider(state.rounds):
+    elif last is not None and time_to_reconsider(state.rounds, nothing_came=state.nothing_came):
         choose = better_lists if planning.fetch_seconds is None else moved_lists
         lists = choose(given, assignment)
         assignment = lists.assignment
@@ -56,7 +56,7 @@ def plan_work_lists(state: RoundState, nodes: tuple[int, ...], copies: int, plan
         return foreseen[one, seconds].round
 
     redraw = planning.redraw
-    if redraw is None and last is not None and not time_to_reconsider(state.rounds):
+    if redraw is None and last is not None and not time_to_reconsider(state.rounds, nothing_came=state.nothing_came):
         redraw = last.code.interchangeable is not None
     elif redraw is None:
         # Of shards that are alike it never has more error: it asks less of the weights.
@@ -65,7 +65,7 @@ def plan_work_lists(state: RoundState, nodes: tuple[int, ...], copies: int, plan
         fixed, _ = assignment.code(segments=planning.sums, redraw=False)
         code = fixed if ahead_of(fixed, deadline).residual_error < ahead_of(code, deadline).residual_error else code
 
-    if known and (last is None or time_to_reconsider(state.rounds)):
+    if known and (last is None or time_to_reconsider(state.rounds, nothing_came=state.nothing_came)):
         share = np.array([own_share(assignment, int(client)) for client in active], dtype=np.intp)
         own = SomeClients(timing, len(nodes), active)
         ahead = outlook_of(state, code, own, share, deadline, lambda seconds: ahead_of(code, seconds))

@@ -66,6 +66,11 @@ class RoundState:
     noise: NoiseSensitivity | None = None
     fruitless: float = 0.0
 
+    @property
+    def nothing_came(self) -> bool:
+        """Whether nothing came in the last round."""
+        return self.plan is not None and self.plan.deadline is not None and self.fruitless >= self.plan.deadline
+
 
 @dataclass(frozen=True, eq=False)
 class RoundPlan:
