@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Literal
 
 from fedgc.strategies.coded_run import CodedRun
 from fedgc.strategies.nodes.shard_counts import ShardCounts
@@ -64,8 +65,9 @@ class GradientCoding(StartedStrategy):
     deadline : float or DeadlineRule
         Seconds from sending a round's messages to decoding what has come, or a rule from :mod:`fedgc.deadline` that
         chooses them anew as clients become known.
-    load : int
-        Copies of each shard: how many clients hold it. With fewer nodes all of them do, which the log says. On work
+    load : int or "auto"
+        Copies of each shard: how many clients hold it; "auto", for work lists, as many as are predicted to reach the
+        target soonest. With fewer nodes than that all of them do, which the log says. On work
         lists it is what lists are made for and no limit: clients that it leaves over are further holders, with load 1
         too, and so are others, in larger blocks of fewer clients' shares, where that is predicted to reach the target
         sooner. `constraints` limit what a client holds. Whole blocks are of equal size until completion times have been
@@ -206,7 +208,7 @@ class GradientCoding(StartedStrategy):
         *,
         num_shards: int,
         deadline: float | DeadlineRule,
-        load: int = 2,
+        load: int | Literal["auto"] = 2,
         schedule: str = "full",
         sums: str | None = None,
         redraw: bool | None = None,

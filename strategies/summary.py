@@ -9,7 +9,8 @@ import numpy as np
 from fedgc.assignment import own_share
 from fedgc.codes import WorkLists
 from fedgc.deadline import FixedDeadline
-from fedgc.round import Planning, RoundPlan, RoundState, plan_round
+from fedgc.decoders import AUTO
+from fedgc.round import Planning, RoundPlan, RoundState, first_load, plan_round
 
 #: So many blocks, work lists, and members or shards of one are named.
 _BLOCKS, _MEMBERS = 6, 12
@@ -32,8 +33,9 @@ def summary_lines(
     first_deadline : float or None
         Deadline of the first round, if it has another than the others.
     """
+    holders = f"{first_load(planning.load)} clients{' at first' if planning.load == AUTO else ''}"
     lines = [
-        f"Shards: {state.shard_examples.size}, each held by {planning.load} clients",
+        f"Shards: {state.shard_examples.size}, each held by {holders}",
         f"Schedule: {planning.schedule}",
         f"Decoder: {planning.decoder.name}{'' if state.memory is None else ', of changes since the last update'}",
     ]

@@ -73,6 +73,11 @@ class Assignment:
         """Number of blocks."""
         return int(self.block_of_shard.max()) + 1
 
+    @property
+    def least_holders(self) -> int:
+        """Number of clients in the smallest block."""
+        return int(np.bincount(self.block_of_client[self.block_of_client >= 0], minlength=self.n_blocks).min())
+
     @cached_property
     def blocks(self) -> tuple[Block, ...]:
         """The blocks."""

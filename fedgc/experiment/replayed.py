@@ -18,6 +18,7 @@ from fedgc.experiment.recording import KeptRows, RunEnded
 from fedgc.experiment.row import MEASURED, Row
 from fedgc.fleets import build_fleet
 from fedgc.replay import DescentStep, Method, check_units, descend, known_rounds
+from fedgc.round import first_load
 from fedgc.schemes import BALANCED_BLOCKS, CODES
 from fedgc.simulation.play import RoundDraws
 from fedgc.tasks import GradientTask, build_task
@@ -85,7 +86,7 @@ def method_of(choice: StrategyConfig) -> Method:
     return Method(
         None if choice.code == BALANCED_BLOCKS else CODES[choice.code],
         decoder if choice.max_weight is None else CappedDecoder(decoder, choice.max_weight),
-        choice.load,
+        first_load(choice.load),
         choice.deadline,
         choice.memory,
         choice.coherence,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,7 +17,7 @@ from fedgc.assignment import (
     assign,
 )
 from fedgc.deadline import DeadlineRule, Timing
-from fedgc.decoders import DECODERS, Decoder
+from fedgc.decoders import AUTO, DECODERS, Decoder
 from fedgc.round.timing import SomeClients
 from fedgc.schemes import BuildCode
 from fedgc.validation import check_integer, check_vector, one_of
@@ -25,6 +26,10 @@ from fedgc.validation import check_integer, check_vector, one_of
 #: the clients changes slowly by then, and thinking it over takes a second for large fleets.
 _EARLY_ROUNDS, _EVERY = 3, 5
 
+#: Copies of each shard that are tried where nobody says how many: each about one and a half times the one before, since
+#: more than that many times as much redundancy is needed to be worth another look.
+LOADS = (2, 3, 5, 8, 12, 20, 30, 50, 80, 120, 200, 300, 500, 1000)
+
 
 @dataclass(frozen=True)
 class Planning:
@@ -32,9 +37,10 @@ class Planning:
 
     Parameters
     ----------
-    load : int
+    load : int or "auto"
         Copies of each shard. With fewer nodes than that, all of them form one block; with so many that there would be
-        more blocks than shards, blocks get more members.
+        more blocks than shards, blocks get more members. "auto", for work lists: two while nothing is known, and
+        then as many of :data:`LOADS` as are predicted to reach the target soonest.
     decoder : Decoder
         The rule for the decoding weights.
     schedule : str
@@ -84,7 +90,7 @@ class Planning:
         If a parameter is out of range.
     """
 
-    load: int
+    load: int | Literal["auto"]
     decoder: Decoder
     schedule: str = "full"
     sums: str = "shard"
@@ -102,7 +108,7 @@ class Planning:
 
     def __post_init__(self) -> None:
         """Check the options."""
-        check_integer("load", self.load, low=1)
+        check_load(self.load, self.schedule)
         one_of("schedule", self.schedule, SCHEDULES)
         one_of("sums", self.sums, SUMS)
         if not isinstance(self.decoder, Decoder):
@@ -123,6 +129,43 @@ class Planning:
         gain = self.reassignment_gain
         if not isinstance(gain, (int, float)) or not 0.0 <= float(gain) <= 1.0:
             raise ValueError(f"reassignment_gain must lie in [0, 1]; got {gain!r}")
+
+
+def check_load(load: object, schedule: str) -> None:
+    """Raise ValueError unless the load is a number of copies, or "auto" for work lists.
+
+    Examples
+    --------
+    >>> check_load("auto", "full")
+    Traceback (most recent call last):
+    ...
+    ValueError: load must be a number for schedule 'full', where more copies are more work; got 'auto'
+    """
+    if load != AUTO:
+        check_integer("load", load, low=1)
+    elif schedule != "work-list":
+        raise ValueError(
+            f"load must be a number for schedule {schedule!r}, where more copies are more work; got {load!r}"
+        )
+
+
+def first_load(load: int | Literal["auto"]) -> int:
+    """Return the copies of each shard in the first round."""
+    return LOADS[0] if load == "auto" else load
+
+
+def other_loads(load: int, n_nodes: int) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """Return the larger and the smaller numbers of copies to try, from the present one on.
+
+    Examples
+    --------
+    >>> other_loads(5, 20)
+    ((8, 12, 20), (3, 2))
+    >>> other_loads(15, 15)
+    ((), (12, 8, 5, 3, 2))
+    """
+    more = dict.fromkeys(min(other, n_nodes) for other in LOADS if other > load)
+    return tuple(other for other in more if other > load), tuple(other for other in reversed(LOADS) if other < load)
 
 
 def check_list_options(
@@ -267,12 +310,14 @@ def assign_those_here(
         return with_holders((1, most))
 
 
-def time_to_reconsider(rounds: int) -> bool:
-    """Return whether deadline and blocks are thought over after so many rounds.
+def time_to_reconsider(rounds: int, *, nothing_came: bool = False) -> bool:
+    """Return whether deadline and blocks are thought over after so many rounds, the last of which may have been empty.
+
+    After a round in which nothing came they always are: the deadline may be one by which nothing can come.
 
     Examples
     --------
     >>> [rounds for rounds in range(16) if time_to_reconsider(rounds)]
     [0, 1, 2, 3, 5, 10, 15]
     """
-    return rounds <= _EARLY_ROUNDS or rounds % _EVERY == 0
+    return nothing_came or rounds <= _EARLY_ROUNDS or rounds % _EVERY == 0

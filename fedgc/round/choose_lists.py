@@ -6,7 +6,7 @@ by then are long ones of few clients: they save an error that hardly was one, in
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -15,9 +15,9 @@ from numpy.typing import NDArray
 from fedgc.assignment import Assignment, InfeasibleAssignmentError, longest_list, with_backups
 from fedgc.codes import Code
 from fedgc.deadline import AutomaticDeadline, RoundForecast, Timing, cover_time, time_to_target
-from fedgc.decoders import CalibratedDecoder
+from fedgc.decoders import AUTO, CalibratedDecoder
 from fedgc.forecast import forecast_round
-from fedgc.round.choices import Planning, assign_those_here
+from fedgc.round.choices import Planning, assign_those_here, other_loads
 from fedgc.round.outlook import ranked_by, sensitivity_of
 from fedgc.round.sizes import shard_gram
 from fedgc.round.state import RoundState
@@ -40,7 +40,7 @@ class Given(NamedTuple):
     nodes : tuple of int
         The nodes that take part, ascending.
     copies : int
-        Holders of each shard that are asked for.
+        Holders of each shard that are asked for, or if that is left open, that there are.
     planning : Planning
         How rounds are planned.
     timing : Timing
@@ -146,7 +146,8 @@ def first_lists(given: Given) -> Lists:
     if not given.known:
         return by_deadline
     ends = earlier_ends(given, by_deadline)
-    return soonest([by_deadline, *found_for(given, ends)])
+    found = [by_deadline, *found_for(given, ends)]
+    return soonest([*found, *_with_other_loads(given, [given.deadline, *ends], soonest(found).time)])
 
 
 def better_lists(given: Given, present: Assignment) -> Lists:
@@ -160,8 +161,9 @@ def better_lists(given: Given, present: Assignment) -> Lists:
     if not given.known or gain == 1.0:
         return now
     ends = [given.deadline] if now.forecast.residual_error > _DRAW else []
-    found = found_for(given, [*ends, *earlier_ends(given, now)])
-    best = soonest([now, *found])
+    ends += earlier_ends(given, now)
+    found = [now, *found_for(given, ends)]
+    best = soonest([*found, *_with_other_loads(given, ends, soonest(found).time)])
     less_error = best.forecast.residual_error < (1.0 - gain) * now.forecast.residual_error
     sooner = best.time < (1.0 - gain) * now.time
     return best if best.time < (1.0 - _DRAW) * now.time and (less_error or sooner) else now
@@ -187,6 +189,20 @@ def found_for(given: Given, ends: Sequence[float]) -> list[Lists]:
             # Limits that cannot be met end the run when the first lists are made; a search may fail later on.
             continue
     return found
+
+
+def _with_other_loads(given: Given, ends: Sequence[float], time: float) -> Iterator[Lists]:
+    """Yield lists of more and of fewer holders, each way as long as that is sooner, if their number is left open."""
+    if given.planning.load != AUTO:
+        return
+    for way in other_loads(given.copies, len(given.nodes)):
+        least = time
+        for copies in way:
+            found = found_for(given._replace(copies=copies), ends)
+            yield from found
+            if not found or soonest(found).time > (1.0 - _DRAW) * least:
+                break
+            least = soonest(found).time
 
 
 def _found(given: Given, seconds: float) -> Lists:

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from itertools import product
+
 import numpy as np
 from numpy.typing import NDArray
 
 from fedgc.assignment import Assignment, InfeasibleAssignmentError, for_clients, longest_list, reassign, with_backups
+from fedgc.decoders import AUTO
+from fedgc.round.choices import other_loads
 from fedgc.round.choose_lists import Given, Lists, earlier_ends, foresee, with_everyone
 
 #: Lists of nodes that have changed are made for a round that ends when all copies could be done so many times.
@@ -29,10 +33,13 @@ def moved_lists(given: Given, present: Assignment) -> Lists:
     most = given.rounds_left * now.forecast.round_time * now.forecast.residual_error
     ends = [given.deadline] if most > _seconds_per_shard(given, given.deadline) else []
     best, least = now, 0.0
-    for seconds in (*ends, *earlier_ends(given, now)):
-        reach = given.reach(seconds)
+    loads = [given.copies]
+    if given.planning.load == AUTO:
+        loads += [way[0] for way in other_loads(given.copies, len(given.nodes)) if way]
+    for seconds, copies in product((*ends, *earlier_ends(given, now)), loads):
+        reach = given._replace(copies=copies).reach(seconds)
         try:
-            moved = _moved(given, present, reach, seconds=seconds, holders=given.copies)
+            moved = _moved(given, present, reach, seconds=seconds, holders=copies)
         except InfeasibleAssignmentError:
             continue
         then = foresee(given, with_everyone(given, moved, reach))

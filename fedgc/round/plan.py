@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from fedgc.coherence import KnownCoherence
-from fedgc.round.choices import Planning, planning_for
+from fedgc.decoders import AUTO
+from fedgc.round.choices import Planning, first_load, planning_for
 from fedgc.round.plan_blocks import plan_blocks
 from fedgc.round.plan_given_code import plan_given_code
 from fedgc.round.plan_work_lists import plan_work_lists
@@ -38,9 +39,24 @@ def plan_round(state: RoundState, node_ids: Sequence[int], planning: Planning) -
     if nothing_is_learnt and state.plan is not None and state.plan.everyone == nodes and state.plan.node_ids:
         plan = state.plan
     else:
-        copies = max(min(planning.load, len(nodes)), -(-len(nodes) // state.shard_examples.size))
+        copies = max(min(present_load(planning, state.plan), len(nodes)), -(-len(nodes) // state.shard_examples.size))
         make = plan_work_lists if planning.schedule == "work-list" else plan_blocks
         if planning.code is not None:
             make = plan_given_code
         plan = make(state, nodes, copies, planning_for(planning, nodes))
     return plan.in_round(state.rounds + 1, planning.seed)
+
+
+def present_load(planning: Planning, plan: RoundPlan | None) -> int:
+    """Return the copies of each shard that are asked for, or where that is left open, those that there are at least.
+
+    Parameters
+    ----------
+    planning : Planning
+        How rounds are planned.
+    plan : RoundPlan or None
+        The last plan, if there is one.
+    """
+    if planning.load != AUTO or plan is None or plan.assignment is None:
+        return first_load(planning.load)
+    return plan.assignment.least_holders

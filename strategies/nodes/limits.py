@@ -10,7 +10,7 @@ from fedgc.strategies.nodes.warm_up import NodeFacts
 from fedgc.assignment.constraints import residency_rules
 from fedgc.assignment.feasibility import check_each
 from fedgc.assignment.instance import make_instance
-from fedgc.round import Planning
+from fedgc.round import Planning, first_load
 
 
 def stated_for(planning: Planning) -> int | None:
@@ -89,7 +89,7 @@ def check_stated(planning: Planning, n_shards: int, here: Collection[int]) -> No
     come, is told before the first round all the same, and not when the last one has come.
     """
     n_clients = stated_for(planning) or max(least_stated_for(planning), len(here))
-    copies = max(min(planning.load, n_clients), -(-n_clients // n_shards))
+    copies = max(min(first_load(planning.load), n_clients), -(-n_clients // n_shards))
     check_each(make_instance(np.ones((n_clients, 2)), n_shards, copies, planning.schedule, planning.constraints))
 
 

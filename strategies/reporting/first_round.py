@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from fedgc.round import Planning, RoundPlan
+from fedgc.round import Planning, RoundPlan, first_load
 
 #: So many times its length an aggregate may be if everyone comes, before the log says so.
 _LONG = 1.5
@@ -46,8 +46,8 @@ def first_round_warnings(
     """
     lines = []
     n_nodes = len(plan.everyone)
-    if planning.load > n_nodes:
-        lines.append(f"load is {planning.load}, but only {n_nodes} nodes are there: every shard has as many holders")
+    if (load := first_load(planning.load)) > n_nodes:
+        lines.append(f"load is {load}, but only {n_nodes} nodes are there: every shard has as many holders")
     if planning.decoder.weights_settled and nothing_learnt:
         everyone = plan.decoder.decode(np.ones(plan.code.n_rows, dtype=np.bool_))
         if (times := float(everyone.coverage.mean())) > _LONG:

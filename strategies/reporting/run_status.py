@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from fedgc.codes import WorkLists
 from fedgc.deadline import FixedDeadline
-from fedgc.round import RoundPlan
+from fedgc.round import RoundPlan, present_load
 
 if TYPE_CHECKING:
     from fedgc.strategies.coded_strategy import CodedStrategy
@@ -71,7 +71,7 @@ def run_status(strategy: CodedStrategy) -> RunStatus:
         schedule=strategy.planning.schedule,
         decoder=strategy.decoder.name,
         n_shards=strategy.num_shards,
-        load=strategy.planning.load,
+        load=present_load(strategy.planning, plan),
         error_predicted=_mean(tally, "fedgc-error-predicted"),
         error_observed=_mean(tally, "fedgc-error-observed"),
         sum_only=tally.sum_only,

@@ -16,7 +16,7 @@ from fedgc.experiment.config.replays import check_replay
 from fedgc.experiment.config.sections import ExperimentConfig, GradientCodingConfig, RivalConfig, TuningConfig
 from fedgc.experiment.config.tasks import ImagesConfig
 from fedgc.fleets import build_fleet
-from fedgc.round import check_list_options, check_partial_work, check_sum_only
+from fedgc.round import check_list_options, check_load, check_partial_work, check_sum_only, first_load
 from fedgc.schemes import BALANCED_BLOCKS, CODES, LIST_CODES
 from fedgc.strategies.baselines import RIVALS
 from fedgc.validation import did_you_mean
@@ -121,6 +121,7 @@ def _check_coding(strategy: GradientCodingConfig, where: str, *, n_clients: int,
         raise ConfigError(f"{where}.deadline, {error} (of the rule {strategy.deadline_rule!r})") from None
     schedule, sums = strategy.schedule, strategy.sums
     try:
+        check_load(strategy.load, schedule)
         check_list_options(schedule, sums=sums, redraw=strategy.redraw)
         if strategy.code not in (BALANCED_BLOCKS, *LIST_CODES) and schedule == "work-list":
             raise ConfigError(
@@ -134,7 +135,7 @@ def _check_coding(strategy: GradientCodingConfig, where: str, *, n_clients: int,
     except ValueError as error:
         raise ConfigError(f"{where}.{error}") from None
     try:
-        n_blocks = number_of_blocks(n_clients, strategy.load)
+        n_blocks = number_of_blocks(n_clients, first_load(strategy.load))
     except ValueError as error:
         raise ConfigError(f"{where}.{error} (load may not exceed fleet.clients)") from None
     if n_blocks > n_shards:

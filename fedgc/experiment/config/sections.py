@@ -67,7 +67,7 @@ class GradientCodingConfig(Section):
     deadline_share: Annotated[float, Field(gt=0, lt=1, allow_inf_nan=False, strict=True)] = 0.8
     deadline_cover: Annotated[bool, Field(strict=True)] = True
     noise_sensitivity: Annotated[float | None, Field(ge=0, allow_inf_nan=False, strict=True)] = None
-    load: Count = 2
+    load: Count | Literal["auto"] = 2
     schedule: Schedule = "full"
     sums: Sums | None = None
     redraw: Annotated[bool | None, Field(strict=True)] = None
