@@ -10,7 +10,8 @@ from numpy.typing import ArrayLike, NDArray
 from fedgc.coherence import CoherenceEstimate
 
 #: Curvature along the step that is assumed at first, in units of one over the step size; it counts as so many rounds.
-_FIRST_CURVATURE, _FIRST_ROUNDS = 1.0, 2
+#: Steps in use are mostly below one over the curvature, to stay clear of two, from which on they diverge.
+_FIRST_CURVATURE, _FIRST_ROUNDS = 0.4, 2
 #: Bounds of the curvature: below, noise would be thought to cost nothing; from 2 on, gradient descent diverges.
 _LEAST_CURVATURE, _MOST_CURVATURE = 0.2, 1.8
 _FORGETTING = 0.8
@@ -54,7 +55,7 @@ class NoiseSensitivity:
     >>> for length in (1.0, -0.7, 0.5, -0.35):
     ...     turning = turning.update([length, 0.0], error=0.0)
     >>> round(slow.value, 2), round(turning.value, 2)
-    (0.3, 2.46)
+    (0.12, 1.45)
     """
 
     signal: float = 0.0

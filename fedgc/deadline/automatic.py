@@ -11,7 +11,7 @@ from fedgc.deadline.base import DeadlineRule, Outlook, RoundForecast, Timing
 from fedgc.validation import check_positive, check_within
 
 #: Residual error beyond which no deadline is of use to a step that stays as it is.
-_MOST_ERROR = 1.0
+_MOST_ERROR = 2.0
 
 #: Deadlines keep so many times away from one by which nothing has come.
 _AWAY = 1.5
@@ -61,7 +61,7 @@ def time_at_fixed_step(forecast: RoundForecast, noise_sensitivity: float = 1.0) 
     Notes
     -----
     ``round_time / (1 - noise_sensitivity x residual_error)``, infinite where the denominator is not positive or the
-    residual error exceeds one: what is decoded would be more noise than signal, and no forecast of it is to be relied
+    residual error exceeds two: what is decoded would be mostly noise, and no forecast of it is to be relied
     on. A step
     eta along an unbiased estimate of squared error eps times the squared gradient g lowers a loss of smoothness L by
     ``eta |g|^2 (1 - eta L (1 + eps) / 2)`` at least; this is relative to eps = 0. To first order it is
