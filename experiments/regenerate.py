@@ -53,7 +53,10 @@ _WALL_CLOCK = partial(sweep, by="seconds", relative_to="fedgc")
 
 #: Every experiment with kept results, by its name: folder and file.
 EXPERIMENTS: dict[str, Callable[[Path], None]] = {
-    **{name: partial(_PAPER, name) for name in ("paper/cells", "paper/copies", "paper/decoders", "paper/authors")},
+    **{
+        name: partial(_PAPER, name)
+        for name in ("paper/cells", "paper/copies", "paper/decoders", "paper/conv", "paper/authors")
+    },
     "paper/lists": partial(sweep, "paper/lists", by="rounds", relative_to="fedgc, work lists, two holders"),
     "paper/load": load,
     "paper/adam": partial(script, "paper/adam"),
