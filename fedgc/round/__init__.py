@@ -4,11 +4,13 @@ This package knows no Flower: :class:`fedgc.strategies.GradientCoding` unpacks r
 """
 
 from fedgc.assignment import SCHEDULES, SUMS
-from fedgc.round.choices import Planning, check_list_options, check_load, check_partial_work, check_sum_only, first_load
+from fedgc.round.choices import Planning
 from fedgc.round.copies import Copies
 from fedgc.round.finish import finish_round
 from fedgc.round.fold import RoundFold, row_of
 from fedgc.round.learn_sizes import learn_sizes
+from fedgc.round.loads import check_load, first_load
+from fedgc.round.option_checks import check_list_options, check_partial_work, check_sum_only
 from fedgc.round.plan import plan_round, present_load
 from fedgc.round.rejoin import rejoined
 from fedgc.round.state import CodedUpdate, LateReplies, RoundOutcome, RoundPlan, RoundState

@@ -17,7 +17,9 @@ from fedgc.assignment import (
     assign,
 )
 from fedgc.deadline import DeadlineRule, Timing
-from fedgc.decoders import AUTO, DECODERS, Decoder
+from fedgc.decoders import Decoder
+from fedgc.round.loads import check_load
+from fedgc.round.option_checks import check_partial_work
 from fedgc.round.timing import SomeClients
 from fedgc.schemes import BuildCode
 from fedgc.validation import check_integer, check_vector, one_of
@@ -25,10 +27,6 @@ from fedgc.validation import check_integer, check_vector, one_of
 #: Deadlines and blocks are thought over after each of the first rounds, and then every so many rounds: what is known of
 #: the clients changes slowly by then, and thinking it over takes a second for large fleets.
 _EARLY_ROUNDS, _EVERY = 3, 5
-
-#: Copies of each shard that are tried where nobody says how many: each about one and a half times the one before, since
-#: more than that many times as much redundancy is needed to be worth another look.
-LOADS = (2, 3, 5, 8, 12, 20, 30, 50, 80, 120, 200, 300, 500, 1000)
 
 
 @dataclass(frozen=True)
@@ -40,7 +38,7 @@ class Planning:
     load : int or "auto"
         Copies of each shard. With fewer nodes than that, all of them form one block; with so many that there would be
         more blocks than shards, blocks get more members. "auto", for work lists: two while nothing is known, and
-        then as many of :data:`LOADS` as are predicted to reach the target soonest.
+        then as many of :data:`fedgc.round.loads.LOADS` as are predicted to reach the target soonest.
     decoder : Decoder
         The rule for the decoding weights.
     schedule : str
@@ -129,127 +127,6 @@ class Planning:
         gain = self.reassignment_gain
         if not isinstance(gain, (int, float)) or not 0.0 <= float(gain) <= 1.0:
             raise ValueError(f"reassignment_gain must lie in [0, 1]; got {gain!r}")
-
-
-def check_load(load: object, schedule: str) -> None:
-    """Raise ValueError unless the load is a number of copies, or "auto" for work lists.
-
-    Examples
-    --------
-    >>> check_load("auto", "full")
-    Traceback (most recent call last):
-    ...
-    ValueError: load must be a number for schedule 'full', where more copies are more work; got 'auto'
-    """
-    if load != AUTO:
-        check_integer("load", load, low=1)
-    elif schedule != "work-list":
-        raise ValueError(
-            f"load must be a number for schedule {schedule!r}, where more copies are more work; got {load!r}"
-        )
-
-
-def first_load(load: int | Literal["auto"]) -> int:
-    """Return the copies of each shard in the first round."""
-    return LOADS[0] if load == "auto" else load
-
-
-def other_loads(load: int, n_nodes: int) -> tuple[tuple[int, ...], tuple[int, ...]]:
-    """Return the larger and the smaller numbers of copies to try, from the present one on.
-
-    Examples
-    --------
-    >>> other_loads(5, 20)
-    ((8, 12, 20), (3, 2))
-    >>> other_loads(15, 15)
-    ((), (12, 8, 5, 3, 2))
-    """
-    more = dict.fromkeys(min(other, n_nodes) for other in LOADS if other > load)
-    return tuple(other for other in more if other > load), tuple(other for other in reversed(LOADS) if other < load)
-
-
-def check_list_options(
-    schedule: str, *, sums: str | None = None, redraw: bool | None = None, fetch_seconds: float | None = None
-) -> None:
-    """Raise ValueError if options are given that only work lists heed, and the schedule is another.
-
-    Parameters
-    ----------
-    schedule : str
-        "full" or "work-list".
-    sums, redraw, fetch_seconds
-        As in :class:`Planning`; None where not given.
-
-    Examples
-    --------
-    >>> check_list_options("full", sums="whole")
-    Traceback (most recent call last):
-    ...
-    ValueError: sums must be left out for schedule 'full', where a client sends one sum of all its shards; got 'whole'
-    """
-    if schedule == "work-list":
-        return
-    given = (
-        ("sums", sums, "where a client sends one sum of all its shards"),
-        ("redraw", redraw or None, "where the order of a client's shards does not matter"),
-        ("fetch_seconds", fetch_seconds, "whose blocks go by reassignment_gain"),
-    )
-    for name, value, why in given:
-        if value is not None:
-            raise ValueError(f"{name} must be left out for schedule {schedule!r}, {why}; got {value!r:.80}")
-
-
-def check_partial_work(decoder: Decoder | type[Decoder], *, schedule: str, sums: str) -> None:
-    """Raise ValueError if clients get a part of their work done, and the decoder cannot decode what they send of it.
-
-    Parameters
-    ----------
-    decoder : Decoder, or subclass of it
-        The rule for the decoding weights.
-    schedule, sums : str
-        As in :class:`Planning`.
-
-    Examples
-    --------
-    >>> check_partial_work(DECODERS["fixed"], schedule="work-list", sums="whole")
-    Traceback (most recent call last):
-    ...
-    ValueError: sums must be 'shard' for decoder 'fixed' on work lists; got 'whole'
-    """
-    if schedule != "work-list" or sums in decoder.partial_work:
-        return
-    if not decoder.partial_work:
-        able = ", ".join(name for name, kind in DECODERS.items() if kind.partial_work)
-        raise ValueError(
-            f"decoder must be one of {able} for schedule 'work-list', where clients do a part; got {decoder.name!r}"
-        )
-    kinds = " or ".join(map(repr, decoder.partial_work))
-    raise ValueError(f"sums must be {kinds} for decoder {decoder.name!r} on work lists; got {sums!r}")
-
-
-def check_sum_only(decoder: Decoder | type[Decoder], *, schedule: str, sums: str, memory: bool) -> None:
-    """Raise ValueError unless a round can be decoded from the sum of what arrives and from who sent it.
-
-    Parameters
-    ----------
-    decoder : Decoder, or subclass of it
-        The rule for the decoding weights.
-    schedule, sums : str
-        As in :class:`Planning`.
-    memory : bool
-        Whether past updates are remembered.
-    """
-    if not decoder.weights_settled:
-        settled = ", ".join(
-            name
-            for name, kind in DECODERS.items()
-            if kind.weights_settled and (schedule != "work-list" or "shard" in kind.partial_work)
-        )
-        raise ValueError(f"decoder must be one of {settled} for secure_sum; got {decoder.name!r}")
-    if schedule == "work-list" and sums != "shard":
-        raise ValueError(f"sums must be 'shard' for secure_sum: the client adds them up; got {sums!r}")
-    if memory:
-        raise ValueError("memory must be False for secure_sum, which leaves no single update to remember; got True")
 
 
 def planning_for(planning: Planning, nodes: tuple[int, ...]) -> Planning:

@@ -17,7 +17,8 @@ from fedgc.codes import Code
 from fedgc.deadline import AutomaticDeadline, RoundForecast, Timing, cover_time, time_to_target
 from fedgc.decoders import AUTO, CalibratedDecoder
 from fedgc.forecast import forecast_round
-from fedgc.round.choices import Planning, assign_those_here, other_loads
+from fedgc.round.choices import Planning, assign_those_here
+from fedgc.round.loads import other_loads
 from fedgc.round.outlook import ranked_by, sensitivity_of
 from fedgc.round.sizes import shard_gram
 from fedgc.round.state import RoundState

@@ -6,7 +6,8 @@ from collections.abc import Sequence
 
 from fedgc.coherence import KnownCoherence
 from fedgc.decoders import AUTO
-from fedgc.round.choices import Planning, first_load, planning_for
+from fedgc.round.choices import Planning, planning_for
+from fedgc.round.loads import first_load
 from fedgc.round.plan_blocks import plan_blocks
 from fedgc.round.plan_given_code import plan_given_code
 from fedgc.round.plan_work_lists import plan_work_lists

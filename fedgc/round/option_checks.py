@@ -1,0 +1,89 @@
+"""Checks of how rounds are to be planned: what goes together, told before anything runs."""
+
+from __future__ import annotations
+
+from fedgc.decoders import DECODERS, Decoder
+
+
+def check_list_options(
+    schedule: str, *, sums: str | None = None, redraw: bool | None = None, fetch_seconds: float | None = None
+) -> None:
+    """Raise ValueError if options are given that only work lists heed, and the schedule is another.
+
+    Parameters
+    ----------
+    schedule : str
+        "full" or "work-list".
+    sums, redraw, fetch_seconds
+        As in :class:`Planning`; None where not given.
+
+    Examples
+    --------
+    >>> check_list_options("full", sums="whole")
+    Traceback (most recent call last):
+    ...
+    ValueError: sums must be left out for schedule 'full', where a client sends one sum of all its shards; got 'whole'
+    """
+    if schedule == "work-list":
+        return
+    given = (
+        ("sums", sums, "where a client sends one sum of all its shards"),
+        ("redraw", redraw or None, "where the order of a client's shards does not matter"),
+        ("fetch_seconds", fetch_seconds, "whose blocks go by reassignment_gain"),
+    )
+    for name, value, why in given:
+        if value is not None:
+            raise ValueError(f"{name} must be left out for schedule {schedule!r}, {why}; got {value!r:.80}")
+
+
+def check_partial_work(decoder: Decoder | type[Decoder], *, schedule: str, sums: str) -> None:
+    """Raise ValueError if clients get a part of their work done, and the decoder cannot decode what they send of it.
+
+    Parameters
+    ----------
+    decoder : Decoder, or subclass of it
+        The rule for the decoding weights.
+    schedule, sums : str
+        As in :class:`Planning`.
+
+    Examples
+    --------
+    >>> check_partial_work(DECODERS["fixed"], schedule="work-list", sums="whole")
+    Traceback (most recent call last):
+    ...
+    ValueError: sums must be 'shard' for decoder 'fixed' on work lists; got 'whole'
+    """
+    if schedule != "work-list" or sums in decoder.partial_work:
+        return
+    if not decoder.partial_work:
+        able = ", ".join(name for name, kind in DECODERS.items() if kind.partial_work)
+        raise ValueError(
+            f"decoder must be one of {able} for schedule 'work-list', where clients do a part; got {decoder.name!r}"
+        )
+    kinds = " or ".join(map(repr, decoder.partial_work))
+    raise ValueError(f"sums must be {kinds} for decoder {decoder.name!r} on work lists; got {sums!r}")
+
+
+def check_sum_only(decoder: Decoder | type[Decoder], *, schedule: str, sums: str, memory: bool) -> None:
+    """Raise ValueError unless a round can be decoded from the sum of what arrives and from who sent it.
+
+    Parameters
+    ----------
+    decoder : Decoder, or subclass of it
+        The rule for the decoding weights.
+    schedule, sums : str
+        As in :class:`Planning`.
+    memory : bool
+        Whether past updates are remembered.
+    """
+    if not decoder.weights_settled:
+        settled = ", ".join(
+            name
+            for name, kind in DECODERS.items()
+            if kind.weights_settled and (schedule != "work-list" or "shard" in kind.partial_work)
+        )
+        raise ValueError(f"decoder must be one of {settled} for secure_sum; got {decoder.name!r}")
+    if schedule == "work-list" and sums != "shard":
+        raise ValueError(f"sums must be 'shard' for secure_sum: the client adds them up; got {sums!r}")
+    if memory:
+        raise ValueError("memory must be False for secure_sum, which leaves no single update to remember; got True")
