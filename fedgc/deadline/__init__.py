@@ -4,11 +4,12 @@ from fedgc.deadline.automatic import AutomaticDeadline, cover_time, time_at_fixe
 from fedgc.deadline.base import DeadlineRule, Outlook, Presence, RoundForecast, Timing, TimingAtOnce
 from fedgc.deadline.build import DEADLINES, build_deadline
 from fedgc.deadline.collect import Collected, collect_replies
-from fedgc.deadline.fixed import FixedDeadline
+from fedgc.deadline.fixed import WAIT_FOR_EVERYONE, FixedDeadline
 from fedgc.deadline.quantile import QuantileDeadline
 
 __all__ = [
     "DEADLINES",
+    "WAIT_FOR_EVERYONE",
     "AutomaticDeadline",
     "Collected",
     "DeadlineRule",

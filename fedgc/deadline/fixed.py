@@ -7,6 +7,9 @@ from typing import ClassVar
 from fedgc.deadline.base import DeadlineRule, Outlook
 from fedgc.validation import check_positive
 
+#: Seconds that stand for "until everyone has answered".
+WAIT_FOR_EVERYONE = 1.0e6
+
 
 class FixedDeadline(DeadlineRule):
     """A timeout per round.

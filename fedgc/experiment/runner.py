@@ -13,6 +13,7 @@ from flwr.serverapp import Grid, ServerApp
 from flwr.serverapp.strategy import FedAvg, Strategy
 
 from fedgc.clients import gradient_coded
+from fedgc.deadline import WAIT_FOR_EVERYONE
 from fedgc.errors import ExperimentError, TooFewNodesError
 from fedgc.experiment.audit import measured_residual_error, remember_round
 from fedgc.experiment.config import ExperimentConfig, RivalConfig, StrategyConfig
@@ -24,7 +25,7 @@ from fedgc.fleets import Fleet, build_fleet
 from fedgc.simulation import VirtualGrid, run_virtual
 from fedgc.simulation.play import RoundDraws
 from fedgc.strategies import GradientCoding, SecureSum
-from fedgc.strategies.baselines import WAIT_FOR_EVERYONE, RivalOptions, build_rival
+from fedgc.strategies.baselines import RivalOptions, build_rival
 from fedgc.tasks import Task, build_task
 
 logger = logging.getLogger("flwr.fedgc")

@@ -8,9 +8,6 @@ from fedgc.coherence import CoherenceEstimate, KnownCoherence
 from fedgc.decoders import Decoder
 from fedgc.schemes import BuildCode
 
-#: Seconds that stand for "until everyone has answered".
-NO_DEADLINE = 1.0e6
-
 
 @dataclass(frozen=True, eq=False)
 class Method:

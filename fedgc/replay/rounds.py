@@ -9,10 +9,10 @@ from numpy.typing import ArrayLike, NDArray
 
 from fedgc.codes import Code
 from fedgc.coherence import CoherenceEstimate, KnownCoherence
-from fedgc.deadline import FixedDeadline
+from fedgc.deadline import WAIT_FOR_EVERYONE, FixedDeadline
 from fedgc.decoders import CalibratedDecoder, Decoder
 from fedgc.memory import units_of
-from fedgc.replay.method import NO_DEADLINE, Method
+from fedgc.replay.method import Method
 from fedgc.round import Planning, RoundState, plan_round
 from fedgc.round.sizes import shard_gram
 from fedgc.simulation.play import Draws, PlayedRounds, play_rounds
@@ -148,7 +148,7 @@ def known_rounds(
     n_clients = draws.fleet.n_clients
     if sizes.size < n_clients:
         raise ValueError(f"shard_examples must be of at least as many shards as clients, {n_clients}; got {sizes.size}")
-    deadline = NO_DEADLINE if method.deadline is None else method.deadline
+    deadline = WAIT_FOR_EVERYONE if method.deadline is None else method.deadline
     planning = Planning(
         method.load,
         method.decoder,

@@ -7,8 +7,8 @@ from typing import Literal
 from fedgc.decoders import AUTO
 from fedgc.validation import check_integer
 
-#: Copies of each shard that are tried where nobody says how many, each about one and a half times the one before: closer
-#: ones are predicted to be a draw.
+#: Copies of each shard that are tried where nobody says how many, each about one and a half times the one before, since
+#: closer ones are predicted to be a draw.
 LOADS = (2, 3, 5, 8, 12, 20, 30, 50, 80, 120, 200, 300, 500, 1000)
 
 

@@ -4,11 +4,10 @@ from fedgc.strategies.baselines.build import build_rival
 from fedgc.strategies.baselines.catalogue import RIVALS, CodedRival
 from fedgc.strategies.baselines.fedbuff import FedBuff
 from fedgc.strategies.baselines.over_selection import OverSelection
-from fedgc.strategies.baselines.rival import WAIT_FOR_EVERYONE, Rival, RivalOptions
+from fedgc.strategies.baselines.rival import Rival, RivalOptions
 
 __all__ = [
     "RIVALS",
-    "WAIT_FOR_EVERYONE",
     "CodedRival",
     "FedBuff",
     "OverSelection",

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from fedgc.strategies.baselines.catalogue import RIVALS
-from fedgc.strategies.baselines.rival import WAIT_FOR_EVERYONE, RivalOptions
+from fedgc.strategies.baselines.rival import RivalOptions
 from fedgc.strategies.gradient_coding import GradientCoding
 from flwr.serverapp.strategy import Strategy
 
-from fedgc.deadline import DeadlineRule
+from fedgc.deadline import WAIT_FOR_EVERYONE, DeadlineRule
 from fedgc.validation import check_positive, one_of
 
 

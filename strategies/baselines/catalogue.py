@@ -6,9 +6,11 @@ from dataclasses import dataclass
 
 from fedgc.strategies.baselines.fedbuff import FedBuff
 from fedgc.strategies.baselines.over_selection import OverSelection
-from fedgc.strategies.baselines.rival import WAIT_FOR_EVERYONE, Rival, RivalOptions
+from fedgc.strategies.baselines.rival import Rival, RivalOptions
 from fedgc.strategies.gradient_coding import GradientCoding
 from flwr.serverapp.strategy import FedAvg, FedProx, Strategy
+
+from fedgc.deadline import WAIT_FOR_EVERYONE
 
 
 @dataclass(frozen=True)

@@ -10,9 +10,6 @@ from flwr.serverapp.strategy import Strategy
 
 from fedgc.deadline import DeadlineRule, Timing
 
-#: Seconds that stand for "until everyone has answered".
-WAIT_FOR_EVERYONE = 1.0e6
-
 
 @dataclass(frozen=True)
 class RivalOptions:
