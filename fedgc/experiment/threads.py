@@ -8,10 +8,16 @@ from fedgc.tasks.build import WITHOUT_TORCH
 
 
 def one_thread(tasks: Iterable[str]) -> None:
-    """Keep torch to one thread: models here are small, and sums then do not depend on the number of cores.
+    """Keep torch and the linear algebra of numpy and scipy to one thread.
 
-    If none of these tasks needs torch it is not loaded, which takes a second.
+    Models and systems here are small, and sums then do not depend on the number of cores. Runs in several processes at
+    once, each with a thread for every core, took ten times as long. If none of these tasks needs torch it is not
+    loaded, which takes a second.
     """
+    import scipy.linalg  # noqa: F401, PLC0415  (has a library of its own, and only what is loaded can be limited)
+    from threadpoolctl import threadpool_limits  # noqa: PLC0415
+
+    threadpool_limits(1, user_api="blas")
     if set(tasks) <= set(WITHOUT_TORCH):
         return
     import torch  # noqa: PLC0415

@@ -7,9 +7,9 @@ from typing import Literal
 from fedgc.decoders import AUTO
 from fedgc.validation import check_integer
 
-#: Copies of each shard that are tried where nobody says how many, each about one and a half times the one before, since
-#: closer ones are predicted to be a draw.
-LOADS = (2, 3, 5, 8, 12, 20, 30, 50, 80, 120, 200, 300, 500, 1000)
+#: Copies of each shard that are tried where nobody says how many, up to as many as a plan tries. More of them come from
+#: clients that are left over and stand by.
+LOADS = (2, 3, 5)
 
 
 def check_load(load: object, schedule: str) -> None:
@@ -40,10 +40,8 @@ def other_loads(load: int, n_nodes: int) -> tuple[tuple[int, ...], tuple[int, ..
 
     Examples
     --------
-    >>> other_loads(5, 20)
-    ((8, 12, 20), (3, 2))
-    >>> other_loads(15, 15)
-    ((), (12, 8, 5, 3, 2))
+    >>> other_loads(3, 20), other_loads(3, 4), other_loads(15, 15)
+    (((5,), (2,)), ((4,), (2,)), ((), (5, 3, 2)))
     """
     more = dict.fromkeys(min(other, n_nodes) for other in LOADS if other > load)
     return tuple(other for other in more if other > load), tuple(other for other in reversed(LOADS) if other < load)
