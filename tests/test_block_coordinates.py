@@ -19,6 +19,7 @@ from fedgc.block_coordinates import (
     equalising_split,
     exact_code,
     hierarchical_split,
+    mean_runtime_bound,
     optimal_split,
     runtime,
     single_layer,
@@ -133,6 +134,9 @@ def test_the_subgradient_method_finds_the_optimum_of_a_sample(n: int) -> None:
     found = runtime(split / 7.0, sample).mean()
     assert value * (1.0 - 1e-9) <= found <= value * 1.002
     assert runtime(start, sample).mean() > 1.05 * value
+    # That it is near the optimum it can tell by itself.
+    assert 7.0 * value * 0.95 < mean_runtime_bound(split, sample) <= 7.0 * value * (1.0 + 1e-9)
+    assert mean_runtime_bound(start, sample) <= value
 
 
 def test_the_subgradient_supports_the_mean_runtime_from_below() -> None:
@@ -297,6 +301,11 @@ def test_whole_coordinates_sum_up_and_are_off_by_less_than_one() -> None:
         (lambda: runtime([1.0, 1.0], [1.0]), "times must have one entry per block in the last axis, 2; got shape (1,)"),
         (lambda: runtime([1.0, 1.0], [1.0, 0.0]), "times must be above 0; got 0"),
         (lambda: runtime([1.0, 1.0], [1.0, np.nan]), "times must be above 0; got nan"),
+        (
+            lambda: mean_runtime_bound([1.0, 1.0], [1.0, 2.0]),
+            "times must have shape (n_draws, 2); got shape (2,)",
+        ),
+        (lambda: mean_runtime_bound([1.0], [[np.inf]]), "times must be above 0 and finite; got inf"),
         (lambda: equalising_split([2.0, 1.0], 4.0), RISE + "[2.0, 1.0]"),
         (lambda: equalising_split([1.0, 2.0], 0.0), "n_coordinates must be a finite number above 0; got 0.0"),
         (lambda: hierarchical_split([0.0, 1.0], 4.0, 2), RISE + "[0.0, 1.0]"),

@@ -10,7 +10,7 @@ from fedgc.block_coordinates.code import BlockCoordinateCode, decoding_weights, 
 from fedgc.block_coordinates.hierarchical import hierarchical_split
 from fedgc.block_coordinates.runtime import runtime, whole_coordinates
 from fedgc.block_coordinates.single_layer import best_single_layer, single_layer, two_layers
-from fedgc.block_coordinates.subgradient import DrawTimes, optimal_split
+from fedgc.block_coordinates.subgradient import DrawTimes, mean_runtime_bound, optimal_split
 from fedgc.block_coordinates.times import ShiftedExponentialTimes
 
 __all__ = [
@@ -22,6 +22,7 @@ __all__ = [
     "equalising_split",
     "exact_code",
     "hierarchical_split",
+    "mean_runtime_bound",
     "optimal_split",
     "runtime",
     "single_layer",

@@ -112,6 +112,42 @@ def subgradient(split: Vector, times: Vector) -> Vector:
     return slope
 
 
+def mean_runtime_bound(split: ArrayLike, times: ArrayLike) -> float:
+    """Return seconds that no split of as many coordinates has a mean runtime below, over these draws.
+
+    Parameters
+    ----------
+    split : array_like, shape (n_clients,)
+        A split; the nearer to the optimal one, the higher the bound.
+    times : array_like, shape (n_draws, n_clients)
+        Seconds per unit of work of each client.
+
+    Raises
+    ------
+    ValueError
+        If the split is not a split, or the times have another shape or are not above zero and finite.
+
+    Notes
+    -----
+    The mean runtime f is convex and positively homogeneous, so that ``f(y) >= g . y >= L min_i g_i`` for a subgradient
+    g anywhere and every split y that sums to L.
+
+    Examples
+    --------
+    >>> times = [[3.0, 1.0], [3.0, 1.0]]
+    >>> [mean_runtime_bound(split, times) for split in ([8.0, 0.0], [0.0, 8.0], [4.0, 4.0])]
+    [0.0, 8.0, 8.0]
+    """
+    x = checked_split(split)
+    t = np.asarray(times, dtype=np.float64)
+    if t.ndim != 2 or t.shape[1] != x.size:
+        raise ValueError(f"times must have shape (n_draws, {x.size}); got shape {t.shape}")
+    good = (t > 0.0) & (t < np.inf)
+    if not good.all():
+        raise ValueError(f"times must be above 0 and finite; got {t[~good][0]:g}")
+    return float(x.sum() * subgradient(x, t).min())
+
+
 def onto_simplex(point: Vector) -> Vector:
     """Return the nearest point of the unit simplex.
 
