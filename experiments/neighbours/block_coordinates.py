@@ -2,7 +2,8 @@
 
 Seconds per unit of work are shifted exponential, 50 + 1000 E, independent among clients and rounds; 20,000 coordinates.
 All splits are rounded to whole coordinates and meet the same draws. The means are over fresh draws, which no split was
-chosen by; over these draws no split whatever is below the lower bound. At the end a gradient is encoded with the optimal split and decoded at its runtime, for some of the draws.
+chosen by; over these draws no split whatever is below the lower bound. At the end a gradient is encoded with the
+optimal split and decoded at its runtime, for some of the draws.
 
     .venv/bin/python experiments/neighbours/block_coordinates.py --out experiments/neighbours/results
 """

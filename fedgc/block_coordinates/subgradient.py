@@ -118,7 +118,7 @@ def mean_runtime_bound(split: ArrayLike, times: ArrayLike) -> float:
     Parameters
     ----------
     split : array_like, shape (n_clients,)
-        A split; the nearer to the optimal one, the higher the bound.
+        A split. The bound is close for the optimal one and many draws, and may be zero for others.
     times : array_like, shape (n_draws, n_clients)
         Seconds per unit of work of each client.
 
@@ -135,8 +135,8 @@ def mean_runtime_bound(split: ArrayLike, times: ArrayLike) -> float:
     Examples
     --------
     >>> times = [[3.0, 1.0], [3.0, 1.0]]
-    >>> [mean_runtime_bound(split, times) for split in ([8.0, 0.0], [0.0, 8.0], [4.0, 4.0])]
-    [0.0, 8.0, 8.0]
+    >>> [mean_runtime_bound(split, times) for split in ([8.0, 0.0], [0.0, 8.0])]
+    [0.0, 8.0]
     """
     x = checked_split(split)
     t = np.asarray(times, dtype=np.float64)
