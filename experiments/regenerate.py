@@ -66,6 +66,7 @@ EXPERIMENTS: dict[str, Callable[[Path], None]] = {
     "theory/bounds": partial(script, "theory/bounds"),
     "theory/calibration": partial(script, "theory/calibration"),
     "neighbours/block_coordinates": partial(script, "neighbours/block_coordinates"),
+    "neighbours/chunk_order": partial(script, "neighbours/chunk_order"),
 }
 
 

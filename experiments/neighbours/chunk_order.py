@@ -38,6 +38,8 @@ Array = NDArray[np.float64]
 Lists = list[NDArray[np.intp]]
 
 RANDOM, WORST_CASE, IN_USE, SAME = "random", "worst case", "in use (by speed)", "by number"
+#: Not an order: a client counts once it has finished its list, as in gradient codes without partial work.
+FINISHED = "finished lists only"
 #: Fleets: clients that are alike, whose speeds are drawn anew in every round, and clients that are not.
 FLEETS: dict[str, dict[str, Any]] = {
     "alike": {"model": "shifted-exponential", "shift": 0.2, "mean": 1.0},
@@ -139,7 +141,7 @@ def compare(
     if setting.block_of_shard is None:
         # Exact from any n - s finished lists.
         finish = np.sort(fixed + per_shard * lengths, axis=1)
-        cover["gradient code, finished lists"] = finish[:, fleet.n_clients - int(lengths[0])]
+        cover[FINISHED] = finish[:, fleet.n_clients - int(lengths[0])]
     bound = worst_case_bound(setting.orders[WORST_CASE][0], setting.n_shards)
     base = cover[RANDOM]
     covered = np.isfinite(base)
@@ -184,13 +186,27 @@ def compare(
                     "one_sum_half_width": float(1.96 * np.std(solved) / np.sqrt(len(solved))),
                 }
             )
+        finished = np.where(done == lengths, lengths, 0)
+        solved = [one_sum_error(setting.orders[WORST_CASE][0], own, setting.n_shards) for own in finished]
+        rows.append(
+            {
+                "holdings": setting.name,
+                "fleet": fleet_name,
+                "order": FINISHED,
+                "seconds": float(seconds),
+                "least_squares": np.nan,
+                "unbiased": np.nan,
+                "one_sum": float(np.mean(solved)),
+                "one_sum_half_width": float(1.96 * np.std(solved) / np.sqrt(len(solved))),
+            }
+        )
     return rows, whole
 
 
 def draw(rows: Sequence[dict[str, Any]]) -> Figure:
     """Draw the errors over time: a column for each holdings and fleet, a row for each decoder."""
     columns = list(dict.fromkeys((row["holdings"], row["fleet"]) for row in rows))
-    orders = [RANDOM, SAME, WORST_CASE, IN_USE]
+    orders = [RANDOM, SAME, WORST_CASE, IN_USE, FINISHED]
     looks = {order: {**look_of(index), "ms": 4, "mec": "white", "mew": 0.5} for index, order in enumerate(orders)}
     figure = Figure(figsize=(3.1 * len(columns) + 0.6, 8.2), layout=layout())
     panels = figure.subplots(3, len(columns), sharex="col", squeeze=False)
@@ -202,7 +218,7 @@ def draw(rows: Sequence[dict[str, Any]]) -> Figure:
     for column, (holdings, fleet) in enumerate(columns):
         for line, (kind, label) in enumerate(kinds.items()):
             axes = panels[line, column]
-            for order in orders:
+            for order in orders if kind == "one_sum" else orders[:-1]:
                 own = [row for row in rows if (row["holdings"], row["fleet"], row["order"]) == (holdings, fleet, order)]
                 axes.plot([row["seconds"] for row in own], [row[kind] for row in own], **looks[order])
             axes.set_yscale("log")
