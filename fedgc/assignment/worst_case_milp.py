@@ -7,7 +7,6 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy import sparse
-from scipy.optimize import Bounds, LinearConstraint, milp
 
 from fedgc.assignment.worst_case_order import work_while_missing
 from fedgc.validation import check_positive
@@ -46,6 +45,9 @@ def worst_case_lists_exactly(
     >>> most, work_while_missing(lists, 3).tolist()
     (2, [2, 2, 2])
     """
+    # Clients import this package in a process per message, and scipy.optimize takes long.
+    from scipy.optimize import Bounds, LinearConstraint, milp
+
     check_positive("seconds", seconds)
     work_while_missing(holdings, n_shards)  # refuses what is not holdings
     total = sum(np.size(own) for own in holdings)
