@@ -46,7 +46,7 @@ def worst_case_lists_exactly(
     (2, [2, 2, 2])
     """
     # Clients import this package in a process per message, and scipy.optimize takes long.
-    from scipy.optimize import Bounds, LinearConstraint, milp
+    from scipy.optimize import Bounds, LinearConstraint, milp  # noqa: PLC0415
 
     check_positive("seconds", seconds)
     work_while_missing(holdings, n_shards)  # refuses what is not holdings
