@@ -65,6 +65,8 @@ EXPERIMENTS: dict[str, Callable[[Path], None]] = {
     "wallclock/known": partial(_WALL_CLOCK, "wallclock/known"),
     "theory/bounds": partial(script, "theory/bounds"),
     "theory/calibration": partial(script, "theory/calibration"),
+    "neighbours/block_coordinates": partial(script, "neighbours/block_coordinates"),
+    "neighbours/chunk_order": partial(script, "neighbours/chunk_order"),
 }
 
 

@@ -46,7 +46,8 @@ class WorkLists(Code):
     most one row is sent, the longest that was finished; :meth:`progress_outcomes` tells which rows a client sends after
     how many shards. Clients that share shards work on them in different orders, so that between them they are done
     sooner, and backup work only fills what would be idle time. One shard per segment makes every shard recoverable
-    singly; a single segment needs the least bytes.
+    singly; a single segment needs the least bytes. For holdings that are not blocks,
+    :func:`fedgc.assignment.worst_case_lists` finds such orders.
 
     References
     ----------
