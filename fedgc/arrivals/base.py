@@ -73,6 +73,25 @@ class ArrivalModel(ABC):
             total *= part.probability.size
         return total
 
+    def log_silence(self, group_of_row: NDArray[np.intp], n_groups: int) -> NDArray[np.float64] | None:
+        """Return the log probability that nothing of each group of rows arrives, None if groups depend on each other.
+
+        Parameters
+        ----------
+        group_of_row : ndarray of int, shape (n_rows,)
+            The group of each row, 0 .. n_groups - 1.
+        n_groups : int
+            Number of groups.
+        """
+        silent = np.zeros(n_groups)
+        for part in self.parts():
+            groups = group_of_row[part.rows]
+            if (groups != groups[0]).any():
+                return None
+            nothing = float(part.probability[~part.outcomes.any(axis=1)].sum())
+            silent[groups[0]] += np.log(nothing) if nothing > 0.0 else -np.inf
+        return silent
+
     def draw(self, n_draws: int, rng: np.random.Generator) -> NDArray[np.bool_]:
         """Return `n_draws` random sets of arrivals, shape (n_draws, n_rows)."""
         check_integer("n_draws", n_draws, low=1)

@@ -52,6 +52,11 @@ class IndependentArrivals(ArrivalModel):
         """Number of possible sets of arrivals, ``2^n_clients``."""
         return int(2**self.n_rows)
 
+    def log_silence(self, group_of_row: NDArray[np.intp], n_groups: int) -> NDArray[np.float64]:
+        """Return the log probability that nothing of each group arrives, shape (n_groups,)."""
+        with np.errstate(divide="ignore"):  # log 0 of a client that never straggles
+            return np.bincount(group_of_row, np.log(self.straggle_prob), n_groups)
+
     def draw(self, n_draws: int, rng: np.random.Generator) -> NDArray[np.bool_]:
         """Return `n_draws` random sets of arrivals, shape (n_draws, n_clients)."""
         return rng.random((n_draws, self.n_rows)) >= self.straggle_prob

@@ -6,7 +6,7 @@ from typing import ClassVar
 
 import numpy as np
 
-from fedgc.arrivals import ArrivalModel, IndependentArrivals
+from fedgc.arrivals import ArrivalModel
 from fedgc.calibration.block_states import MOST_STATES, find_blocks
 from fedgc.codes import Code
 from fedgc.decoders.base import CalibratedDecoder, Decoder
@@ -20,7 +20,8 @@ class OptimalUnbiasedDecoder(Decoder):
     """Minimum-variance unbiased decoding.
 
     Exact for any code that falls into blocks with up to 65,536 states each: fractional repetition of any size, work
-    lists with partial work and several messages per client, members that fail together, and any code of up to 16
+    lists with partial work and several messages per client, members that fail together (whole blocks of any size, where
+    who fails together is in one block), and any code of up to 16
     clients. A block with more states is calibrated on random ones; the standard error of the bias that this leaves is
     in ``bias_standard_error``. Shards with a single holder are blocks of one.
 
@@ -75,8 +76,10 @@ class OptimalUnbiasedDecoder(Decoder):
         self._seed = check_integer("seed", seed, low=0)
 
     def _calibrate(self, code: Code, arrivals: ArrivalModel, gram: GramModel) -> CalibratedDecoder:
-        if code.blocks is not None and isinstance(arrivals, IndependentArrivals):
-            return CalibratedForWholeBlocks(code, code.blocks, arrivals.straggle_prob, gram)
+        log_missing = None if code.blocks is None else arrivals.log_silence(code.blocks[0], code.blocks[2])
+        # A block of which nothing ever comes is found, and named, where states are listed.
+        if code.blocks is not None and log_missing is not None and (log_missing < 0.0).all():
+            return CalibratedForWholeBlocks(code, code.blocks, log_missing, gram)
         rng = np.random.default_rng([self._seed])
         blocks = find_blocks(code, arrivals, gram, most_states=self._most_states, draws=self._draws, rng=rng)
         calibrated = CalibratedForStates(code, blocks, gram)

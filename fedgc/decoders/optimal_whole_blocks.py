@@ -14,13 +14,23 @@ from fedgc.validation import check_arrived
 
 
 class CalibratedForWholeBlocks(CalibratedOptimal):
-    """The optimal decoder over independent blocks with two states each."""
+    """The optimal decoder over independent blocks with two states each.
 
-    def __init__(self, code: Code, blocks: Blocks, straggle_prob: Vector, gram: GramModel) -> None:
+    Parameters
+    ----------
+    code : Code
+        A code of blocks.
+    blocks : Blocks
+        Its blocks.
+    log_missing : ndarray, shape (n_blocks,)
+        Log of the probability that no member of a block arrives, below 0.
+    gram : GramModel
+        Gram model of its shards.
+    """
+
+    def __init__(self, code: Code, blocks: Blocks, log_missing: Vector, gram: GramModel) -> None:
         super().__init__(code)
         self._of_client, of_shard, self._n_blocks = blocks
-        with np.errstate(divide="ignore"):  # log 0 of a client that never straggles
-            log_missing = np.bincount(self._of_client, np.log(straggle_prob), self._n_blocks)
         merged = gram.merge(of_shard, self._n_blocks)
         excess, self.rounding = calibrate_whole_blocks(np.exp(log_missing), -np.expm1(log_missing), merged)
         self.bias = np.zeros(code.n_shards)
