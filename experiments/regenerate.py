@@ -67,6 +67,7 @@ EXPERIMENTS: dict[str, Callable[[Path], None]] = {
     "theory/calibration": partial(script, "theory/calibration"),
     "neighbours/block_coordinates": partial(script, "neighbours/block_coordinates"),
     "neighbours/chunk_order": partial(script, "neighbours/chunk_order"),
+    "neighbours/outages": partial(script, "neighbours/outages"),
 }
 
 
