@@ -78,7 +78,8 @@ def finish_round(
     # A round in which nothing arrives is passed over with a memory too: to take its word for everything, perhaps for
     # many rounds on end, would follow directions that are long out of date. What memory would have added is missing
     # then: over all rounds the decoded update falls short by the probability of such a round times what is remembered.
-    if any(reply.shard_examples.any() for reply in fold.replies.values()):
+    nothing_came = not any(reply.shard_examples.any() for reply in fold.replies.values())
+    if not nothing_came:
         update = fold.decoded()
     if update is not None:
         if memory is not None:
@@ -100,8 +101,7 @@ def finish_round(
     if learn:
         overheads = overheads.update(overheads_seen(plan, fold.replies))
     times, new_times = state.completion_times, (*state.new_times, *seen)
-    fruitless = _fruitless(state, plan, fold) if learn else state.fruitless
-    if time_to_reconsider(state.rounds + 1, nothing_came=plan.deadline is not None and fruitless >= plan.deadline):
+    if time_to_reconsider(state.rounds + 1, nothing_came=nothing_came):
         times, new_times = times.update(new_times), ()
     new_state = RoundState(
         shard_examples=shard_examples,
@@ -117,7 +117,8 @@ def finish_round(
         memory=None if memory is None else _remember(memory, plan, fold.kept, sizes, late),
         claims=state.claims,
         noise=noise,
-        fruitless=fruitless,
+        fruitless=_fruitless(state, plan, nothing_came=nothing_came) if learn else state.fruitless,
+        nothing_came=nothing_came,
     )
     model_error = plan.gram.residual_error(decoding.coverage)
     n_arrived = sum(bool(rows) for rows in fold.rows.values())
@@ -126,10 +127,8 @@ def finish_round(
     )
 
 
-def _fruitless(state: RoundState, plan: RoundPlan, fold: RoundFold) -> float:
-    if plan.deadline is None or any(reply.shard_examples.any() for reply in fold.replies.values()):
-        return _FADING * state.fruitless
-    return max(state.fruitless, plan.deadline)
+def _fruitless(state: RoundState, plan: RoundPlan, *, nothing_came: bool) -> float:
+    return max(state.fruitless, plan.deadline) if nothing_came and plan.deadline else _FADING * state.fruitless
 
 
 def _error_of(plan: RoundPlan, state: RoundState, decoding: Decoding) -> float:

@@ -49,6 +49,7 @@ def state_to_tree(state: RoundState) -> Tree:
         "rounds": state.rounds,
         "noise": None if state.noise is None else asdict(state.noise),
         "fruitless": state.fruitless,
+        "nothing_came": state.nothing_came,
         "memory": None if state.memory is None else _memory_to_tree(state.memory),
     }
 
@@ -86,6 +87,7 @@ def state_from_tree(tree: Mapping[str, Any], planning: Planning, store: MemorySt
             rounds=tree["rounds"],
             noise=None if tree.get("noise") is None else NoiseSensitivity(**tree["noise"]),
             fruitless=float(tree.get("fruitless", 0.0)),
+            nothing_came=bool(tree.get("nothing_came", False)),
             memory=None if tree["memory"] is None else _memory_from_tree(tree["memory"], store or MemoryStore()),
         )
     except (KeyError, TypeError, ValueError) as error:

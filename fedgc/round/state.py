@@ -51,6 +51,8 @@ class RoundState:
         What residual error costs at the training's step size, if the rule for the deadline wants to know.
     fruitless : float
         The longest deadline by which nothing came, in seconds; it fades with every round in which something does.
+    nothing_came : bool
+        Whether nothing came in the last round.
     """
 
     shard_examples: NDArray[np.float64]
@@ -65,11 +67,7 @@ class RoundState:
     claims: Mapping[int, Mapping[int, float]] = field(default_factory=dict)
     noise: NoiseSensitivity | None = None
     fruitless: float = 0.0
-
-    @property
-    def nothing_came(self) -> bool:
-        """Whether nothing came in the last round."""
-        return self.plan is not None and self.plan.deadline is not None and self.fruitless >= self.plan.deadline
+    nothing_came: bool = False
 
 
 @dataclass(frozen=True, eq=False)
