@@ -278,7 +278,7 @@ def test_a_plan_of_blocks_fits_times_only_where_deadline_or_blocks_are_thought_o
 
     monkeypatch.setattr("fedgc.completion_times.model.fit_clients", counted)
     planning, state = Planning(load=2, decoder=OptimalUnbiasedDecoder(), deadline=rule), replace(STATE, rounds=0)
-    rng, asked = np.random.default_rng(0), []
+    rng, asked, empty = np.random.default_rng(0), [], []
     for _ in range(12):
         before = len(fits)
         plan = plan_round(state, NODES, planning)
@@ -293,8 +293,10 @@ def test_a_plan_of_blocks_fits_times_only_where_deadline_or_blocks_are_thought_o
         for client in late:
             del replies[client]
         state, _ = finish_round(state, plan, replies, arrays=ARRAYS, waited=plan.deadline)
-    # Times are updated after rounds 1, 2, 3, 5 and 10, and a plan asks anew only then, once for both codes.
-    assert asked == [int(k in (1, 2, 3, 5, 10)) for k in range(12)]
+        empty.append(not replies)
+    # Times are updated after rounds 1, 2, 3, 5 and 10, and those in which nothing came, and a plan asks anew only then,
+    # once for both codes.
+    assert asked == [int(k in (1, 2, 3, 5, 10) or (k > 0 and empty[k - 1])) for k in range(12)]
 
 
 def test_whether_to_redraw_must_be_yes_no_or_open() -> None:
