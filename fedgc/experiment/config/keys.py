@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, PlainValidator
+from pydantic_core import PydanticCustomError
+
+from fedgc.decoders import AUTO
 
 Count = Annotated[int, Field(ge=1, le=1_000_000, strict=True)]
 Name = Annotated[str, Field(min_length=1, max_length=200, strict=True)]
@@ -12,6 +15,16 @@ Name = Annotated[str, Field(min_length=1, max_length=200, strict=True)]
 Grid = dict[Name, Annotated[list[Any], Field(min_length=1)]]
 Seeds = Annotated[list[Annotated[int, Field(ge=0, lt=2**32, strict=True)]], Field(min_length=1)]
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False, strict=True)]
+
+
+def _as_load(value: object) -> object:
+    if value != AUTO and (not isinstance(value, int) or isinstance(value, bool) or value < 1):
+        raise PydanticCustomError("load", f"must be an integer of at least 1, or {AUTO!r}")
+    return value
+
+
+#: Copies of each shard, or "auto". A union of the two types would be named by pydantic with the names of its branches.
+Load = Annotated[int | Literal["auto"], PlainValidator(_as_load)]
 
 
 class Section(BaseModel):

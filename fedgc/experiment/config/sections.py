@@ -11,7 +11,7 @@ from fedgc.assignment import Schedule, Sums
 from fedgc.coherence import CoherenceEstimate, KnownCoherence
 from fedgc.deadline import DeadlineRule, build_deadline
 from fedgc.decoders import AUTO, automatic_decoder
-from fedgc.experiment.config.keys import Count, Grid, Name, Positive, Section, Seeds
+from fedgc.experiment.config.keys import Count, Grid, Load, Name, Positive, Section, Seeds
 from fedgc.experiment.config.tasks import DigitsConfig, TaskConfig
 from fedgc.experiment.target import Target
 from fedgc.schemes import BALANCED_BLOCKS
@@ -67,7 +67,7 @@ class GradientCodingConfig(Section):
     deadline_share: Annotated[float, Field(gt=0, lt=1, allow_inf_nan=False, strict=True)] = 0.8
     deadline_cover: Annotated[bool, Field(strict=True)] = True
     noise_sensitivity: Annotated[float | None, Field(ge=0, allow_inf_nan=False, strict=True)] = None
-    load: Count | Literal["auto"] = 2
+    load: Load = 2
     schedule: Schedule = "full"
     sums: Sums | None = None
     redraw: Annotated[bool | None, Field(strict=True)] = None
