@@ -55,7 +55,8 @@ class IndependentArrivals(ArrivalModel):
     def log_silence(self, group_of_row: NDArray[np.intp], n_groups: int) -> NDArray[np.float64]:
         """Return the log probability that nothing of each group arrives, shape (n_groups,)."""
         with np.errstate(divide="ignore"):  # log 0 of a client that never straggles
-            return np.bincount(group_of_row, np.log(self.straggle_prob), n_groups)
+            log_silence: NDArray[np.float64] = np.bincount(group_of_row, np.log(self.straggle_prob), n_groups)
+        return log_silence
 
     def draw(self, n_draws: int, rng: np.random.Generator) -> NDArray[np.bool_]:
         """Return `n_draws` random sets of arrivals, shape (n_draws, n_clients)."""
