@@ -55,8 +55,7 @@ class IndependentArrivals(ArrivalModel):
     def log_silence(self, group_of_row: NDArray[np.intp], n_groups: int) -> NDArray[np.float64]:
         """Return the log probability that nothing of each group arrives, shape (n_groups,)."""
         with np.errstate(divide="ignore"):  # log 0 of a client that never straggles
-            log_silence: NDArray[np.float64] = np.bincount(group_of_row, np.log(self.straggle_prob), n_groups)
-        return log_silence
+            return np.bincount(group_of_row, np.log(self.straggle_prob), n_groups).astype(np.float64)
 
     def draw(self, n_draws: int, rng: np.random.Generator) -> NDArray[np.bool_]:
         """Return `n_draws` random sets of arrivals, shape (n_draws, n_clients)."""
