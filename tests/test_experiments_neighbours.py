@@ -14,9 +14,11 @@ import pytest
 NEIGHBOURS = Path(__file__).parents[1] / "experiments" / "neighbours"
 
 
-def tables_of(script: str, out: Path, *names: str) -> list[list[dict[str, str]]]:
+def tables_of(
+    script: str, out: Path, *names: str, options: tuple[str, ...] = ("--quick",)
+) -> list[list[dict[str, str]]]:
     """Run a script as its command would, quickly, and return its tables."""
-    command = [sys.executable, str(NEIGHBOURS / f"{script}.py"), "--quick", "--out", str(out)]
+    command = [sys.executable, str(NEIGHBOURS / f"{script}.py"), *options, "--out", str(out)]
     done = subprocess.run(
         command, check=False, capture_output=True, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"}
     )
@@ -64,6 +66,20 @@ def test_the_worst_case_order_is_ahead_of_random_orders(tmp_path: Path) -> None:
         for random, best in zip(own["random"], own["worst case"], strict=True):
             assert float(best["least_squares"]) < float(random["least_squares"])
             assert float(best["unbiased"]) < float(random["unbiased"]) or random["unbiased"] == "inf"
+
+
+def test_who_takes_clients_of_a_site_for_independent_is_biased_and_expects_less_error(tmp_path: Path) -> None:
+    (rows,) = tables_of("outages", tmp_path, options=())
+    assert len(rows) == 2 * 6 * 2
+    for row in rows:
+        outage, bias = float(row["outage_prob"]), float(row["bias"])
+        predicted, error = float(row["error_predicted"]), float(row["error"])
+        if row["taken_for"] == "sites" or outage == 0.0:
+            assert bias < 1e-12
+            assert predicted == pytest.approx(error, rel=1e-12)
+        else:
+            assert bias > (0.1 * outage if row["blocks"] == "blocks are sites" else 0.0)
+            assert predicted < error
 
 
 def test_exact_errors_are_those_of_played_rounds(tmp_path: Path) -> None:

@@ -73,8 +73,9 @@ class DomainArrivals(ArrivalModel):
             If a domain with outages has more than 16 members.
         """
         parts = []
-        for domain, outage in enumerate(self.outage_prob):
-            members = np.flatnonzero(self.domain == domain)
+        sizes = np.bincount(self.domain, minlength=self.outage_prob.size)
+        by_domain = np.split(np.argsort(self.domain, kind="stable"), np.cumsum(sizes)[:-1])
+        for members, outage in zip(by_domain, self.outage_prob, strict=True):
             for together in np.split(members, np.arange(1, members.size)) if outage == 0.0 else [members]:
                 parts.append(self._part(together, float(outage)))
         return parts
