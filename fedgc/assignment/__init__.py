@@ -17,12 +17,8 @@ from fedgc.assignment.reassign import reassign
 from fedgc.assignment.result import SUMS, Assignment, Block, Sums
 from fedgc.assignment.uncoded import own_part
 from fedgc.assignment.worst_case_milp import worst_case_lists_exactly
-from fedgc.assignment.worst_case_order import (
-    in_worst_case_order,
-    work_while_missing,
-    worst_case_bound,
-    worst_case_lists,
-)
+from fedgc.assignment.worst_case_order import in_worst_case_order, worst_case_lists
+from fedgc.assignment.worst_case_work import work_while_missing, worst_case_bound
 
 __all__ = [
     "SCHEDULES",

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy import sparse
 
-from fedgc.assignment.worst_case_order import work_while_missing
+from fedgc.assignment.worst_case_work import work_while_missing
 from fedgc.validation import check_positive
 
 Ints = NDArray[np.intp]
@@ -37,7 +37,7 @@ def worst_case_lists_exactly(
     -----
     A binary variable for each client, shard and place says whether the shard stands there; each shard of a client
     stands in one place and each place has one shard. The least head start (see
-    :func:`fedgc.assignment.worst_case_order.worst_case_bound`) is maximised.
+    :func:`fedgc.assignment.worst_case_work.worst_case_bound`) is maximised.
 
     Examples
     --------
