@@ -24,10 +24,6 @@ from fedgc.round.timing import SomeClients
 from fedgc.schemes import BuildCode
 from fedgc.validation import check_integer, check_vector, one_of
 
-#: Deadlines and blocks are thought over after each of the first rounds, and then every so many rounds: what is known of
-#: the clients changes slowly by then, and thinking it over takes a second for large fleets.
-_EARLY_ROUNDS, _EVERY = 3, 5
-
 
 @dataclass(frozen=True)
 class Planning:
@@ -185,16 +181,3 @@ def assign_those_here(
         if least == 1 or planning.nodes is None or len(nodes) >= len(planning.nodes):
             raise
         return with_holders((1, most))
-
-
-def time_to_reconsider(rounds: int, *, nothing_came: bool = False) -> bool:
-    """Return whether deadline and blocks are thought over after so many rounds, the last of which may have been empty.
-
-    After a round in which nothing came they always are: the deadline may be one by which nothing can come.
-
-    Examples
-    --------
-    >>> [rounds for rounds in range(16) if time_to_reconsider(rounds)]
-    [0, 1, 2, 3, 5, 10, 15]
-    """
-    return nothing_came or rounds <= _EARLY_ROUNDS or rounds % _EVERY == 0

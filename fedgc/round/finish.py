@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
+from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
 
 from fedgc.decoders import Decoding
 from fedgc.memory import UpdateMemory, units_of
-from fedgc.round.choices import time_to_reconsider
 from fedgc.round.evidence import outcomes_seen, overheads_seen, times_seen
 from fedgc.round.fold import LEAST_SIZE, RoundFold
 from fedgc.round.outlook import share_of_changes
@@ -100,9 +100,6 @@ def finish_round(
     overheads = state.overheads if late is None else state.overheads.update(overheads_seen(late.plan, late.replies))
     if learn:
         overheads = overheads.update(overheads_seen(plan, fold.replies))
-    times, new_times = state.completion_times, (*state.new_times, *seen)
-    if time_to_reconsider(state.rounds + 1, nothing_came=nothing_came):
-        times, new_times = times.update(new_times), ()
     new_state = RoundState(
         shard_examples=shard_examples,
         reliability=state.reliability.update(outcomes_seen(state, plan, fold.replies, waited, failed))
@@ -110,9 +107,9 @@ def finish_round(
         else state.reliability,
         coherence=state.coherence.update(fold.energies, fold.sum_energy),
         plan=plan,
-        completion_times=times,
+        completion_times=state.completion_times,
         overheads=overheads,
-        new_times=new_times,
+        new_times=(*state.new_times, *seen),
         rounds=state.rounds + 1,
         memory=None if memory is None else _remember(memory, plan, fold.kept, sizes, late),
         claims=state.claims,
@@ -120,6 +117,9 @@ def finish_round(
         fruitless=_fruitless(state, plan, nothing_came=nothing_came) if learn else state.fruitless,
         nothing_came=nothing_came,
     )
+    if new_state.reconsiders:
+        fitted = new_state.completion_times.update(new_state.new_times)
+        new_state = replace(new_state, completion_times=fitted, new_times=())
     model_error = plan.gram.residual_error(decoding.coverage)
     n_arrived = sum(bool(rows) for rows in fold.rows.values())
     return new_state, RoundOutcome(

@@ -9,7 +9,7 @@ from fedgc.assignment import Assignment, fractional_repetition_blocks, longest_l
 from fedgc.assignment.build import build
 from fedgc.assignment.instance import make_instance
 from fedgc.deadline import Timing, time_to_target
-from fedgc.round.choices import Planning, assign_those_here, time_to_reconsider
+from fedgc.round.choices import Planning, assign_those_here
 from fedgc.round.state import RoundPlan, RoundState
 from fedgc.round.timing import LearntTiming
 from fedgc.round.with_code import CodeForNodes, forecast_learnt, learnt_timing, plan_with_code
@@ -32,9 +32,7 @@ def plan_blocks(state: RoundState, nodes: tuple[int, ...], copies: int, planning
         code = fractional_repetition_blocks(state.reliability.straggle_prob(nodes), state.shard_examples.size, copies)
         new = plan_with_code(state, planning, CodeForNodes(nodes, code, np.arange(len(nodes))))
         return new if kept is None or _has_less_error(new, kept, planning.reassignment_gain) else kept
-    if kept is not None and (
-        planning.reassignment_gain >= 1.0 or not time_to_reconsider(state.rounds, nothing_came=state.nothing_came)
-    ):
+    if kept is not None and (planning.reassignment_gain >= 1.0 or not state.reconsiders):
         return kept
     found = [
         plan_with_code(state, planning, CodeForNodes(nodes, *assignment.code(), assignment))

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from fedgc.codes import Code, MatrixCode, WorkLists, over_shards
 from fedgc.deadline import RoundForecast
 from fedgc.forecast import arrivals_by_deadline, forecast_round, work_of
-from fedgc.round.choices import Planning, time_to_reconsider
+from fedgc.round.choices import Planning
 from fedgc.round.outlook import outlook_of, ranked_by
 from fedgc.round.sizes import shard_gram
 from fedgc.round.state import RoundPlan, RoundState
@@ -85,7 +85,7 @@ def _plan_lists(state: RoundState, nodes: tuple[int, ...], planning: Planning, c
     same = state.plan is not None and state.plan.everyone == nodes
     before = planning.deadline.initial if not same or state.plan is None else state.plan.deadline
     deadline = planning.deadline.initial if before is None else before
-    if known and (not same or time_to_reconsider(state.rounds, nothing_came=state.nothing_came)):
+    if known and (not same or state.reconsiders):
         own = SomeClients(timing, len(nodes), active)
         deadline = planning.deadline.choose(outlook_of(state, lists_code, own, work_of(code), deadline, ahead))
     lengths = np.zeros(len(nodes), dtype=np.intp)

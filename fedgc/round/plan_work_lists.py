@@ -8,7 +8,7 @@ from fedgc.assignment import own_share
 from fedgc.codes import Code
 from fedgc.deadline import RoundForecast
 from fedgc.forecast import Forecast, arrivals_by_deadline, forecast_round, work_of
-from fedgc.round.choices import Planning, time_to_reconsider
+from fedgc.round.choices import Planning
 from fedgc.round.choose_lists import Given, Lists, better_lists, first_lists
 from fedgc.round.move_lists import carried_over, moved_lists
 from fedgc.round.outlook import outlook_of, ranked_by
@@ -32,7 +32,7 @@ def plan_work_lists(state: RoundState, nodes: tuple[int, ...], copies: int, plan
     if assignment is None or assignment.schedule != "work-list":
         lists = first_lists(given)
         assignment = lists.assignment
-    elif last is not None and time_to_reconsider(state.rounds, nothing_came=state.nothing_came):
+    elif last is not None and state.reconsiders:
         choose = better_lists if planning.fetch_seconds is None else moved_lists
         lists = choose(given, assignment)
         assignment = lists.assignment
@@ -56,7 +56,7 @@ def plan_work_lists(state: RoundState, nodes: tuple[int, ...], copies: int, plan
         return foreseen[one, seconds].round
 
     redraw = planning.redraw
-    if redraw is None and last is not None and not time_to_reconsider(state.rounds, nothing_came=state.nothing_came):
+    if redraw is None and last is not None and not state.reconsiders:
         redraw = last.code.interchangeable is not None
     elif redraw is None:
         # Of shards that are alike it never has more error: it asks less of the weights.
@@ -65,7 +65,7 @@ def plan_work_lists(state: RoundState, nodes: tuple[int, ...], copies: int, plan
         fixed, _ = assignment.code(segments=planning.sums, redraw=False)
         code = fixed if ahead_of(fixed, deadline).residual_error < ahead_of(code, deadline).residual_error else code
 
-    if known and (last is None or time_to_reconsider(state.rounds, nothing_came=state.nothing_came)):
+    if known and (last is None or state.reconsiders):
         share = np.array([own_share(assignment, int(client)) for client in active], dtype=np.intp)
         own = SomeClients(timing, len(nodes), active)
         ahead = outlook_of(state, code, own, share, deadline, lambda seconds: ahead_of(code, seconds))

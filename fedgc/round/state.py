@@ -20,6 +20,21 @@ from fedgc.noise import NoiseSensitivity
 from fedgc.reliability import ReliabilityPosterior
 from fedgc.updates import Arrays, Update
 
+#: Deadlines and blocks are thought over after each of the first rounds, and then every so many rounds: what is known of
+#: the clients changes slowly by then, and thinking it over takes a second for large fleets.
+_EARLY_ROUNDS, _EVERY = 3, 5
+
+
+def time_to_reconsider(rounds: int) -> bool:
+    """Return whether deadline and blocks are thought over after so many rounds, whatever has come.
+
+    Examples
+    --------
+    >>> [rounds for rounds in range(16) if time_to_reconsider(rounds)]
+    [0, 1, 2, 3, 5, 10, 15]
+    """
+    return rounds <= _EARLY_ROUNDS or rounds % _EVERY == 0
+
 
 @dataclass(frozen=True, eq=False)
 class RoundState:
@@ -68,6 +83,14 @@ class RoundState:
     noise: NoiseSensitivity | None = None
     fruitless: float = 0.0
     nothing_came: bool = False
+
+    @property
+    def reconsiders(self) -> bool:
+        """Whether the next plan thinks deadline and blocks over.
+
+        It also does after a round in which nothing came: the deadline may be one by which nothing can come.
+        """
+        return self.nothing_came or time_to_reconsider(self.rounds)
 
 
 @dataclass(frozen=True, eq=False)

@@ -12,7 +12,7 @@ from fedgc.assignment import Assignment
 from fedgc.codes import Code
 from fedgc.deadline import FixedDeadline, Outlook, RoundForecast, Timing
 from fedgc.forecast import forecast_round, work_of
-from fedgc.round.choices import Planning, time_to_reconsider
+from fedgc.round.choices import Planning
 from fedgc.round.outlook import outlook_of, ranked_by
 from fedgc.round.sizes import shard_gram
 from fedgc.round.state import RoundPlan, RoundState
@@ -106,7 +106,7 @@ def _learnt(state: RoundState, planning: Planning, given: CodeForNodes) -> tuple
         return None if rule is None else rule.initial, state.reliability.straggle_prob(given.nodes)
     timing = learnt_timing(state, given.nodes)
     deadline = rule.initial if state.plan is None else state.plan.deadline
-    if not _same_nodes(state, given) or time_to_reconsider(state.rounds, nothing_came=state.nothing_came):
+    if not _same_nodes(state, given) or state.reconsiders:
         deadline = rule.choose(_outlook(state, planning, given, timing.tabulated(), deadline))
     return deadline, timing.straggle_prob(deadline or rule.initial, given.work)
 
@@ -120,7 +120,7 @@ def _known(
         raise ValueError("deadline must be given if the timing is; got None")
     same = _same_nodes(state, given)
     deadline = rule.initial if not same or state.plan is None or state.plan.deadline is None else state.plan.deadline
-    if not same or time_to_reconsider(state.rounds, nothing_came=state.nothing_came):
+    if not same or state.reconsiders:
         deadline = rule.choose(_outlook(state, planning, given, timing, deadline))
     return deadline, np.clip(timing.straggle_prob(deadline, given.work), 0.0, 1.0 - 1e-12)
 

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from fedgc.completion_times import Overheads
 from fedgc.protocol import DEADLINE, RUN_SEED, SERVER_ROUND
 from fedgc.round import RoundPlan, RoundState
-from fedgc.round.choices import time_to_reconsider
+from fedgc.round.state import time_to_reconsider
 
 logger = logging.getLogger("flwr.fedgc")
 
