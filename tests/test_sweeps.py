@@ -188,6 +188,14 @@ def test_every_rival_runs_from_a_configuration(kind: str) -> None:
     assert rows[-1].seconds > 0.0
 
 
+def started(config: Path, out: Path, *options: str) -> subprocess.Popen[str]:
+    """Start a sweep in two processes, whose errors can be read."""
+    command = [sys.executable, "-m", "fedgc", "run", str(config), "--out", str(out), "--jobs", "2", *options]
+    return subprocess.Popen(
+        command, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True, encoding="utf-8", errors="replace"
+    )
+
+
 @pytest.mark.alone
 def test_an_interrupt_leaves_finished_cells_and_the_same_command_goes_on(tmp_path: Path) -> None:
     config = tmp_path / "sweep.toml"
@@ -195,8 +203,7 @@ def test_an_interrupt_leaves_finished_cells_and_the_same_command_goes_on(tmp_pat
         'name = "S"\nrounds = 30\nseeds = [1, 2, 3, 4]\n[fleet]\nmodel = "log-normal"\nclients = 8\n'
         '[[strategies]]\nkind = "mifa"\ndeadline = 9.0\n[sweep]\n"task.learning_rate" = [0.1, 0.3]\n'
     )
-    command = [sys.executable, "-m", "fedgc", "run", str(config), "--out", str(tmp_path / "out"), "--jobs", "2"]
-    process = subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True)
+    process = started(config, tmp_path / "out")
     cells = tmp_path / "out" / "cells"
     end = time.monotonic() + 120.0
     while len(list(cells.glob("*.json"))) < 2 and time.monotonic() < end:
@@ -223,10 +230,7 @@ def test_a_killed_sweep_leaves_no_processes_behind(tmp_path: Path) -> None:
         'name = "S"\nrounds = 100000\nseeds = [1, 2, 3, 4]\n[fleet]\nmodel = "log-normal"\nclients = 8\n'
         '[[strategies]]\nkind = "mifa"\ndeadline = 9.0\n'
     )
-    command = [sys.executable, "-m", "fedgc", "run", str(config), "--out", str(tmp_path / "out"), "--jobs", "2"]
-    process = subprocess.Popen(
-        [*command, "--verbose"], stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True, errors="replace"
-    )
+    process = started(config, tmp_path / "out", "--verbose")
     assert process.stderr is not None
     for line in process.stderr:
         if "ROUND 3/" in line:

@@ -43,7 +43,7 @@ def equalising_split(order_times: ArrayLike, n_coordinates: float) -> Vector:
 
     References
     ----------
-    Q. Wang, Y. Cui, C. Li, J. Zou, H. Xiong, arXiv 2206.02450, Theorems 2 and 3.
+    Q. Wang, Y. Cui, C. Li, J. Zou, H. Xiong, arXiv 2206.02450.
 
     Examples
     --------

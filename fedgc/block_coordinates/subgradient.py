@@ -64,7 +64,7 @@ def optimal_split(
 
     References
     ----------
-    Q. Wang, Y. Cui, C. Li, J. Zou, H. Xiong, arXiv 2206.02450, Algorithm 1.
+    Q. Wang, Y. Cui, C. Li, J. Zou, H. Xiong, arXiv 2206.02450.
 
     Examples
     --------
