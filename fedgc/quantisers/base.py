@@ -1,0 +1,249 @@
+"""What a quantiser is: unbiased stochastic rounding of a vector to a grid of a few bits, whose variance is known."""
+
+from __future__ import annotations
+
+import struct
+from abc import ABC, abstractmethod
+from typing import ClassVar, NamedTuple
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from fedgc.quantisers.packing import pack_bits, packed_size, unpack_bits
+from fedgc.validation import check_integer
+
+Vector = NDArray[np.float64]
+
+#: Most bits of an entry: more than these are no fewer than what half precision takes.
+MOST_BITS = 16
+#: What packed vectors begin with: the format, the quantiser's number, the bits, and the number of entries.
+_HEADER = struct.Struct("<4sBBxxQ")
+_FORMAT = b"fgq1"
+
+
+class Rounding(NamedTuple):
+    """How the entries of a vector are rounded: each goes up a step with a chance of its own, or down.
+
+    Attributes
+    ----------
+    scale : ndarray of float32, shape (n_buckets,)
+        What the largest grid point of each bucket stands for.
+    unit : ndarray, shape (n,)
+        What one stands for in each entry: its bucket's scale over the number M of the largest grid point.
+    down : ndarray of int32, shape (n,)
+        The grid point below, from -M to M.
+    step : int
+        How far the next one is.
+    chance : ndarray, shape (n,)
+        Probability to go up, such that the mean is the entry.
+    """
+
+    scale: NDArray[np.float32]
+    unit: Vector
+    down: NDArray[np.int32]
+    step: int
+    chance: Vector
+
+
+class Quantiser(ABC):
+    """Round a vector to `bits` per entry, unbiased: the mean over the rounding is the vector.
+
+    To add a quantiser, subclass this in a file of its own and add it to ``QUANTISERS`` in
+    ``fedgc/quantisers/__init__.py``.
+
+    Parameters
+    ----------
+    bits : int
+        Bits per entry from 0 to 16: a sign and a level from 0 to ``M = 2^(bits - 1) - 1``. A single bit is a sign, and
+        stands for plus or minus the scale. With none nothing is sent.
+
+    Raises
+    ------
+    ValueError
+        If the bits lie outside of that.
+
+    Notes
+    -----
+    An entry x of a bucket with scale s becomes ``s l / M`` for the grid point l next below or above ``M x / s``, above
+    with the probability ``f = M x / s - floor(M x / s)``. The mean is x, and the variance ``(s / M)^2 f (1 - f)``;
+    these sums over the entries are what :meth:`variance` returns, of the vector at hand and not of the worst one. For
+    one bit, with the grid points -1 and 1, it is ``s^2 - x^2``.
+
+    Rounding is by the sign and magnitude in the paper, and by the signed number here, which is the same: of the two
+    neighbours each has the same probability either way.
+
+    References
+    ----------
+    H. Song, J. Choi, arXiv 2605.15890; D. Alistarh et al., "QSGD", NeurIPS 2017.
+    """
+
+    name: ClassVar[str]
+    #: Stands for the quantiser in packed vectors.
+    number: ClassVar[int]
+
+    def __init__(self, bits: int) -> None:
+        self.bits = check_integer("bits", bits, low=0, high=MOST_BITS)
+
+    def __repr__(self) -> str:
+        """Return the name and the bits."""
+        return f"{type(self).__name__}(bits={self.bits})"
+
+    @property
+    def largest(self) -> int:
+        """Number M of the largest grid point."""
+        return max((1 << self.bits >> 1) - 1, 1)
+
+    def rounding(self, vector: ArrayLike, seed: int = 0) -> Rounding:
+        """Return how a vector's entries are rounded, for at least one bit.
+
+        Raises
+        ------
+        ValueError
+            If it is no vector of finite numbers, or has numbers beyond single precision.
+        """
+        values = self._turned(_checked(vector), seed)
+        scale = _rounded_up(self._scales(values))
+        unit = scale.astype(np.float64)[self._bucket_of(values.size)] / self.largest
+        y = np.divide(values, unit, out=np.zeros_like(values), where=unit > 0.0)
+        if self.bits == 1:
+            return Rounding(
+                scale, unit, np.full(values.size, -1, dtype=np.int32), 2, np.clip((y + 1.0) / 2.0, 0.0, 1.0)
+            )
+        # Single precision takes a scale up, never down, so that this only guards against the division's last bit.
+        np.clip(y, -self.largest, self.largest, out=y)
+        floor = np.floor(y)
+        return Rounding(scale, unit, floor.astype(np.int32), 1, y - floor)
+
+    def variance(self, vector: ArrayLike, seed: int = 0) -> float:
+        """Return ``E |Q(x) - x|^2`` of the vector x, in closed form; infinite for no bits, unless x is zero.
+
+        Examples
+        --------
+        >>> from fedgc.quantisers import GlobalNorm
+        >>> GlobalNorm(bits=2).variance([3.0, 4.0]), GlobalNorm(bits=0).variance([3.0, 4.0])
+        (10.0, inf)
+        """
+        if self.bits == 0:
+            return np.inf if _checked(vector).any() else 0.0
+        how = self.rounding(vector, seed)
+        return float(np.sum((how.step * how.unit) ** 2 * how.chance * (1.0 - how.chance)))
+
+    def variance_factor(self, vector: ArrayLike, seed: int = 0) -> float:
+        """Return the omega with ``E |Q(x) - x|^2 = omega |x|^2``, zero for a vector of zeros."""
+        values = _checked(vector)
+        largest = float(np.abs(values).max(initial=0.0))
+        if largest == 0.0:
+            return 0.0
+        scaled = values / largest  # squares of tiny entries vanish
+        with np.errstate(over="ignore"):
+            return float(np.float64(self.variance(values, seed)) / largest / largest / (scaled @ scaled))
+
+    def quantise(self, vector: ArrayLike, rng: np.random.Generator, seed: int = 0) -> bytes:
+        """Return the rounded vector as bytes, none for no bits.
+
+        Parameters
+        ----------
+        vector : array_like, shape (n,)
+            The vector.
+        rng : Generator
+            What the rounding is drawn from.
+        seed : int
+            Seed that :meth:`dequantise` is given too; only rotations use it.
+
+        Raises
+        ------
+        ValueError
+            See :meth:`rounding`.
+        """
+        if self.bits == 0:
+            _checked(vector)
+            return b""
+        how = self.rounding(vector, seed)
+        level = how.down + how.step * (rng.random(how.chance.size) < how.chance)
+        return self.pack(how.scale, level)
+
+    def pack(self, scale: NDArray[np.float32], level: NDArray[np.int32]) -> bytes:
+        """Return scales, (n_buckets,), and grid points from -M to M, (n,), as bytes."""
+        codes = np.abs(level) * (self.bits > 1)
+        codes |= (level < 0).astype(codes.dtype) << (self.bits - 1)
+        header = _HEADER.pack(_FORMAT, self.number, self.bits, level.size)
+        return header + scale.astype("<f4").tobytes() + pack_bits(codes.astype(np.uint16), self.bits)
+
+    def dequantise(self, data: bytes | memoryview, size: int, seed: int = 0) -> Vector:
+        """Return the vector that the bytes of :meth:`quantise` stand for, shape (size,); zeros for no bits.
+
+        Parameters
+        ----------
+        data : bytes or memoryview
+            The bytes, from anyone.
+        size : int
+            How many entries there must be: known to who reads, so that nothing is reserved because the bytes say so.
+        seed : int
+            The seed of :meth:`quantise`.
+
+        Raises
+        ------
+        ValueError
+            If the bytes are not exactly those of such a vector.
+        """
+        check_integer("size", size, low=0)
+        if len(data) != (wanted := self.n_bytes(size)):
+            raise ValueError(f"{size} entries of {self.bits} bits must take {wanted} bytes; got {len(data)}")
+        if self.bits == 0:
+            return np.zeros(size)
+        wire = memoryview(data)
+        head = _HEADER.unpack(wire[: _HEADER.size])
+        told = (_FORMAT, self.number, self.bits, size)
+        if wire[: _HEADER.size] != _HEADER.pack(*told):
+            raise ValueError(f"a packed vector must begin with format, quantiser, bits and size {told}; got {head}")
+        end = _HEADER.size + 4 * self.n_buckets(size)
+        scale = np.frombuffer(wire[_HEADER.size : end], "<f4").astype(np.float64)
+        if not (np.isfinite(scale) & (scale >= 0.0)).all():
+            bad = int(np.argmin(np.isfinite(scale) & (scale >= 0.0)))
+            raise ValueError(f"the scale of bucket {bad} must be finite and at least 0; got {scale[bad]}")
+        codes = unpack_bits(wire[end:], size, self.bits)
+        sign = 1.0 - 2.0 * (codes >> (self.bits - 1))
+        level = sign if self.bits == 1 else sign * (codes & self.largest)
+        level *= (scale / self.largest)[self._bucket_of(size)]
+        return self._turned_back(level, seed)
+
+    def n_bytes(self, size: int) -> int:
+        """Return how many bytes a vector of so many entries takes."""
+        return self.bits and _HEADER.size + 4 * self.n_buckets(size) + packed_size(size, self.bits)
+
+    @abstractmethod
+    def n_buckets(self, size: int) -> int:
+        """Return into how many buckets, each with a scale, so many entries are divided."""
+
+    @abstractmethod
+    def _bucket_of(self, size: int) -> NDArray[np.intp]:
+        """Return the bucket of each entry."""
+
+    @abstractmethod
+    def _scales(self, values: Vector) -> Vector:
+        """Return the scale of each bucket, at least its largest entry."""
+
+    def _turned(self, values: Vector, seed: int) -> Vector:
+        """Return what is rounded in place of the values, of the same length and norm."""
+        return values
+
+    def _turned_back(self, values: Vector, seed: int) -> Vector:
+        return values
+
+
+def _checked(vector: ArrayLike) -> Vector:
+    values = np.asarray(vector, dtype=np.float64)
+    if values.ndim != 1 or not np.isfinite(values).all():
+        what = f"shape {values.shape}" if values.ndim != 1 else "NaN or infinity"
+        raise ValueError(f"vector must have one dimension and finite entries; got {what}")
+    return values
+
+
+def _rounded_up(scale: Vector) -> NDArray[np.float32]:
+    """Return the scales in single precision, none below what it was."""
+    with np.errstate(over="ignore"):
+        single = scale.astype(np.float32)
+        single = np.where(single < scale, np.nextafter(single, np.float32(np.inf)), single)
+    if not np.isfinite(single).all():
+        raise ValueError(f"scales must be finite in single precision; got {scale.max():g}")
+    return single

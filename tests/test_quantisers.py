@@ -1,0 +1,174 @@
+"""Quantisers: unbiased, of the variance that they say, and the same at both ends of the wire."""
+
+from __future__ import annotations
+
+import re
+from itertools import product
+
+import numpy as np
+import pytest
+
+from fedgc.quantisers import QUANTISERS, BucketedNorm, GlobalNorm, Quantiser, RotatedNorm
+from fedgc.quantisers.packing import pack_bits, packed_size, unpack_bits
+
+BITS = (1, 2, 3, 4, 5, 7, 8, 9, 15, 16)
+
+
+def every(bits: int) -> list[Quantiser]:
+    return [GlobalNorm(bits), BucketedNorm(bits, bucket=3), RotatedNorm(bits, bucket=3)]
+
+
+def outcomes(quantiser: Quantiser, vector: np.ndarray, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """Return the probability of every way in which a vector can be rounded, and what is read of it on the wire."""
+    how = quantiser.rounding(vector, seed)
+    probability, read = [], []
+    for up in product((0, 1), repeat=vector.size):
+        probability.append(np.prod(np.where(up, how.chance, 1.0 - how.chance)))
+        data = quantiser.pack(how.scale, how.down + how.step * np.array(up, dtype=np.int32))
+        read.append(quantiser.dequantise(data, vector.size, seed))
+    return np.array(probability), np.array(read)
+
+
+@pytest.mark.parametrize("bits", BITS)
+@pytest.mark.parametrize("which", range(3))
+def test_mean_and_variance_over_all_roundings_are_what_they_are_said_to_be(bits: int, which: int) -> None:
+    quantiser = every(bits)[which]
+    for seed, vector in enumerate(
+        [np.random.default_rng(bits).standard_normal(7), np.array([0.0, 0.0, 0.0, 1e-3, -5.0]), np.array([-2.0])]
+    ):
+        probability, read = outcomes(quantiser, vector, seed)
+        size = float(np.abs(vector).max())
+        # A level that lies on the entry has a probability of rounding's order to be left, as many times as there are
+        # entries; all else is exact.
+        assert np.abs(probability @ read - vector).max() <= 1e-12 * size
+        variance = float(probability @ ((read - vector) ** 2).sum(axis=1))
+        assert quantiser.variance(vector, seed) == pytest.approx(variance, rel=1e-9, abs=1e-12 * size**2)
+        assert quantiser.variance_factor(vector, seed) * (vector @ vector) == pytest.approx(
+            variance, rel=1e-9, abs=1e-12 * size**2
+        )
+
+
+@pytest.mark.parametrize("name", QUANTISERS)
+@pytest.mark.parametrize("bits", BITS)
+def test_drawn_roundings_have_that_mean_and_variance(name: str, bits: int) -> None:
+    quantiser, rng = QUANTISERS[name](bits), np.random.default_rng(3)
+    vector = rng.standard_normal(600)
+    drawn = np.array([quantiser.dequantise(quantiser.quantise(vector, rng, seed=7), 600, seed=7) for _ in range(200)])
+    variance = quantiser.variance(vector, seed=7)
+    assert ((drawn - vector) ** 2).sum(axis=1).mean() == pytest.approx(variance, rel=0.05)
+    assert ((drawn.mean(axis=0) - vector) ** 2).sum() == pytest.approx(variance / 200, rel=0.3)
+
+
+def test_the_global_norm_is_the_papers_sign_and_magnitude_rounding() -> None:
+    """``s sign(x) level / M`` with the level stochastically rounded from ``M |x| / s``."""
+    vector, bits = np.random.default_rng(5).standard_normal(9), 4
+    how, most = GlobalNorm(bits).rounding(vector), 2 ** (bits - 1) - 1
+    share = most * np.abs(vector) / np.linalg.norm(vector)
+    assert how.scale[0] == pytest.approx(np.linalg.norm(vector), rel=1e-6)
+    low, up = np.floor(share), share - np.floor(share)
+    positive = vector > 0
+    np.testing.assert_array_equal(how.down, np.where(positive, low, -low - 1))
+    np.testing.assert_allclose(how.chance, np.where(positive, up, 1 - up), atol=1e-5)
+
+
+def test_the_variance_factor_of_the_global_norm_grows_with_the_vector_and_that_of_buckets_does_not() -> None:
+    """At 7 bits on two million entries it is 17, not 0.0045."""
+    vector = np.random.default_rng(1).standard_normal(2_000_000)
+    assert GlobalNorm(7).variance_factor(vector) == pytest.approx(np.sqrt(4e6 / np.pi) / 63 - 1, rel=0.01)
+    assert BucketedNorm(7).variance_factor(vector) < 5e-4
+
+
+def test_a_rotation_pays_where_entries_stand_out() -> None:
+    rng = np.random.default_rng(2)
+    heavy = rng.standard_t(1.5, 8192)
+    assert RotatedNorm(4).variance_factor(heavy, 1) < 0.5 * BucketedNorm(4).variance_factor(heavy)
+    for size in (1, 2, 3, 5, 4095, 4096, 4097, 10000):
+        vector = rng.standard_normal(size)
+        turned = RotatedNorm(8)._turned(vector.copy(), 9)
+        assert turned @ turned == pytest.approx(vector @ vector, rel=1e-12)
+        np.testing.assert_allclose(RotatedNorm(8)._turned_back(turned, 9), vector, atol=1e-12)
+
+
+@pytest.mark.parametrize("bits", range(1, 17))
+def test_packed_numbers_are_read_back_to_the_bit(bits: int) -> None:
+    rng = np.random.default_rng(bits)
+    for count in (0, 1, 7, 8, 9, 70000):
+        codes = rng.integers(0, 2**bits, count).astype(np.uint16)
+        data = pack_bits(codes, bits)
+        assert len(data) == packed_size(count, bits) == -(-count * bits // 8)
+        np.testing.assert_array_equal(unpack_bits(data, count, bits), codes)
+
+
+@pytest.mark.parametrize(("bits", "fewer"), [(8, 3.5), (4, 7.0)])
+@pytest.mark.parametrize("name", QUANTISERS)
+def test_so_many_times_fewer_bytes_than_single_precision(name: str, bits: int, fewer: float) -> None:
+    assert 4 * 100_000 / QUANTISERS[name](bits).n_bytes(100_000) > fewer
+
+
+def test_no_bits_send_nothing_and_their_variance_is_infinite() -> None:
+    for name in QUANTISERS:
+        quantiser = QUANTISERS[name](0)
+        assert quantiser.quantise([1.0, 2.0], np.random.default_rng(1)) == b""
+        assert quantiser.variance([1.0, 2.0]) == quantiser.variance_factor([1.0, 2.0]) == np.inf
+        assert quantiser.dequantise(b"", 2).tolist() == [0.0, 0.0]
+        assert quantiser.n_bytes(2) == 0
+
+
+@pytest.mark.parametrize("name", QUANTISERS)
+def test_vectors_of_nothing_and_of_zeros(name: str) -> None:
+    quantiser, rng = QUANTISERS[name](3), np.random.default_rng(1)
+    assert quantiser.dequantise(quantiser.quantise([], rng), 0).size == 0
+    assert quantiser.dequantise(quantiser.quantise(np.zeros(4), rng), 4).tolist() == [0.0] * 4
+    assert quantiser.variance_factor(np.zeros(4)) == 0.0
+
+
+@pytest.mark.parametrize("bits", [-1, 17, 2.5, True])
+def test_bits_outside_of_0_to_16_are_an_error(bits: object) -> None:
+    with pytest.raises(ValueError, match=r"^bits must be an integer from 0 to 16; got "):
+        BucketedNorm(bits)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("vector", "what"),
+    [([1.0, np.nan], "NaN"), ([[1.0]], r"shape \(1, 1\)"), ([1e300], "single precision; got 1e\\+300")],
+)
+def test_a_vector_that_cannot_be_rounded_is_an_error(vector: object, what: str) -> None:
+    with pytest.raises(ValueError, match=what):
+        BucketedNorm(4).quantise(vector, np.random.default_rng(1))  # type: ignore[arg-type]
+
+
+def test_bytes_that_are_no_packed_vector_are_an_error() -> None:
+    quantiser = BucketedNorm(4, bucket=4)
+    good = quantiser.quantise(np.arange(9.0), np.random.default_rng(1))
+
+    def refused(data: bytes, why: str, size: int = 9) -> None:
+        with pytest.raises(ValueError, match=re.escape(why)) as error:
+            quantiser.dequantise(data, size)
+        assert "\n" not in str(error.value)
+
+    refused(b"", "9 entries of 4 bits must take 33 bytes; got 0")
+    refused(good[:-1], "got 32")
+    refused(good + b"\0", "got 34")
+    refused(good, "must take", size=8)
+    refused(b"x" + good[1:], "must begin with")
+    refused(good[:8] + (2**63).to_bytes(8, "little") + good[16:], "9223372036854775808")
+    refused(GlobalNorm(4).quantise(np.arange(25.0), np.random.default_rng(1)), "must begin with", size=9)
+    for scale in (np.nan, np.inf, -1.0):
+        bad = good[:20] + np.array(scale, "<f4").tobytes() + good[24:]
+        refused(bad, f"the scale of bucket 1 must be finite and at least 0; got {scale}")
+    refused(good[:-1] + bytes([good[-1] | 0x80]), "the bits beyond the last of 9 numbers must be zero")
+
+
+def test_whatever_the_bytes_no_other_error_and_no_number_beyond_the_scale() -> None:
+    rng = np.random.default_rng(8)
+    for name in QUANTISERS:
+        quantiser = QUANTISERS[name](5)
+        good = quantiser.quantise(rng.standard_normal(40), rng)
+        for _ in range(300):
+            data = bytearray(good)
+            data[rng.integers(len(data))] = rng.integers(256)
+            try:
+                read = quantiser.dequantise(bytes(data), 40)
+            except ValueError:
+                continue
+            assert np.isfinite(read).all()
