@@ -114,6 +114,31 @@ def check_straggle_prob(value: ArrayLike, n_clients: int) -> NDArray[np.float64]
     return check_vector("straggle_prob", value, length=n_clients, low=0.0, high=1.0, high_open=True, who="client")
 
 
+def check_variance_factor(value: ArrayLike, n_clients: int) -> NDArray[np.float64]:
+    """Return the variance factors of quantised updates, one per client; infinite for those who send nothing.
+
+    Raises
+    ------
+    ValueError
+        If they are not one number of at least 0, or one per client, or all are infinite.
+
+    Examples
+    --------
+    >>> check_variance_factor(0.5, 2).tolist()
+    [0.5, 0.5]
+    """
+    given = np.asarray(value, dtype=np.float64)
+    factor = np.full(n_clients, given) if given.ndim == 0 else given
+    if factor.shape != (n_clients,):
+        raise ValueError(f"variance_factor must have shape ({n_clients},); got shape {factor.shape}")
+    if not (factor >= 0.0).all():
+        first = int(np.argmin(factor >= 0.0))
+        raise ValueError(f"variance_factor must be at least 0; got {factor[first]:g} for client {first}")
+    if np.isinf(factor).all():
+        raise ValueError("variance_factor must be finite for some client; got infinity for all")
+    return factor
+
+
 def check_arrived(value: ArrayLike, n_clients: int) -> NDArray[np.bool_]:
     """Return who arrived as a boolean vector, one entry per client."""
     arrived = np.asarray(value)

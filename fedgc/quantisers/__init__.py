@@ -1,6 +1,7 @@
 """Quantisers: unbiased stochastic rounding of vectors to a few bits per entry, packed, with variance that is known."""
 
 from fedgc.quantisers.base import MOST_BITS, Quantiser, Rounding
+from fedgc.quantisers.bit_allocation import BitAllocation, allocate_bits, allocate_bits_exactly, equal_bits
 from fedgc.quantisers.bucketed_norm import BucketedNorm
 from fedgc.quantisers.global_norm import GlobalNorm
 from fedgc.quantisers.rotated import RotatedNorm
@@ -8,4 +9,16 @@ from fedgc.quantisers.rotated import RotatedNorm
 #: Every quantiser by name.
 QUANTISERS: dict[str, type[Quantiser]] = {one.name: one for one in (GlobalNorm, BucketedNorm, RotatedNorm)}
 
-__all__ = ["MOST_BITS", "QUANTISERS", "BucketedNorm", "GlobalNorm", "Quantiser", "RotatedNorm", "Rounding"]
+__all__ = [
+    "MOST_BITS",
+    "QUANTISERS",
+    "BitAllocation",
+    "BucketedNorm",
+    "GlobalNorm",
+    "Quantiser",
+    "RotatedNorm",
+    "Rounding",
+    "allocate_bits",
+    "allocate_bits_exactly",
+    "equal_bits",
+]

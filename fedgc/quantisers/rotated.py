@@ -20,9 +20,9 @@ class RotatedNorm(BucketedNorm):
     Notes
     -----
     A rotation keeps norms, so that the variance is that of the rotated vector, which is known before the rounding; and
-    it is linear, so that what is turned back has the mean x. It pays where a few entries of a bucket are much larger than
-    the rest, gradients of embeddings say, since each becomes a share of all; where entries are of one size it buys
-    nothing.
+    it is linear, so that what is turned back has the mean x. It pays where a few entries of a bucket are much larger
+    than the rest, gradients of embeddings say, since each becomes a share of all; where entries are of one size it
+    buys nothing.
 
     The vector is cut into runs of 4096 entries and the rest into powers of two, so that none has to be filled up, which
     would cost up to as many bits again.
@@ -58,8 +58,10 @@ class RotatedNorm(BucketedNorm):
 
 
 def _signs(size: int, seed: int) -> Vector:
-    bits = np.random.default_rng([seed]).integers(0, 2, size, dtype=np.int8)
-    return 1.0 - 2.0 * bits
+    signs: Vector = np.random.default_rng([seed]).integers(0, 2, size, dtype=np.int8).astype(np.float64)
+    signs *= -2.0
+    signs += 1.0
+    return signs
 
 
 def _runs(size: int) -> Iterator[slice]:

@@ -1,0 +1,185 @@
+"""How many bits each client gets of a budget, so that quantised updates that straggle have the least variance."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from fedgc.quantisers.base import MOST_BITS
+from fedgc.validation import check_integer, check_straggle_prob
+
+Vector = NDArray[np.float64]
+Ints = NDArray[np.intp]
+
+
+@dataclass(frozen=True, eq=False)
+class BitAllocation:
+    """Bits per client, and what they are worth.
+
+    Attributes
+    ----------
+    bits : ndarray of int, shape (n_clients,)
+        Bits per entry of each client's update.
+    objective : float
+        ``sum_i q_i / (p_i + omega(b_i))``, the inverse of the variance of the star code that goes with it.
+    """
+
+    bits: Ints
+    objective: float
+
+
+def allocate_bits(straggle_prob: ArrayLike, variance_factor: ArrayLike, budget: int) -> BitAllocation:
+    """Divide a budget of bits among the clients by the paper's prefix method.
+
+    Parameters
+    ----------
+    straggle_prob : array_like, shape (n_clients,)
+        Probability in [0, 1) that each client misses the deadline.
+    variance_factor : array_like, shape (n_bits,) or (n_clients, n_bits)
+        ``omega(b)`` for b = 0, 1, ... up to 16 bits, as measured; infinite for numbers of bits that send nothing.
+    budget : int
+        Most bits per entry over all clients together.
+
+    Raises
+    ------
+    ValueError
+        If the factors are for more than 16 bits, not positive, or NaN; if the budget is more than all clients can
+        take, or too small for any of them to send.
+
+    Notes
+    -----
+    What a client is worth, ``q / (p + omega(b))``, is an S in its bits: each of the first ones buys more than the one
+    before, up to a number of bits where the gain is greatest, and from there on each buys less. So clients are sorted
+    by what they are worth at most, which is by p, and for every k the first k have at least so many bits, and what is
+    left of the budget by the multiplier: every bit that gains more. It is found among the gains themselves, which is
+    where bisection ends. One more client may have any few bits, since one of them can be on the S's lower half in the
+    optimum. The best k is then improved by moving single bits. The paper rounds the real solution for a multiplier
+    down; on whole bits, for which alone an omega is measured, there is nothing to round.
+
+    References
+    ----------
+    H. Song, J. Choi, arXiv 2605.15890.
+
+    Examples
+    --------
+    >>> omega = np.concatenate([[np.inf], 4.0 ** -np.arange(1, 9)])
+    >>> allocate_bits([0.1, 0.1, 0.9], omega, 6).bits.tolist()
+    [3, 3, 0]
+    """
+    worth, prob = _worth(straggle_prob, variance_factor, budget)
+    gain = np.diff(worth, axis=1)
+    start = np.argmax(gain, axis=1) + 1
+    later = np.arange(1, worth.shape[1]) > start[:, None]
+    # What is measured may not be quite concave; the bits of a client go in order all the same.
+    ordered = np.minimum.accumulate(np.where(later, gain, np.inf), axis=1)
+    best, clients = np.zeros(prob.size, dtype=np.intp), np.argsort(-worth.max(axis=1), kind="stable")
+    most = -np.inf
+    for k in range(prob.size + 1):
+        first, spare = clients[:k], budget - int(start[clients[:k]].sum())
+        if spare < 0:
+            break
+        client, bit = np.nonzero(later[first])
+        gains = ordered[first][client, bit]
+        by_gain = np.argsort(-gains, kind="stable")
+        total = np.concatenate([[0.0], np.cumsum(gains[by_gain])]) + worth[first, start[first]].sum()
+        # The next client's bits, and how many are then left for the first ones.
+        own = worth[clients[k]] if k < prob.size else np.zeros(1)
+        few = np.arange(min(own.size, spare + 1))
+        values = own[few] + total[np.minimum(spare - few, gains.size)]
+        if values.max() > most:
+            most, chosen = values.max(), int(np.argmax(values))
+            best = np.zeros(prob.size, dtype=np.intp)
+            best[first] = start[first] + np.bincount(client[by_gain[: spare - chosen]], minlength=k)
+            if k < prob.size:
+                best[clients[k]] = chosen
+    _move_single_bits(worth, best)
+    return BitAllocation(best, _value(worth, best))
+
+
+def allocate_bits_exactly(straggle_prob: ArrayLike, variance_factor: ArrayLike, budget: int) -> BitAllocation:
+    """Return the best division of the budget, by dynamic programming in O(n_clients budget n_bits).
+
+    See :func:`allocate_bits` for the parameters and errors.
+
+    Examples
+    --------
+    >>> omega = np.concatenate([[np.inf], 4.0 ** -np.arange(1, 9)])
+    >>> allocate_bits_exactly([0.1, 0.1, 0.9], omega, 6).bits.tolist()
+    [3, 3, 0]
+    """
+    worth, prob = _worth(straggle_prob, variance_factor, budget)
+    best, chosen = np.zeros(budget + 1), np.zeros((prob.size, budget + 1), dtype=np.intp)
+    for client, own in enumerate(worth):
+        # [b, t]: b bits for this client and t in all.
+        tried = np.full((own.size, budget + 1), -np.inf)
+        for b in range(min(own.size, budget + 1)):
+            tried[b, b:] = own[b] + best[: budget + 1 - b]
+        chosen[client] = tried.argmax(axis=0)
+        best = tried.max(axis=0)
+    bits, left = np.zeros(prob.size, dtype=np.intp), budget
+    for client in reversed(range(prob.size)):
+        bits[client] = chosen[client, left]
+        left -= int(bits[client])
+    return BitAllocation(bits, _value(worth, bits))
+
+
+def equal_bits(straggle_prob: ArrayLike, variance_factor: ArrayLike, budget: int) -> BitAllocation:
+    """Return the equal split, to compare with: the most reliable clients have the bits that are left over.
+
+    Examples
+    --------
+    >>> omega = np.concatenate([[np.inf], 4.0 ** -np.arange(1, 9)])
+    >>> equal_bits([0.1, 0.2, 0.9], omega, 7).bits.tolist()
+    [3, 2, 2]
+    """
+    worth, prob = _worth(straggle_prob, variance_factor, budget)
+    bits = np.full(prob.size, budget // prob.size, dtype=np.intp)
+    bits[np.argsort(prob, kind="stable")[: budget % prob.size]] += 1
+    return BitAllocation(bits, _value(worth, bits))
+
+
+def _worth(straggle_prob: ArrayLike, variance_factor: ArrayLike, budget: int) -> tuple[Vector, Vector]:
+    """Return ``q / (p + omega)`` by client and bits, and p."""
+    prob = check_straggle_prob(straggle_prob, np.size(np.asarray(straggle_prob)))
+    omega = np.asarray(variance_factor, dtype=np.float64)
+    if omega.ndim not in {1, 2} or (omega.ndim == 2 and omega.shape[0] != prob.size):
+        raise ValueError(f"variance_factor must have a row, or one per client ({prob.size}); got shape {omega.shape}")
+    if not 1 <= omega.shape[-1] <= MOST_BITS + 1:
+        raise ValueError(f"variance_factor must be for 0 to at most {MOST_BITS} bits; got {omega.shape[-1]} of them")
+    if not (omega > 0.0).all():
+        raise ValueError(f"variance_factor must be above 0; got {omega[~(omega > 0.0)][0]:g}")
+    worth: Vector = (1.0 - prob[:, None]) / (prob[:, None] + np.broadcast_to(omega, (prob.size, omega.shape[-1])))
+    most, sending = prob.size * (omega.shape[-1] - 1), np.argmax(worth > 0.0, axis=1)[worth.any(axis=1)]
+    if sending.size == 0:
+        raise ValueError("variance_factor must be finite for some number of bits; got infinity for all")
+    check_integer("budget", budget, low=int(sending.min()), high=most)
+    return worth, prob
+
+
+def _move_single_bits(worth: Vector, bits: Ints) -> None:
+    """Move a bit from who loses least by it to who gains most, as long as that pays, in place."""
+    clients = np.arange(bits.size)
+    while True:
+        gain, loss = _gains(worth, bits), np.full(bits.size, np.inf)
+        has = bits > 0
+        loss[has] = (worth[clients, bits] - worth[clients, bits - 1])[has]
+        # Who gains most and who loses least may be the same, so that the second of each counts too.
+        pairs = [(to, give) for to in np.argsort(-gain)[:2] for give in np.argsort(loss)[:2] if to != give]
+        to, give = max(pairs, key=lambda pair: gain[pair[0]] - loss[pair[1]], default=(0, 0))
+        if to == give or not gain[to] - loss[give] > 1e-12 * worth.max():
+            return
+        bits[to] += 1
+        bits[give] -= 1
+
+
+def _gains(worth: Vector, bits: Ints) -> Vector:
+    more = np.minimum(bits + 1, worth.shape[1] - 1)
+    clients = np.arange(bits.size)
+    gains: Vector = np.where(bits + 1 < worth.shape[1], worth[clients, more] - worth[clients, bits], -np.inf)
+    return gains
+
+
+def _value(worth: Vector, bits: Ints) -> float:
+    return float(worth[np.arange(bits.size), bits].sum())

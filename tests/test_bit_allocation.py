@@ -1,0 +1,100 @@
+"""Bits for a budget: the prefix method against the exact optimum, and the star code that goes with them."""
+
+from __future__ import annotations
+
+from itertools import product
+
+import numpy as np
+import pytest
+
+from fedgc.codes import CommonShard, optimal_row_sums
+from fedgc.quantisers import BucketedNorm, allocate_bits, allocate_bits_exactly, equal_bits
+
+
+def measured_factors(rng: np.random.Generator) -> np.ndarray:
+    """Of a random vector, of one or of very unequal sizes, for 0 to 16 bits."""
+    vector = rng.standard_t(rng.uniform(2.0, 30.0), 600)
+    return np.array([BucketedNorm(bits).variance_factor(vector) for bits in range(17)])
+
+
+def test_the_prefix_method_is_within_one_per_cent_of_the_optimum() -> None:
+    rng = np.random.default_rng(4)
+    for _ in range(100):
+        n = int(rng.integers(2, 30))
+        p = rng.uniform(0.0, 1.0, n) ** rng.uniform(0.3, 3.0)
+        omega = measured_factors(rng) * rng.uniform(0.5, 20.0)
+        budget = int(rng.integers(1, 16 * n + 1))
+        exact, prefix = allocate_bits_exactly(p, omega, budget), allocate_bits(p, omega, budget)
+        assert prefix.bits.sum() <= budget
+        assert exact.bits.sum() <= budget
+        assert 0.99 * exact.objective <= prefix.objective <= exact.objective * (1 + 1e-12)
+        assert equal_bits(p, omega, budget).objective <= exact.objective * (1 + 1e-12)
+
+
+def test_the_dynamic_programme_is_the_best_of_all_divisions() -> None:
+    rng = np.random.default_rng(5)
+    for budget in range(1, 13):
+        p, omega = rng.uniform(0.0, 0.9, 3), np.concatenate([[np.inf], np.sort(rng.exponential(3.0, 4))[::-1]])
+        every = np.array([bits for bits in product(range(5), repeat=3) if sum(bits) <= budget])
+        values = ((1 - p) / (p + omega[every])).sum(axis=1)
+        assert allocate_bits_exactly(p, omega, budget).objective == pytest.approx(values.max(), rel=1e-12)
+
+
+def test_clients_with_factors_of_their_own() -> None:
+    p, omega = [0.2, 0.2], [[np.inf, 8.0, 4.0, 1.0], [np.inf, 0.4, 0.3, 0.29]]
+    for allocate in (allocate_bits, allocate_bits_exactly):
+        assert allocate(p, omega, 3).bits.tolist() == [1, 2]
+        assert allocate(p, omega, 4).bits.tolist() == [3, 1]
+
+
+@pytest.mark.parametrize("allocate", [allocate_bits, allocate_bits_exactly, equal_bits])
+def test_what_cannot_be_allocated_is_an_error_of_one_line(allocate: object) -> None:
+    omega = [np.inf, np.inf, 0.5]
+
+    def refused(why: str, *given: object) -> None:
+        with pytest.raises(ValueError, match=why) as error:
+            allocate(*given)  # type: ignore[operator]
+        assert "\n" not in str(error.value)
+
+    refused("^budget must be an integer from 2 to 4; got 1$", [0.1, 0.2], omega, 1)
+    refused("^budget must be an integer from 2 to 4; got 5$", [0.1, 0.2], omega, 5)
+    refused("for 0 to at most 16 bits; got 18", [0.1], np.ones(18), 3)
+    refused("above 0; got 0", [0.1], [np.inf, 0.0], 1)
+    refused("above 0; got nan", [0.1], [np.inf, np.nan], 1)
+    refused("finite for some number of bits", [0.1], [np.inf, np.inf], 1)
+    refused("a row, or one per client", [0.1], np.ones((2, 3)), 1)
+    refused(r"must lie in \[0, 1\); got 1 for client 0", [1.0], omega, 2)
+
+
+def test_row_sums_are_in_proportion_to_q_over_p_plus_omega_and_have_the_least_variance() -> None:
+    rng = np.random.default_rng(6)
+    p, omega = rng.uniform(0.0, 0.9, 5), rng.exponential(1.0, 5)
+    y = optimal_row_sums(p, 5, omega)
+    np.testing.assert_allclose(y, 5 * ((1 - p) / (p + omega)) / ((1 - p) / (p + omega)).sum(), rtol=1e-12)
+    np.testing.assert_allclose(optimal_row_sums(p, 5), optimal_row_sums(p, 5, 0.0))
+
+    def variance(rows: np.ndarray) -> float:
+        # Enumerated: who comes, and of each that does the relative variance omega.
+        total = 0.0
+        for came in product((0, 1), repeat=5):
+            chance = np.prod(np.where(came, 1 - p, p))
+            weighed = np.array(came) / (1 - p) * rows
+            total += chance * ((weighed.sum() - rows.sum()) ** 2 + (weighed**2 * omega).sum())
+        return total
+
+    assert variance(y) == pytest.approx(25 / ((1 - p) / (p + omega)).sum(), rel=1e-12)
+    for _ in range(20):
+        other = y + rng.normal(0, 0.1, 5)
+        assert variance(other * 5 / other.sum()) >= variance(y)
+
+
+def test_the_star_code_of_quantised_updates() -> None:
+    p, omega = [0.1, 0.5, 0.3, 0.2], [0.2, 0.1, np.inf, 1.0]
+    code = CommonShard(p, 6, omega)
+    np.testing.assert_allclose(code.encoding_matrix.sum(axis=0), 1.0)
+    np.testing.assert_allclose(code.encoding_matrix.sum(axis=1), optimal_row_sums(p, 6, omega))
+    assert not code.encoding_matrix[2].any()
+    with pytest.raises(ValueError, match=r"^variance_factor must be at least 0; got -1 for client 1$"):
+        CommonShard([0.1, 0.1], 2, [0.0, -1.0])
+    with pytest.raises(ValueError, match=r"^variance_factor must be finite for some client"):
+        CommonShard([0.1, 0.1], 2, np.inf)
