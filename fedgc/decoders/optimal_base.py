@@ -34,6 +34,15 @@ class CalibratedOptimal(CalibratedDecoder):
         They do not if whatever else may arrive of the block has no shard in common with the row, or all.
         """
 
+    def add_rounding(self, floor: float) -> None:
+        """Restate a residual error, found for a Gram model with quantisation noise in it, as one of the updates alone.
+
+        `floor` is that noise, for weights of one, over the energy of the whole without it.
+        """
+        if self.residual_error is not None:
+            self.residual_error = self.residual_error * (1.0 + floor) + floor
+            self.residual_error_rounding *= 1.0 + floor
+
     def _weights(self, arrived: NDArray[np.bool_]) -> Vector:
         alone, common, mass = self.split(arrived)
         weights: Vector = alone + common * mass

@@ -5,15 +5,18 @@ from __future__ import annotations
 from typing import ClassVar
 
 import numpy as np
+from numpy.typing import ArrayLike
 
-from fedgc.arrivals import ArrivalModel
+from fedgc.arrivals import ArrivalModel, IndependentArrivals
 from fedgc.calibration.block_states import MOST_STATES, find_blocks
 from fedgc.codes import Code
 from fedgc.decoders.base import CalibratedDecoder, Decoder
+from fedgc.decoders.optimal_base import CalibratedOptimal
+from fedgc.decoders.optimal_quantised import CalibratedForQuantised, with_shared_rounding
 from fedgc.decoders.optimal_states import CalibratedForStates
 from fedgc.decoders.optimal_whole_blocks import CalibratedForWholeBlocks
 from fedgc.gram import GramModel
-from fedgc.validation import check_integer
+from fedgc.validation import check_integer, check_variance_factor
 
 
 class OptimalUnbiasedDecoder(Decoder):
@@ -33,9 +36,19 @@ class OptimalUnbiasedDecoder(Decoder):
         Blocks with more states are calibrated on random ones. Fewer make calibration faster and its result an estimate.
     seed : int
         Their seed.
+    variance_factor : float or array_like, shape (n_clients,)
+        Of quantised messages, omega_i with ``E|Q(x) - x|^2 = omega_i |x|^2``, see :mod:`fedgc.quantisers`; infinite for
+        clients that send nothing. The noise counts as error then, in the weights and in the residual error.
+    shared_rounding : bool
+        Whether all that carry the same sum round it alike, from one seed, so that copies of it are equal and one of
+        them is as good as all. `variance_factor` must then be one number. Otherwise each rounds on its own, and copies
+        are weighed by inverse variance.
 
     Raises
     ------
+    ValueError
+        If an option is out of range; on calibration, if messages that are rounded apart are not of whole blocks which
+        come independently, or, with `shared_rounding`, rows of the code overlap.
     NoUnbiasedDecoderError
         On calibration, if shards cannot be recovered from any arrivals; the message names them.
 
@@ -70,12 +83,41 @@ class OptimalUnbiasedDecoder(Decoder):
 
     name: ClassVar[str] = "optimal-unbiased"
 
-    def __init__(self, *, draws: int = 4000, most_states: int = MOST_STATES, seed: int = 0) -> None:
+    def __init__(
+        self,
+        *,
+        draws: int = 4000,
+        most_states: int = MOST_STATES,
+        seed: int = 0,
+        variance_factor: ArrayLike = 0.0,
+        shared_rounding: bool = False,
+    ) -> None:
         self._most_states = check_integer("most_states", most_states, low=1)
         self._draws = check_integer("draws", draws, low=100)
         self._seed = check_integer("seed", seed, low=0)
+        factors = np.asarray(variance_factor, dtype=np.float64)
+        self._factors = check_variance_factor(factors, factors.size if factors.ndim else 1)
+        self._shared = shared_rounding
+        if shared_rounding and (factors.ndim or not np.isfinite(factors)):
+            raise ValueError(f"variance_factor must be one finite number for shared rounding; got {factors.tolist()}")
 
     def _calibrate(self, code: Code, arrivals: ArrivalModel, gram: GramModel) -> CalibratedDecoder:
+        if not self._factors.any():
+            return self._calibrate_exact(code, arrivals, gram)
+        if self._shared:
+            noisy, floor = with_shared_rounding(code, gram, float(self._factors[0]))
+            calibrated = self._calibrate_exact(code, arrivals, noisy)
+            calibrated.add_rounding(floor)
+            return calibrated
+        if code.blocks is None or not isinstance(arrivals, IndependentArrivals):
+            raise ValueError(
+                f"variance_factor needs whole blocks that come independently, or shared rounding; got "
+                f"{type(code).__name__} and {type(arrivals).__name__}"
+            )
+        factors = check_variance_factor(self._factors if self._factors.size > 1 else self._factors[0], code.n_clients)
+        return CalibratedForQuantised(code, code.blocks, arrivals.straggle_prob, gram, factors)
+
+    def _calibrate_exact(self, code: Code, arrivals: ArrivalModel, gram: GramModel) -> CalibratedOptimal:
         log_missing = None if code.blocks is None else arrivals.log_silence(code.blocks[0], code.blocks[2])
         # A block of which nothing ever comes is found, and named, where states are listed.
         if code.blocks is not None and log_missing is not None and (log_missing < 0.0).all():
