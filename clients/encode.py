@@ -13,15 +13,24 @@ from numpy.typing import NDArray
 
 from fedgc.fixed_point import to_fixed_point
 from fedgc.protocol import (
+    BITS,
     BUDGET,
     BUSY_SECONDS,
     EXPECTED_EXAMPLES,
     FRACTIONAL_BITS,
     LARGEST_ENTRY,
+    PACKED,
+    QUANTISER,
+    RUN_SEED,
+    SHARD_IDS,
     SIMULATED_PROGRESS,
     WORK_SECONDS,
+    rounding_seed,
 )
+from fedgc.quantisers import QUANTISERS
+from fedgc.quantisers.packed_sum import pack_arrays
 from fedgc.updates import Arrays, Update, add_scaled, apply_update, scaled, zero_update
+from fedgc.validation import one_of
 
 
 class Budget:
@@ -104,6 +113,51 @@ class SegmentSums:
         """Yield ``global + sum / number of examples`` of every segment that has been begun; of nothing, once."""
         for total, examples in zip(self._totals, self._examples, strict=True):
             yield apply_update(self._arrays, scaled(total, 1.0 / max(examples, 1)))
+
+    def encoded(
+        self, assignment: ConfigRecord, server_round: int, names: list[str], factors: list[float]
+    ) -> Iterator[dict[str, NDArray[Any]]]:
+        """Yield the sums in the form that the server asks for.
+
+        Parameters
+        ----------
+        assignment : ConfigRecord
+            What the server asked for.
+        server_round : int
+            The round.
+        names : list of str
+            Names of the arrays that are rounded, if it asks for that, by the types that they have in its model.
+        factors : list of float
+            Takes the variance factors of the rounding.
+        """
+        if FRACTIONAL_BITS in assignment:
+            return self.fixed_point(assignment)
+        if BITS in assignment:
+            return self.quantised(assignment, server_round, names, factors)
+        return self.coded()
+
+    def quantised(
+        self, assignment: ConfigRecord, server_round: int, names: list[str], factors: list[float]
+    ) -> Iterator[dict[str, NDArray[Any]]]:
+        """Yield each segment's sum over its examples, rounded as the server asks for, and note its variance factor.
+
+        Raises
+        ------
+        ValueError
+            If there is no such quantiser here, or an update is not finite.
+        """
+        name = one_of("quantiser of the message", str(assignment[QUANTISER]), list(QUANTISERS))
+        quantiser = QUANTISERS[name](cast(int, assignment[BITS]))
+        done = cast("list[int]", assignment[SHARD_IDS])[: self._done]
+        starts = [0, *sorted(end for end in self._ends if end < self._done), self._done]
+        others = {key: value for key, value in self._arrays.items() if key not in set(names)}
+        for at, (total, examples) in enumerate(zip(self._totals, self._examples, strict=True)):
+            mean = scaled(total, 1.0 / max(examples, 1))
+            shards = done[starts[at] : starts[at + 1]]
+            seed = rounding_seed(cast(int, assignment[RUN_SEED]), server_round, shards)
+            data, factor = pack_arrays(mean, names, quantiser, seed)
+            factors.append(factor)
+            yield {PACKED: data, **apply_update(others, {key: mean[key] for key in others})}
 
     def fixed_point(self, assignment: ConfigRecord) -> Iterator[dict[str, NDArray[Any]]]:
         """Yield the sums themselves, as fixed-point numbers of the kind that the server asks for."""

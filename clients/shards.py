@@ -32,9 +32,11 @@ from fedgc.protocol import (
     SHARD_IDS,
     SHARD_SEED,
     SUM,
+    VARIANCE_FACTORS,
     WORK_SECONDS,
     shard_seed,
 )
+from fedgc.quantisers.packed_sum import rounded_names
 from fedgc.records.array_bytes import record_array, view, views
 from fedgc.records.copies import checked, config_of, own_copy
 from fedgc.updates import Update, difference, without_rounding
@@ -120,7 +122,9 @@ def gradient_coded(
     its seconds per example so far where the server says how many the next one has, and sends such a sum for every
     segment that it has begun. A shard whose data is missing ends a work list as the deadline does; on the full schedule
     the server leaves the reply out. For a server that wants secure sums the reply carries
-    ``sum_j a_j N_j update_j`` as fixed-point numbers, and no metrics; see :class:`fedgc.strategies.SecureSum`.
+    ``sum_j a_j N_j update_j`` as fixed-point numbers, and no metrics; see :class:`fedgc.strategies.SecureSum`. For one
+    that asks for so many bits per entry, ``GradientCoding(bits=8)``, it carries
+    ``sum_j a_j N_j update_j / sum_j N_j`` without the global arrays, rounded and packed into an array of bytes.
 
     Examples
     --------
@@ -176,9 +180,8 @@ def gradient_coded(
                 budget.shard_done(count)
                 _add_metrics(metric_sums, update, count, shard_id)
 
-            secure = FRACTIONAL_BITS in assignment
             # Metrics go in the clear, and would say of a single client what only the sum of all is to say.
-            means = {} if secure else {name: value / max(n, 1) for name, (value, n) in metric_sums.items()}
+            means = {} if FRACTIONAL_BITS in assignment else _means(metric_sums)
             work, busy = budget.spent(len(examples))
             done = checked(
                 ConfigRecord,
@@ -195,9 +198,12 @@ def gradient_coded(
                 done.update(_introduction(context, labels))
             metrics = checked(MetricRecord, {NUM_EXAMPLES: sum(examples), **means})
             reply = checked(RecordDict, {"metrics": metrics, RECORD: done})
-            for segment, coded in enumerate(sums.fixed_point(assignment) if secure else sums.coded()):
+            factors: list[float] = []
+            for segment, coded in enumerate(sums.encoded(assignment, server_round, rounded_names(arrays), factors)):
                 name = arrayrecord_key if segment == 0 else SUM.format(segment)
                 reply[name] = checked(ArrayRecord, {key: record_array(value) for key, value in coded.items()})
+            if factors:
+                done[VARIANCE_FACTORS] = factors
             return Message(reply, reply_to=message)
 
         return train
@@ -258,6 +264,10 @@ def _add_metrics(sums: dict[str, tuple[float, int]], update: ShardUpdate, count:
         total, examples = sums.get(name, (0.0, 0))
         # One without examples has no weight in the mean, and what it reports is a mean over nothing: NaN, often.
         sums[name] = total + (count * number if count else 0.0), examples + count
+
+
+def _means(sums: dict[str, tuple[float, int]]) -> dict[str, float]:
+    return {name: value / max(examples, 1) for name, (value, examples) in sums.items()}
 
 
 def _delta(update: ShardUpdate, arrays: dict[str, NDArray[Any]], shard_id: int) -> Update:

@@ -7,6 +7,7 @@ MetricRecord that any Flower strategy can average, plus a ConfigRecord of the sa
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import lru_cache
 
 import numpy as np
@@ -39,6 +40,14 @@ EXPECTED_EXAMPLES = "expected-examples"
 FRACTIONAL_BITS = "fractional-bits"
 #: float, with it: the largest absolute value of an entry, so that the sum over all clients stays in range.
 LARGEST_ENTRY = "largest-entry"
+#: int, str, only with quantised sums: bits per entry and the quantiser, see :mod:`fedgc.quantisers`. The client sends
+#: the sum of coefficient x number of examples x update over the number of examples, of each array of floats that is no
+#: running statistic, rounded and packed; the others as ever.
+BITS, QUANTISER = "bits", "quantiser"
+#: Name of the array of bytes that the rounded arrays of a sum are packed into, in the order of their names.
+PACKED = "fedgc-packed"
+#: list of float, in such a reply: the variance factor of each sum's rounding.
+VARIANCE_FACTORS = "variance-factors"
 #: float, in a reply: seconds by the client's clock from the message to the end of its last shard, and to its reply.
 WORK_SECONDS, BUSY_SECONDS = "work-seconds", "busy-seconds"
 #: int, set by the embedded runtime, in which no time passes while a client runs: shards that are done by the deadline.
@@ -71,6 +80,8 @@ LACKING_SHARDS = "lacking-shards"
 SERVER_ROUND = "server-round"
 #: Flower's name for the weight of a reply.
 NUM_EXAMPLES = "num-examples"
+#: Tells seeds of rounding from those of shards.
+_ROUNDING = 0x70AC
 
 
 # Asked for by all holders of a shard, and in one process by all of these.
@@ -84,3 +95,18 @@ def shard_seed(run_seed: int, server_round: int, shard_id: int) -> int:
     (True, False)
     """
     return int(np.random.SeedSequence([run_seed, server_round, shard_id]).generate_state(1)[0])
+
+
+def rounding_seed(run_seed: int, server_round: int, shard_ids: Sequence[int]) -> int:
+    """Return the seed by which a sum over these shards is rounded, the same for every client that sends it.
+
+    Copies of a sum are then equal, so that one is as good as all, and that they are can be seen.
+
+    Examples
+    --------
+    >>> rounding_seed(1, 2, [3, 4]) == rounding_seed(1, 2, [3, 4]), rounding_seed(1, 2, [3]) == rounding_seed(1, 2, [4])
+    (True, False)
+    """
+    # Not the seed of a shard's update: what is rounded must not depend on what rounds it.
+    entropy = [_ROUNDING, run_seed, server_round, *map(int, shard_ids)]
+    return int(np.random.SeedSequence(entropy).generate_state(1, np.uint64)[0])

@@ -28,6 +28,7 @@ from numpy.typing import NDArray
 from fedgc.assignment import InfeasibleAssignmentError
 from fedgc.checkpoint import CheckpointFolder
 from fedgc.decoders import Decoder
+from fedgc.quantisers import Quantiser
 from fedgc.round import plan_round
 
 # A child of Flower's logger, so that its lines appear where the user looks for Flower's.
@@ -41,6 +42,7 @@ class CodedStrategy(MeetingStrategy):
     first_deadline: float | None
     given_sizes: NDArray[np.float64]
     secure_sum: SecureSum | None
+    quantiser: Quantiser | None
     shards: PushedShards | None
     reporting: Reporting
     early_end: bool
@@ -131,6 +133,7 @@ class CodedStrategy(MeetingStrategy):
             secret=self._run.secret(self.seed, server_round),
             secure_sum=self.secure_sum,
             shards=self.shards,
+            quantiser=self.quantiser,
         )
         if self._run.grid is not None:
             self._run.grid.expect(arrays, *self._run.open.most_in_a_reply())

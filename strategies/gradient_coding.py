@@ -14,6 +14,7 @@ from fedgc.strategies.options import (
     as_constraints,
     as_deadline,
     as_decoder,
+    as_quantiser,
     as_record_key,
     as_resume,
     as_seconds,
@@ -38,6 +39,7 @@ from fedgc.coherence import CoherenceEstimate
 from fedgc.deadline import DeadlineRule, FixedDeadline, Timing
 from fedgc.decoders import Decoder, automatic_decoder
 from fedgc.memory import MemoryStore
+from fedgc.quantisers import BucketedNorm
 from fedgc.reliability import ReliabilityPosterior
 from fedgc.round import Planning, check_list_options
 from fedgc.schemes import BALANCED_BLOCKS, BuildCode
@@ -162,6 +164,16 @@ class GradientCoding(StartedStrategy):
         :class:`fedgc.strategies.SecureSum`. Needs a decoder with settled weights ("fixed", say) and
         `shard_examples`. Neither coherence is learnt then nor copies compared, and clients' metrics are not sent: a
         `train_metrics_aggr_fn` of the inner strategy sees their "num-examples" only.
+    bits : int, optional
+        Bits per entry, from 1 to 16, to which clients round what they send: unbiased, and packed into one array of
+        bytes per sum, so that 8 bits take a quarter of single precision. Counters and running statistics are sent as
+        they are. All that send the same sum round it alike, so that copies stay equal and are decoded as they come;
+        between sums the rounding is independent. Its noise is in the updates that the server sees, and so in the
+        coherence that it learns and the weights that it decodes with. By default nothing is rounded. Not under a
+        strategy around this one, nor for clients' mods that change models: a reply holds none then.
+    quantiser : str
+        What rounds them, one of ``fedgc.quantisers.QUANTISERS``: "bucketed-norm", "rotated-norm" where few entries are
+        much larger than the rest, or "global-norm", as in the paper, to compare with.
     checkpoints : str, Path or CheckpointFolder, optional
         A folder in which everything that the next round depends on is written after every round, for :meth:`start`: the
         model, the inner strategy's state, all that has been learnt, results so far. One run at a time has a folder.
@@ -230,6 +242,8 @@ class GradientCoding(StartedStrategy):
         shards: PushedShards | None = None,
         reporters: Sequence[RoundReporter] = (),
         secure_sum: bool | SecureSum = False,
+        bits: int | None = None,
+        quantiser: str = BucketedNorm.name,
         checkpoints: str | Path | CheckpointFolder | None = None,
         resume: bool = False,
         seed: int = 0,
@@ -264,6 +278,7 @@ class GradientCoding(StartedStrategy):
         self.given_sizes = as_sizes(shard_examples, self.num_shards)
         self.state = first_state(self.given_sizes, reliability, coherence, memory, self.planning)
         self.secure_sum = as_secure_sum(secure_sum, self.planning, memory=bool(memory), sizes=self.given_sizes)
+        self.quantiser = as_quantiser(bits, quantiser, secure=self.secure_sum is not None)
         self.shards = as_shards(shards, self.num_shards)
         self.reporting = Reporting(reporters)
         self.checkpoints = as_checkpoints(checkpoints)

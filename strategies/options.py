@@ -29,10 +29,11 @@ from fedgc.decoders import AUTO, DECODERS, CappedDecoder, Decoder
 from fedgc.memory import MemoryStore, UpdateMemory
 from fedgc.noise import NoiseSensitivity
 from fedgc.protocol import NUM_EXAMPLES
+from fedgc.quantisers import MOST_BITS, QUANTISERS, Quantiser
 from fedgc.reliability import ReliabilityPosterior
 from fedgc.round import Planning, RoundState
 from fedgc.schemes import BALANCED_BLOCKS, CODES, BuildCode
-from fedgc.validation import check_positive, check_vector, one_of
+from fedgc.validation import check_integer, check_positive, check_vector, one_of
 
 #: They size their noise for the mean of as many replies as there are clients, and clip each.
 _PRIVATE = (
@@ -198,6 +199,27 @@ def as_shards(given: PushedShards | None, num_shards: int) -> PushedShards | Non
     if given is not None:
         given.check(num_shards)
     return given
+
+
+def as_quantiser(bits: int | None, name: str, *, secure: bool) -> Quantiser | None:
+    """Return what clients round their sums by, None if they send them as they are.
+
+    Raises
+    ------
+    ValueError
+        If the bits are not from 1 to 16, there is no such quantiser, or sums are to be secure: masks need fixed point.
+
+    Examples
+    --------
+    >>> as_quantiser(8, "bucketed-norm", secure=False)
+    BucketedNorm(bits=8)
+    """
+    made = QUANTISERS[one_of("quantiser", name, list(QUANTISERS))]
+    if bits is None:
+        return None
+    if secure:
+        raise ValueError(f"bits must be left out for secure_sum, whose sums are fixed-point numbers; got {bits}")
+    return made(check_integer("bits", bits, low=1, high=MOST_BITS))
 
 
 def as_checkpoints(given: str | PathLike[str] | CheckpointFolder | None) -> CheckpointFolder | None:

@@ -83,6 +83,11 @@ class StartedStrategy(CodedStrategy):
         Only the ``with`` block tells when the run is over, for the summary in the log and for reporters that have
         something to close; without one, that is when the next run of this strategy begins, if ever.
 
+        Raises
+        ------
+        ValueError
+            If clients are to round their sums, which are then no models, or an initial array is not finite.
+
         Notes
         -----
         Flower's strategies for differential privacy add noise with the deviation ``noise_multiplier C / n``: a client's
@@ -114,6 +119,11 @@ class StartedStrategy(CodedStrategy):
         ...     with coding.deadline_grid(grid, arrays) as timed:
         ...         private.start(timed, arrays, num_rounds=3)
         """
+        if self.quantiser is not None:
+            raise ValueError(
+                f"bits must be left out under a strategy around this one, which reads replies as models; got "
+                f"{self.quantiser.bits}"
+            )
         if initial_arrays is not None:
             check_finite(initial_arrays)
         self._run = self._begin(grid, only_work=True)

@@ -61,12 +61,14 @@ def noise_states(block_of_row: NDArray[np.intp], straggle_prob: Vector, noise: V
     for block in range(n_blocks):
         rows = np.flatnonzero((block_of_row == block) & np.isfinite(noise))
         scale = float((1.0 / noise[rows]).sum()) if rows.size else 1.0
-        inverse, probability = np.zeros(1), np.ones(1)  # one over the noise, as a share of that with all rows
+        # One over the noise, as a share of that with all rows, and how likely it is.
+        inverse: Vector = np.zeros(1)
+        probability: Vector = np.ones(1)
         for row in rows:
             more = np.concatenate([inverse, inverse + 1.0 / (noise[row] * scale)])
             chance = np.concatenate([probability * straggle_prob[row], probability * (1.0 - straggle_prob[row])])
             _, first, same = np.unique(more.round(_DIGITS), return_index=True, return_inverse=True)
-            inverse, probability = more[first], np.bincount(same.ravel(), chance)
+            inverse, probability = more[first], np.bincount(same.ravel(), chance).astype(np.float64)
             if inverse.size > MOST_STATES:
                 raise ValueError(
                     f"variance_factor must be such that a block has at most {MOST_STATES} states, as where it is the "
@@ -74,8 +76,8 @@ def noise_states(block_of_row: NDArray[np.intp], straggle_prob: Vector, noise: V
                 )
         come = inverse > 0.0
         found.append((np.full(int(come.sum()), block), probability[come], 1.0 / (inverse[come] * scale)))
-    block, chance, left = (np.concatenate(part) for part in zip(*found, strict=True))
-    return NoiseStates(block.astype(np.intp), chance, left)
+    of, chances, left = (np.concatenate(part) for part in zip(*found, strict=True))
+    return NoiseStates(of.astype(np.intp), chances, left)
 
 
 def calibrate_quantised_blocks(states: NoiseStates, gram: GramModel) -> tuple[Vector, float]:

@@ -9,7 +9,7 @@ from typing import ClassVar, NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from fedgc.quantisers.packing import pack_bits, packed_size, unpack_bits
+from fedgc.quantisers.packing import check_filling, pack_bits, packed_size, unpack_bits
 from fedgc.validation import check_integer
 
 Vector = NDArray[np.float64]
@@ -155,12 +155,16 @@ class Quantiser(ABC):
         ValueError
             See :meth:`rounding`.
         """
+        return self.quantised(vector, rng, seed)[0]
+
+    def quantised(self, vector: ArrayLike, rng: np.random.Generator, seed: int = 0) -> tuple[bytes, float]:
+        """Return what :meth:`quantise` does, and the variance, as :meth:`variance` says, without a second look."""
         if self.bits == 0:
-            _checked(vector)
-            return b""
+            return b"", self.variance(vector)
         how = self.rounding(vector, seed)
         level = how.down + how.step * (rng.random(how.chance.size) < how.chance)
-        return self.pack(how.scale, level)
+        variance = np.sum((how.step * how.unit) ** 2 * how.chance * (1.0 - how.chance))
+        return self.pack(how.scale, level), float(variance)
 
     def pack(self, scale: NDArray[np.float32], level: NDArray[np.int32]) -> bytes:
         """Return scales, (n_buckets,), and grid points from -M to M, (n,), as bytes."""
@@ -186,26 +190,38 @@ class Quantiser(ABC):
         ValueError
             If the bytes are not exactly those of such a vector.
         """
-        check_integer("size", size, low=0)
-        if len(data) != (wanted := self.n_bytes(size)):
-            raise ValueError(f"{size} entries of {self.bits} bits must take {wanted} bytes; got {len(data)}")
+        self.check(data, size)
         if self.bits == 0:
             return np.zeros(size)
-        wire = memoryview(data)
-        head = _HEADER.unpack(wire[: _HEADER.size])
-        told = (_FORMAT, self.number, self.bits, size)
-        if wire[: _HEADER.size] != _HEADER.pack(*told):
-            raise ValueError(f"a packed vector must begin with format, quantiser, bits and size {told}; got {head}")
-        end = _HEADER.size + 4 * self.n_buckets(size)
-        scale = np.frombuffer(wire[_HEADER.size : end], "<f4").astype(np.float64)
-        if not (np.isfinite(scale) & (scale >= 0.0)).all():
-            bad = int(np.argmin(np.isfinite(scale) & (scale >= 0.0)))
-            raise ValueError(f"the scale of bucket {bad} must be finite and at least 0; got {scale[bad]}")
-        codes = unpack_bits(wire[end:], size, self.bits)
+        scale, wire = self._parts(data, size)
+        codes = unpack_bits(wire, size, self.bits)
         sign = 1.0 - 2.0 * (codes >> (self.bits - 1))
         level = sign if self.bits == 1 else sign * (codes & self.largest)
         level *= (scale / self.largest)[self._bucket_of(size)]
         return self._turned_back(level, seed)
+
+    def check(self, data: bytes | memoryview, size: int) -> None:
+        """Raise ValueError unless :meth:`dequantise` can read the bytes; no entry is unpacked."""
+        check_integer("size", size, low=0)
+        if len(data) != (wanted := self.n_bytes(size)):
+            raise ValueError(f"{size} entries of {self.bits} bits must take {wanted} bytes; got {len(data)}")
+        if self.bits == 0:
+            return
+        head, told = bytes(data[: _HEADER.size]), (_FORMAT, self.number, self.bits, size)
+        if head != _HEADER.pack(*told):
+            got = _HEADER.unpack(head)
+            raise ValueError(f"a packed vector must begin with format, quantiser, bits and size {told}; got {got}")
+        scale, wire = self._parts(data, size)
+        good = np.isfinite(scale) & (scale >= 0.0)
+        if not good.all():
+            bad = int(np.argmin(good))
+            raise ValueError(f"the scale of bucket {bad} must be finite and at least 0; got {scale[bad]}")
+        check_filling(wire, size, self.bits)
+
+    def _parts(self, data: bytes | memoryview, size: int) -> tuple[Vector, memoryview]:
+        end = _HEADER.size + 4 * self.n_buckets(size)
+        wire = memoryview(data)
+        return np.frombuffer(wire[_HEADER.size : end], "<f4").astype(np.float64), wire[end:]
 
     def n_bytes(self, size: int) -> int:
         """Return how many bytes a vector of so many entries takes."""

@@ -62,14 +62,10 @@ def unpack_bits(data: bytes | memoryview, count: int, bits: int) -> NDArray[np.u
     ...
     ValueError: the bits beyond the last of 3 numbers must be zero; got others
     """
+    check_filling(data, count, bits)
     raw = np.frombuffer(data, np.uint8)
-    if raw.size != packed_size(count, bits):
-        raise ValueError(f"{count} numbers of {bits} bits must take {packed_size(count, bits)} bytes; got {raw.size}")
     if bits in {8, 16}:
         return raw.view(f"<u{bits // 8}").astype(np.uint16)
-    beyond = raw.size * 8 - count * bits
-    if beyond and raw[-1] >> (8 - beyond):
-        raise ValueError(f"the bits beyond the last of {count} numbers must be zero; got others")
     codes = np.empty(count, dtype=np.uint16)
     weight = (1 << np.arange(bits)).astype(np.uint16)
     for start in range(0, count, _CHUNK):
@@ -77,3 +73,13 @@ def unpack_bits(data: bytes | memoryview, count: int, bits: int) -> NDArray[np.u
         spread = np.unpackbits(raw[start * bits // 8 :], count=own * bits, bitorder="little").reshape(own, bits)
         codes[start : start + own] = spread @ weight
     return codes
+
+
+def check_filling(data: bytes | memoryview, count: int, bits: int) -> None:
+    """Raise ValueError unless so many numbers and zeros fill the bytes; see :func:`unpack_bits`."""
+    raw = np.frombuffer(data, np.uint8)
+    if raw.size != packed_size(count, bits):
+        raise ValueError(f"{count} numbers of {bits} bits must take {packed_size(count, bits)} bytes; got {raw.size}")
+    beyond = raw.size * 8 - count * bits
+    if beyond and raw[-1] >> (8 - beyond):
+        raise ValueError(f"the bits beyond the last of {count} numbers must be zero; got others")

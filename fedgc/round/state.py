@@ -157,6 +157,8 @@ class CodedUpdate:
         Seconds from the sending of the message to the reply, if known.
     work_seconds, busy_seconds : float or None
         Seconds by the client's own clock from the message to the end of its last shard, and to its reply.
+    variance_factors : tuple of float
+        Of sums that were rounded to a few bits, ``E|Q(x) - x|^2 / |x|^2`` of each, as the client has measured it.
     """
 
     sums: Mapping[int, Arrays]
@@ -165,6 +167,7 @@ class CodedUpdate:
     seconds: float | None = None
     work_seconds: float | None = None
     busy_seconds: float | None = None
+    variance_factors: tuple[float, ...] = ()
 
 
 @dataclass(frozen=True, eq=False)

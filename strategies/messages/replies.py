@@ -23,6 +23,7 @@ from fedgc.protocol import (
     SHARD_EXAMPLES,
     SHARD_IDS,
     SUM,
+    VARIANCE_FACTORS,
     WORK_SECONDS,
 )
 from fedgc.records.array_bytes import view
@@ -47,7 +48,7 @@ def read_reply(
     known_sizes: NDArray[np.float64],
     seconds: float | None = None,
     *,
-    read_sum: Callable[[ArrayRecord, Arrays, float], Arrays] | None = None,
+    read_other: Callable[[ArrayRecord, Arrays, float, NDArray[np.intp]], Arrays] | None = None,
     bounds: Mapping[str, float] | None = None,
 ) -> tuple[CodedUpdate, MetricRecord]:
     """Turn a client's reply into its coded update and its metrics.
@@ -64,8 +65,9 @@ def read_reply(
         Number of examples of each shard, NaN where the server was not told.
     seconds : float, optional
         Seconds from the message to the reply.
-    read_sum : callable, optional
-        What makes a sum of an ArrayRecord, the global arrays and a number of examples; by default as below.
+    read_other : callable, optional
+        What makes a sum of an ArrayRecord, the global arrays, a number of examples and the shards that it is over; by
+        default as below.
     bounds : mapping of str to float, optional
         The :func:`bound` of each global array. If None, that arrays of a type in which they are summed are finite, when
         weighted too, is for the caller to find.
@@ -112,14 +114,15 @@ def read_reply(
     start = 0
     for record, (row, length) in zip(records, rows or [(-1, 0)], strict=True):
         count = float(shard_examples[start : start + length].sum())
-        if read_sum is not None:
-            sums[row] = read_sum(record, arrays, count)
+        if read_other is not None:
+            sums[row] = read_other(record, arrays, count, shards[start : start + length])
         else:
-            sums[row] = _read_sum(record, arrays, count, bounds)
+            sums[row] = read_sum(record, arrays, count, bounds)
         start += length
     sums.pop(-1, None)  # nothing was done: the record is checked, and holds no sum
     work, busy = (_seconds(said.get(name)) for name in (WORK_SECONDS, BUSY_SECONDS))
-    return CodedUpdate(sums, shards, shard_examples, seconds, work, busy), metrics
+    factors = _factors(said.get(VARIANCE_FACTORS), len(sums))
+    return CodedUpdate(sums, shards, shard_examples, seconds, work, busy, factors), metrics
 
 
 def _in_order(records: Mapping[str, ArrayRecord], wanted: int) -> list[ArrayRecord]:
@@ -132,9 +135,10 @@ def _in_order(records: Mapping[str, ArrayRecord], wanted: int) -> list[ArrayReco
     return [records[name] for name in first + later]
 
 
-def _read_sum(
+def read_sum(
     record: ArrayRecord, arrays: Arrays, n_examples: float, bounds: Mapping[str, float] | None
 ) -> ScaledDifference:
+    """Return a sum that was sent as a model, see :func:`read_reply`."""
     if set(record) != set(arrays):
         raise ReplyRejectedError(f"array names must be {brief_names(arrays)}; got {brief_names(record)}")
     received: dict[str, NDArray[np.generic]] = {}
@@ -157,21 +161,31 @@ def _read_sum(
         if not (fits and np.isfinite(largest)):
             raise ReplyRejectedError(f"array {name!r} must be finite in {value.dtype}; got NaN, infinity or too much")
         of_global = bound(value) if bounds is None else bounds[name]
-        if largest > _ABSURD * (1.0 + of_global):
-            raise ReplyRejectedError(
-                f"array {name!r} must have entries of at most {_ABSURD:g} times the model's largest, or one; "
-                f"got {largest:.3g}"
-            )
+        check_entries(name, largest, of_global)
         stays = stays and (largest + of_global) * max(n_examples, 1.0) < _most(value)
     total = ScaledDifference(received, arrays, n_examples)
     # Large values that do not move are no reason: masks, say.
     for name, value in () if stays else arrays.items():
-        if not bound(total[name]) < _most(value):
-            raise ReplyRejectedError(
-                f"update of array {name!r} must stay below {_most(value):g} when weighted by {n_examples:g} examples; "
-                f"got {bound(total[name]):.3g}"
-            )
+        check_weighted(name, bound(total[name]), value, n_examples)
     return total
+
+
+def check_entries(name: str, largest: float, of_global: float) -> None:
+    """Raise ReplyRejectedError if entries of an array are absurd beside the global one's."""
+    if largest > _ABSURD * (1.0 + of_global):
+        raise ReplyRejectedError(
+            f"array {name!r} must have entries of at most {_ABSURD:g} times the model's largest, or one; "
+            f"got {largest:.3g}"
+        )
+
+
+def check_weighted(name: str, largest: float, value: NDArray[np.generic], n_examples: float) -> None:
+    """Raise ReplyRejectedError if entries of a sum are so large that the decoded one may be out of range."""
+    if not largest < _most(value):
+        raise ReplyRejectedError(
+            f"update of array {name!r} must stay below {_most(value):g} when weighted by {n_examples:g} examples; "
+            f"got {largest:.3g}"
+        )
 
 
 def _most(array: NDArray[np.generic]) -> float:
@@ -182,6 +196,13 @@ def _most(array: NDArray[np.generic]) -> float:
 def _seconds(value: object) -> float | None:
     """Return a client's own time, or None if it makes no sense: it is not worth losing the update for."""
     return float(value) if isinstance(value, (int, float)) and 0.0 <= float(value) < 1e12 else None
+
+
+def _factors(value: object, n_sums: int) -> tuple[float, ...]:
+    """Return the variance factors that a client tells, or none if they make no sense: they are told, not used."""
+    given = value if isinstance(value, list) and len(value) == n_sums else []
+    good = all(isinstance(factor, float) and 0.0 <= factor < 1e12 for factor in given)
+    return tuple(given) if good else ()
 
 
 def _ended_for_want_of_data(said: ConfigRecord, task: ClientTask, done: int) -> bool:

@@ -68,6 +68,9 @@ class RoundReport:
         coded updates of a client, or those with the shard in them, with weights w_r, their n_r examples and N in all;
         see :func:`fedgc.strategies.reporting.largest_part.largest_part`. A client's part in Flower's plain mean of n
         clients is 1 / n. None with a memory.
+    variance_factor : float or None
+        Of sums that clients rounded to a few bits, the mean of ``E|Q(x) - x|^2 / |x|^2`` as they have measured it; None
+        where nothing is rounded.
     """
 
     server_round: int
@@ -89,6 +92,7 @@ class RoundReport:
     dissenting: tuple[int, ...] = ()
     sum_only: bool = False
     largest_part: float | None = None
+    variance_factor: float | None = None
 
     @classmethod
     def of(
@@ -128,6 +132,7 @@ class RoundReport:
             dissenting=tuple(sorted(dissenting)),
             sum_only=current.sum_only,
             largest_part=largest_part(current.fold, outcome.shard_examples, list(current.values)),
+            variance_factor=_mean([factor for reply in replies.values() for factor in reply.variance_factors]),
         )
 
     @property
@@ -210,9 +215,14 @@ class RoundReport:
         error-predicted     residual error expected before the round
         error-observed      residual error of the arrivals that were observed, with updates as alike as in the past
         largest-part        largest part of the decoded aggregate that is one client's or one shard's; not with a memory
+        variance-factor     variance of the clients' rounding over the energy of what is rounded; not without `bits`
         ==================  =======================================================================================
         """
         return {name: value for name, value in self.numbers.items() if value is not None}
+
+
+def _mean(values: Sequence[float]) -> float | None:
+    return sum(values) / len(values) if values else None
 
 
 def _by_pair(

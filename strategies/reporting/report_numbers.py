@@ -37,6 +37,7 @@ _NUMBERS: dict[str, Callable[[RoundReport], float | None]] = {
     "fedgc-error-predicted": lambda report: report.predicted_residual_error,
     "fedgc-error-observed": lambda report: report.model_residual_error,
     "fedgc-largest-part": lambda report: report.largest_part,
+    "fedgc-variance-factor": lambda report: report.variance_factor,
 }
 #: Names of the numbers that are reported of a round, in their order in results files.
 METRICS = tuple(_NUMBERS)

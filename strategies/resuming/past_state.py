@@ -14,6 +14,7 @@ from fedgc.strategies.rounds.size_claims import SizeClaims
 
 from fedgc.checkpoint import Tree
 from fedgc.deadline import Collected
+from fedgc.quantisers import Quantiser
 from fedgc.round import CodedUpdate, Copies, RoundState
 from fedgc.simulation.records import arrays_from_tree, arrays_to_tree, message_from_tree, message_to_tree
 
@@ -43,7 +44,9 @@ def past_to_tree(past: PastRound) -> Tree:
     }
 
 
-def past_from_tree(tree: Tree, state: RoundState, secure_sum: SecureSum | None) -> PastRound:
+def past_from_tree(
+    tree: Tree, state: RoundState, secure_sum: SecureSum | None, quantiser: Quantiser | None, run_seed: int
+) -> PastRound:
     """Return the round that :func:`past_to_tree` wrote, `state` being the one that was saved with it."""
     assert state.plan is not None
     known_sizes = np.array(tree["known_sizes"])
@@ -59,6 +62,8 @@ def past_from_tree(tree: Tree, state: RoundState, secure_sum: SecureSum | None) 
         known_sizes,
         replace(state, memory=None),
         SizeClaims(state, state.plan.decoder.code, given=given).restore(tree["sizes"]),
+        quantiser=quantiser,
+        run_seed=run_seed,
         _doubted=set(tree["doubted"]),
     )
     if secure_sum is not None:

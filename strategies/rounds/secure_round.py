@@ -113,10 +113,10 @@ class SecureRound(OpenRound):
     ) -> tuple[CodedUpdate, MetricRecord]:
         """Return what a client sent, without a look into its arrays."""
         task = self.tasks[client]
-        read = read_reply(reply, self.values, task, self.known_sizes, seconds, read_sum=self._read_sum)
+        read = read_reply(reply, self.values, task, self.known_sizes, seconds, read_other=self._read_sum)
         return self.believed(read[0], client), read[1]
 
-    def _read_sum(self, record: ArrayRecord, arrays: Arrays, n_examples: float) -> Arrays:
+    def _read_sum(self, record: ArrayRecord, arrays: Arrays, n_examples: float, shards: NDArray[np.intp]) -> Arrays:
         if not record and self.secure_sum.unmask is not None:
             return {}
         if set(record) != set(arrays):

@@ -17,7 +17,8 @@ from flwr.app import ArrayRecord, Message
 from numpy.typing import NDArray
 
 from fedgc.completion_times import Overheads
-from fedgc.protocol import DEADLINE, RUN_SEED, SERVER_ROUND
+from fedgc.protocol import BITS, DEADLINE, QUANTISER, RECORD, RUN_SEED, SERVER_ROUND
+from fedgc.quantisers import Quantiser
 from fedgc.round import RoundPlan, RoundState
 from fedgc.round.state import time_to_reconsider
 
@@ -39,6 +40,7 @@ def send_round(
     secret: int = 0,
     secure_sum: SecureSum | None = None,
     shards: PushedShards | None = None,
+    quantiser: Quantiser | None = None,
 ) -> OpenRound:
     """Return a round whose messages are ready to be sent.
 
@@ -70,6 +72,8 @@ def send_round(
         How sums are made, if the server is to have nothing else.
     shards : PushedShards, optional
         The shards' data, if clients have it from the server.
+    quantiser : Quantiser, optional
+        What clients are to round their sums by.
     """
     n_clients, tasks = len(plan.node_ids), tasks_of(plan, known_sizes, secure_sum)
     told = {SERVER_ROUND: server_round, RUN_SEED: seed, DEADLINE: deadline}
@@ -86,10 +90,26 @@ def send_round(
         )
         for node_id, task, left in zip(plan.node_ids, tasks, allowance, strict=True)
     ]
+    if quantiser is not None:
+        for message in messages:
+            message.content.config_records[RECORD].update({BITS: quantiser.bits, QUANTISER: quantiser.name})
     if shards is not None:
         shards.attach(messages)
     sizes = SizeClaims(state, plan.decoder.code, given=bool(np.isfinite(known_sizes).all()))
-    sent = OpenRound(server_round, plan, tasks, arrays, messages, deadline, known_sizes, state, sizes, secret)
+    sent = OpenRound(
+        server_round,
+        plan,
+        tasks,
+        arrays,
+        messages,
+        deadline,
+        known_sizes,
+        state,
+        sizes,
+        secret,
+        quantiser=quantiser,
+        run_seed=seed,
+    )
     if secure_sum is None:
         return sent
     return SecureRound(**vars(sent), secure_sum=secure_sum)

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, partial
 from typing import cast
 
 import numpy as np
 from fedgc.strategies.messages.arrays import bound
+from fedgc.strategies.messages.packed_replies import read_packed_sum
 from fedgc.strategies.messages.replies import read_reply
 from fedgc.strategies.rounds.claims import with_a_clock_that_can_be
 from fedgc.strategies.rounds.size_claims import SizeClaims
@@ -17,7 +19,8 @@ from flwr.app import ArrayRecord, Message, MetricRecord
 from numpy.typing import NDArray
 
 from fedgc.errors import ReplyRejectedError
-from fedgc.protocol import BUDGET, RECORD
+from fedgc.protocol import BUDGET, RECORD, rounding_seed
+from fedgc.quantisers import Quantiser
 from fedgc.records.array_bytes import views
 from fedgc.round import CodedUpdate, RoundPlan, RoundState
 from fedgc.updates import Arrays
@@ -51,6 +54,10 @@ class SentRound:
         Numbers of examples, as far as replies have told them.
     secret : int
         Seed of the entries by which copies are compared, which clients must not know while they work.
+    quantiser : Quantiser or None
+        What clients were told to round their sums by, if they were.
+    run_seed : int
+        Seed of the run, which clients were told.
     """
 
     server_round: int
@@ -63,6 +70,8 @@ class SentRound:
     state: RoundState
     sizes: SizeClaims
     secret: int = 0
+    quantiser: Quantiser | None = None
+    run_seed: int = 0
     _doubted: set[int] = field(default_factory=set)
     _client_by_message: dict[str, int] = field(default_factory=dict)
 
@@ -101,8 +110,26 @@ class SentRound:
     ) -> tuple[CodedUpdate, MetricRecord]:
         """Return what a client sent; see :func:`fedgc.strategies.messages.replies.read_reply`."""
         bounds = None if trusted else self._bounds
-        read = read_reply(reply, self.values, self.tasks[client], self.known_sizes, seconds, bounds=bounds)
+        read_other = (
+            None if self.quantiser is None else partial(self._read_packed, quantiser=self.quantiser, bounds=bounds)
+        )
+        read = read_reply(
+            reply, self.values, self.tasks[client], self.known_sizes, seconds, bounds=bounds, read_other=read_other
+        )
         return self.believed(read[0], client), read[1]
+
+    def _read_packed(
+        self,
+        record: ArrayRecord,
+        arrays: Arrays,
+        n_examples: float,
+        shards: NDArray[np.intp],
+        *,
+        quantiser: Quantiser,
+        bounds: Mapping[str, float] | None,
+    ) -> Arrays:
+        seed = rounding_seed(self.run_seed, self.server_round, shards.tolist())
+        return read_packed_sum(record, arrays, n_examples, quantiser=quantiser, seed=seed, bounds=bounds)
 
     def can_read(self, reply: Message) -> bool:
         """Return whether a reply is one of this round that can be read; nothing is taken in."""
