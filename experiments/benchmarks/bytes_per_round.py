@@ -1,9 +1,9 @@
-"""What do more sums per reply cost, and what do they gain? Bytes of replies against residual error, in virtual time.
+"""What do more sums per reply cost, and fewer bits? Bytes of replies against residual error, in virtual time.
 
 Digits on the uneven fleet: 20 clients, 80 label-skewed shards, two holders on work lists, a deadline in which the fleet
 can do every shard once. The bytes are those of the replies' arrays as Flower serialises them.
 
-    .venv/bin/python experiments/benchmarks/bytes_per_round.py [--preset uneven] [--rounds 40] [--seeds 3]
+    .venv/bin/python experiments/benchmarks/bytes_per_round.py [--preset uneven] [--rounds 40] [--bits 0 8 4]
 """
 
 from __future__ import annotations
@@ -38,8 +38,8 @@ class Measured(NamedTuple):
     measured: float
 
 
-def measure(sums: str, seed: int, args: argparse.Namespace) -> Measured:
-    """Train with so many sums per reply."""
+def measure(sums: str, bits: int, seed: int, args: argparse.Namespace) -> Measured:
+    """Train with so many sums per reply, of so many bits per entry; 0 for single precision."""
     task = DigitsTask(shards=args.shards, seed=seed, local_epochs=1, learning_rate=0.1)
     trainer = remember_round(task.train_shard)
     fleet = build_fleet({"preset": args.preset, "clients": args.clients}, seed=seed)
@@ -50,6 +50,7 @@ def measure(sums: str, seed: int, args: argparse.Namespace) -> Measured:
         load=args.holders,
         schedule="work-list",
         sums=sums,
+        bits=bits or None,
         early_end=False,
         shard_examples=task.shard_examples,
         timing=fleet,
@@ -105,13 +106,19 @@ def main() -> None:
     parser.add_argument("--deadline", type=float, default=1.0, help="in times of doing every shard once")
     parser.add_argument("--rounds", type=int, default=40)
     parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--bits", type=int, nargs="+", default=[0], help="bits per entry; 0 for single precision")
     args = parser.parse_args()
-    print("| sums | kB per round | models per reply | residual error predicted | measured |")
-    print("| --- | ---: | ---: | ---: | ---: |")
+    print("| sums | bits | kB per round | models per reply | residual error predicted | measured |")
+    print("| --- | ---: | ---: | ---: | ---: | ---: |")
     for sums in reversed(SUMS):
-        runs = np.array([measure(sums, seed, args) for seed in range(1, args.seeds + 1)])
-        size, models, predicted, measured = runs.mean(axis=0)
-        print(f'| `"{sums}"` | {size / 1e3:.0f} | {models:.1f} | {predicted:.3f} | {measured:.3f} |', flush=True)
+        for bits in args.bits:
+            runs = np.array([measure(sums, bits, seed, args) for seed in range(1, args.seeds + 1)])
+            size, models, predicted, measured = runs.mean(axis=0)
+            told = bits or "32"
+            print(
+                f'| `"{sums}"` | {told} | {size / 1e3:.1f} | {models:.1f} | {predicted:.3f} | {measured:.3f} |',
+                flush=True,
+            )
 
 
 if __name__ == "__main__":

@@ -136,6 +136,8 @@ def _build_strategy(
         timing=timing,
         coherence=choice.build_coherence(),
         secure_sum=SecureSum(fractional_bits=choice.fractional_bits) if choice.secure_sum else False,
+        bits=choice.bits,
+        quantiser=choice.quantiser,
         seed=seed,
     )
     return strategy, WAIT_FOR_EVERYONE

@@ -112,6 +112,7 @@ def _check_coding(strategy: GradientCodingConfig, where: str, *, n_clients: int,
             f"{where}.noise_sensitivity must be left out unless deadline_rule is 'auto'; "
             f"got {strategy.noise_sensitivity} with {strategy.deadline_rule!r}"
         )
+    _check_bits(strategy, where)
     if strategy.code not in CODES:
         hint = did_you_mean(strategy.code, CODES)
         raise ConfigError(f"{where}.code must be one of {', '.join(CODES)}; got {strategy.code!r}{hint}")
@@ -143,3 +144,10 @@ def _check_coding(strategy: GradientCodingConfig, where: str, *, n_clients: int,
             f"task.shards must be at least the number of blocks, fleet.clients // {where}.load = {n_blocks}; "
             f"got {n_shards}"
         )
+
+
+def _check_bits(strategy: GradientCodingConfig, where: str) -> None:
+    if strategy.bits is not None and strategy.secure_sum:
+        raise ConfigError(f"{where}.bits must be left out with secure_sum; got {strategy.bits}")
+    if strategy.bits is None and "quantiser" in strategy.model_fields_set:
+        raise ConfigError(f"{where}.quantiser must be left out without bits; got {strategy.quantiser!r}")

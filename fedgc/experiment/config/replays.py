@@ -73,6 +73,7 @@ def _check(strategy: StrategyConfig, where: str) -> None:
         "secure_sum": False,
         "sums": None,
         "redraw": None,
+        "bits": None,
     }
     for key, value in plain.items():
         if getattr(strategy, key) != value:

@@ -14,6 +14,7 @@ from fedgc.decoders import AUTO, automatic_decoder
 from fedgc.experiment.config.keys import Count, Grid, Load, Name, Positive, Section, Seeds
 from fedgc.experiment.config.tasks import DigitsConfig, TaskConfig
 from fedgc.experiment.target import Target
+from fedgc.quantisers import MOST_BITS
 from fedgc.schemes import BALANCED_BLOCKS
 from fedgc.strategies.baselines import RIVALS
 
@@ -57,7 +58,7 @@ class GradientCodingConfig(Section):
     `noise_sensitivity` (what residual error costs; learnt by default) to "auto".
     With `secure_sum` the server uses only the sum of what arrives, in fixed point with so many `fractional_bits`; the
     decoder must then be one whose weights are settled before the round: "fixed", say. A `coherence` that is given is
-    not learnt.
+    not learnt. With `bits` clients round what they send to so many per entry, by the `quantiser`; not for secure sums.
     """
 
     kind: Literal["gradient-coding"]
@@ -79,6 +80,8 @@ class GradientCodingConfig(Section):
     coherence: Annotated[float | None, Field(ge=0, lt=1, allow_inf_nan=False, strict=True)] = None
     secure_sum: Annotated[bool, Field(strict=True)] = False
     fractional_bits: Annotated[int, Field(ge=8, le=48, strict=True)] = 32
+    bits: Annotated[int | None, Field(ge=1, le=MOST_BITS, strict=True)] = None
+    quantiser: Literal["bucketed-norm", "global-norm", "rotated-norm"] = "bucketed-norm"
     grid: Grid = Field(default_factory=dict)
 
     @property
