@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -116,8 +118,17 @@ def with_shared_rounding(code: Code, gram: GramModel, variance_factor: float) ->
     >>> gram.incoherent.tolist(), floor
     ([2.0], 0.5)
     """
+    noise, ones = rounding_energy(code, gram, variance_factor), np.ones(code.n_shards)
+    return GramModel(gram.incoherent + noise, gram.coherent), float(noise.sum()) / gram.inner(ones, ones)
+
+
+def rounding_energy(code: Code, gram: GramModel, variance_factor: float) -> Vector:
+    """Return what rounding that all holders share adds to the energy of each shard, (n_shards,).
+
+    See :func:`with_shared_rounding` for the parameters and errors.
+    """
     matrix = code.sparse_matrix
-    added, row_of_shard = np.zeros(code.n_shards), np.full(code.n_shards, -1)
+    noise, row_of_shard = np.zeros(code.n_shards), np.full(code.n_shards, -1)
     known: dict[bytes, int] = {}
     for row in range(code.n_rows):
         inside = slice(*matrix.indptr[row : row + 2])
@@ -125,12 +136,51 @@ def with_shared_rounding(code: Code, gram: GramModel, variance_factor: float) ->
         if shards.size == 0:
             continue
         first = known.setdefault(shards.tobytes() + own.tobytes(), row)
+        if ((row_of_shard[shards] != -1) & (row_of_shard[shards] != first)).any():
+            raise ValueError(f"rows of the code must be equal or have no shard in common; got others with row {row}")
         if first == row:
             energy = float(own**2 @ gram.incoherent[shards] + (own @ gram.coherent[shards]) ** 2)
             # Shards of a row never come apart, so that it does not matter how it is divided among them.
-            added[shards] += variance_factor * energy / (shards.size * own**2)
-        if ((row_of_shard[shards] != -1) & (row_of_shard[shards] != first)).any():
-            raise ValueError(f"rows of the code must be equal or have no shard in common; got others with row {row}")
-        row_of_shard[shards] = first
+            noise[shards] = variance_factor * energy / (shards.size * own**2)
+            row_of_shard[shards] = row
+    return noise
+
+
+def errors_with_rounding(
+    code: Code, gram: GramModel, factors: Sequence[float], coverage: Vector, *, predicted: float | None, observed: float
+) -> tuple[float | None, float]:
+    """Return residual errors with the noise of rounding in them, of messages that were rounded alike.
+
+    Parameters
+    ----------
+    code : Code
+        The round's code.
+    gram : GramModel
+        Gram model of the messages as they were received, noise and all.
+    factors : sequence of float
+        The variance factors of the messages, of which the mean counts; none if nothing was rounded.
+    coverage : ndarray, shape (n_shards,)
+        The round's coverage v.
+    predicted, observed : float
+        ``E[(v - 1)' G (v - 1)] / 1' G 1``, None if not known, and the same for this v. Both are returned as they are
+        for codes whose rows overlap.
+
+    Examples
+    --------
+    >>> from fedgc.codes import FractionalRepetition
+    >>> code, gram = FractionalRepetition([0], [0]), GramModel([1.5], [0.0])
+    >>> errors_with_rounding(code, gram, [0.5], np.ones(1), predicted=0.0, observed=0.0)
+    (0.5, 0.5)
+    """
+    if not factors:
+        return predicted, observed
+    factor = sum(factors) / len(factors)
+    try:
+        noise = rounding_energy(code, gram, factor / (1.0 + factor))
+    except ValueError:
+        return predicted, observed
     ones = np.ones(code.n_shards)
-    return GramModel(gram.incoherent + added, gram.coherent), float(added.sum()) / gram.inner(ones, ones)
+    noisy, added = gram.inner(ones, ones), float(noise.sum())
+    clean = noisy - added
+    told = None if predicted is None else (predicted * noisy + added) / clean
+    return told, (observed * noisy + 2.0 * float((coverage - 1.0) @ noise) + added) / clean

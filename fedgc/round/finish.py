@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fedgc.decoders import Decoding
+from fedgc.decoders.optimal_quantised import errors_with_rounding
 from fedgc.memory import UpdateMemory, units_of
 from fedgc.round.evidence import outcomes_seen, overheads_seen, times_seen
 from fedgc.round.fold import LEAST_SIZE, RoundFold
@@ -120,11 +121,16 @@ def finish_round(
     if new_state.reconsiders:
         fitted = new_state.completion_times.update(new_state.new_times)
         new_state = replace(new_state, completion_times=fitted, new_times=())
-    model_error = plan.gram.residual_error(decoding.coverage)
-    n_arrived = sum(bool(rows) for rows in fold.rows.values())
-    return new_state, RoundOutcome(
-        update, decoding, plan.decoder.residual_error, model_error, n_arrived, shard_examples
+    predicted, model_error = errors_with_rounding(
+        plan.decoder.code,
+        plan.gram,
+        [factor for reply in fold.replies.values() for factor in reply.variance_factors],
+        decoding.coverage,
+        predicted=plan.decoder.residual_error,
+        observed=plan.gram.residual_error(decoding.coverage),
     )
+    n_arrived = sum(bool(rows) for rows in fold.rows.values())
+    return new_state, RoundOutcome(update, decoding, predicted, model_error, n_arrived, shard_examples)
 
 
 def _fruitless(state: RoundState, plan: RoundPlan, *, nothing_came: bool) -> float:
