@@ -16,6 +16,8 @@ from flwr.serverapp import Grid, ServerApp
 from flwr.serverapp.strategy import FedAvg, Result
 
 from fedgc.coherence import KnownCoherence
+from fedgc.errors import ConfigError
+from fedgc.experiment.config import check_config
 from fedgc.fleets import Fleet, build_fleet
 from fedgc.protocol import PACKED, RECORD, VARIANCE_FACTORS
 from fedgc.quantisers import QUANTISERS, BucketedNorm
@@ -281,3 +283,20 @@ def test_what_does_not_go_with_rounded_sums_is_an_error() -> None:
         coding(bits=8, quantiser="x")
     with pytest.raises(ValueError, match=r"^bits must be left out for secure_sum"):
         coding(bits=8, secure_sum=SecureSum(), decoder="fixed", coherence=None)
+
+
+@pytest.mark.parametrize(
+    ("change", "why"),
+    [
+        ({"bits": 17}, "strategies.0.bits must be less than or equal to 16; got 17"),
+        ({"bits": 0}, "strategies.0.bits must be greater than or equal to 1; got 0"),
+        ({"bits": 8, "secure_sum": True, "decoder": "fixed"}, "strategies.0.bits must be left out with secure_sum"),
+        ({"quantiser": "rotated-norm"}, "strategies.0.quantiser must be left out without bits; got 'rotated-norm'"),
+    ],
+)
+def test_configs_with_bits_that_cannot_be_are_refused_in_one_line(change: dict[str, Any], why: str) -> None:
+    strategy = {"kind": "gradient-coding", "label": "x", "deadline": 5.0, **change}
+    config = {"name": "x", "rounds": 1, "seeds": [1], "fleet": {"preset": "uneven", "clients": 4}}
+    with pytest.raises(ConfigError, match="^" + re.escape(why)) as error:
+        check_config({**config, "strategies": [strategy]})
+    assert "\n" not in str(error.value)
