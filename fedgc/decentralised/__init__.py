@@ -6,9 +6,11 @@ from fedgc.decentralised.losses import QuadraticLoss, ShardedLoss
 from fedgc.decentralised.mixing import check_mixing, metropolis_weights, second_singular_value
 from fedgc.decentralised.regression import RegressionLoss
 from fedgc.decentralised.rounds import NodeRounds, deadline_rounds, waiting_rounds
+from fedgc.decentralised.weights import GraphFixedDecoder, disagreement_form
 
 __all__ = [
     "Graph",
+    "GraphFixedDecoder",
     "NodeRounds",
     "QuadraticLoss",
     "RegressionLoss",
@@ -17,6 +19,7 @@ __all__ = [
     "complete",
     "deadline_rounds",
     "disagreement",
+    "disagreement_form",
     "erdos_renyi",
     "gossip_descent",
     "metropolis_weights",

@@ -1,0 +1,292 @@
+"""Decentralised learning with stragglers: GOCO, decentralised SGD, and settled weights of least variance.
+
+l2-regularised multinomial regression of digits (strong convexity 0.01), shards sorted by label, twenty nodes with
+random places on a ring, in a random geometric graph, or joined each with each. All methods of a cell meet the same
+shards, graph, assignment and draws of the fleet; steps, deadlines and loads are chosen for each on seeds of their own.
+What is shown is the excess loss F(x_i) - F*, the mean over all nodes, with 95 % intervals over seeds.
+
+By rounds: the base paper's stragglers at tau 1.5 (60 % miss a round on average), four holders for every shard, or one.
+By virtual seconds: three fleets, on which waiting, deadlines and further copies cost what they cost; every method has
+as many holders as serve it best.
+
+    .venv/bin/python experiments/neighbours/goco.py --out experiments/neighbours/results
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from matplotlib.figure import Figure
+from numpy.typing import NDArray
+from scipy import stats
+
+from fedgc.codes import Code, StochasticGradientCode, Uncoded
+from fedgc.decentralised import (
+    Graph,
+    GraphFixedDecoder,
+    NodeRounds,
+    RegressionLoss,
+    complete,
+    deadline_rounds,
+    gossip_descent,
+    metropolis_weights,
+    random_geometric,
+    ring,
+    second_singular_value,
+    waiting_rounds,
+)
+from fedgc.decoders import Decoder, FixedDecoder, InverseProbabilityDecoder, SumDecoder
+from fedgc.fleets import Fleet, build_fleet
+from fedgc.gram import GramModel
+from fedgc.report.style import look_of, plain
+from fedgc.simulation.play import RoundDraws
+from fedgc.tasks.digits_data import digits_data
+
+sys.path.append(str(Path(__file__).parents[1] / "planning"))
+from tables import write_table
+
+Array = NDArray[np.float64]
+
+WAITS, NEIGHBOURS, IGNORES = "waits for all", "waits for its neighbours", "ignores stragglers"
+GOCO, LEAST, FOR_GRAPH = "GOCO", "least-variance weights", "weights for the graph"
+#: Decentralised SGD as it is usual, every shard with one node.
+ONE_HOLDER = {f"{name}, one holder": name for name in (WAITS, IGNORES)}
+METHODS = (WAITS, NEIGHBOURS, IGNORES, GOCO, LEAST, FOR_GRAPH, *ONE_HOLDER)
+
+#: Virtual seconds of a run, by fleet preset.
+HORIZON = {"paper": 400.0, "lambda": 500.0, "lognormal": 1000.0}
+GRAPHS = ("ring", "geometric", "complete")
+STEPS = (0.2, 0.4, 0.8, 1.6, 3.2)
+#: Part of the nodes' completion times within a deadline.
+QUANTILES = (0.4, 0.6, 0.8, 0.95)
+LOADS = (1, 2, 4)
+TAU = 1.5
+REGULARISATION = 0.01
+#: Choices are made on seeds from here on, which results do not use.
+_TUNING_SEEDS = 10_000
+
+
+class HashedDraws(RoundDraws):
+    """Draws that keep a fingerprint of each round, so that runs can be shown to have met the same ones."""
+
+    def __init__(self, fleet: Fleet) -> None:
+        super().__init__(fleet)
+        self.prints: dict[int, str] = {}
+
+    def of_round(self, server_round: int, now: float) -> Array:
+        """Return the draws of a round."""
+        drawn = super().of_round(server_round, now)
+        if server_round not in self.prints:
+            self.prints[server_round] = hashlib.sha256(drawn.tobytes()).hexdigest()
+        return drawn
+
+
+@dataclass(frozen=True)
+class Choice:
+    """What is chosen for a method: shards per node, deadline in seconds (none if it waits), and first step."""
+
+    load: int
+    deadline: float | None
+    step: float
+
+
+class World:
+    """All that the methods of a cell have in common for one seed."""
+
+    def __init__(self, preset: str, graph: str, n: int, seed: int) -> None:
+        self.preset, self.n, self.seed = preset, n, seed
+        rng = np.random.default_rng([seed, 83])
+        data = digits_data()
+        order = np.argsort(data.train_y, kind="stable")
+        of = np.empty(order.size, dtype=np.intp)
+        # Which node comes to hold which label is random, or neighbours on a ring would hold the same ones.
+        parts = np.array_split(order, n)
+        of[order] = np.repeat(rng.permutation(n), [part.size for part in parts])
+        ones = np.ones((order.size, 1))
+        self.loss = RegressionLoss(np.hstack([data.train_x, ones]), data.train_y, of, REGULARISATION)
+        makers = {"ring": ring, "complete": complete}
+        self.graph: Graph = makers[graph](n) if graph in makers else random_geometric(n, 0.5, rng=rng)
+        self.mixing = metropolis_weights(self.graph)
+        self.codes: dict[int, Code] = {load: StochasticGradientCode(n, n, load, rng=rng) for load in LOADS if load > 1}
+        self.codes[1] = Uncoded(n, n)
+
+    def draws(self) -> HashedDraws:
+        """Return the fleet's draws, anew."""
+        return HashedDraws(build_fleet({"preset": self.preset, "clients": self.n}, seed=self.seed))
+
+    def deadlines(self, load: int) -> list[float]:
+        """Return the deadlines to choose from: quantiles of what a node takes for so many shards."""
+        fleet = self.draws().fleet
+        times = [fleet.completion_time(node, t, load) for node in range(self.n) for t in range(1, 101)]
+        return [float(q) for q in np.quantile(times, QUANTILES)]
+
+    def rule(self, method: str) -> Decoder:
+        """Return how a method weighs gradients."""
+        if method == GOCO:
+            return InverseProbabilityDecoder()
+        if method == LEAST:
+            return FixedDecoder()
+        return GraphFixedDecoder(self.mixing) if method == FOR_GRAPH else SumDecoder()
+
+    def play(self, method: str, choice: Choice, draws: RoundDraws, *, horizon: float, rounds: int | None) -> NodeRounds:
+        """Play so many rounds, or those until the horizon."""
+        loads = [self.codes[choice.load].shards_of(node).size for node in range(self.n)]
+        if choice.deadline is not None:
+            number = rounds if rounds is not None else int(horizon / choice.deadline)
+            return deadline_rounds(draws, loads, choice.deadline, max(number, 1))
+        graph, number = self.graph if method == NEIGHBOURS else None, rounds or 16
+        played = waiting_rounds(draws, loads, number, graph=graph)
+        while rounds is None and played.ends[-1].min() < horizon:
+            number *= 2
+            played = waiting_rounds(draws, loads, number, graph=graph)
+        return played
+
+    def run(
+        self, method: str, choice: Choice, draws: RoundDraws, shown: Array, *, by_rounds: bool
+    ) -> tuple[Array, NodeRounds]:
+        """Return the excess loss, the mean over the nodes, after so many rounds or seconds, (n_shown,)."""
+        last = shown[-1]
+        rounds = self.play(method, choice, draws, horizon=last, rounds=int(last) if by_rounds else None)
+        code, p = self.codes[choice.load], np.zeros(self.n)
+        if choice.deadline is not None:
+            loads = [code.shards_of(node).size for node in range(self.n)]
+            p = draws.fleet.straggle_prob(choice.deadline, loads)
+        decoder = self.rule(method).calibrate(code, p, GramModel.uniform(self.n, 0.0))
+        number = np.arange(len(rounds.ends))
+        steps = 1.0 / (1.0 / choice.step + REGULARISATION * number / 2.0)
+        # Neighbours wait for each other only, so that at any instant nodes may be in different rounds.
+        ends = np.repeat(number[:, None] + 1.0, self.n, axis=1) if by_rounds else rounds.ends
+        done = (ends[:, None] <= shown[None, :, None] + 1e-9).sum(axis=0)
+        wanted: dict[int, list[tuple[int, int]]] = {}
+        for place, node in np.ndindex(done.shape):
+            wanted.setdefault(int(done[place, node]), []).append((place, node))
+        seen = np.zeros((shown.size, self.n, self.loss.n_parameters))
+        for t, models in enumerate(gossip_descent(self.loss, decoder, self.mixing, rounds.finished, steps)):
+            for place, node in wanted.get(t, ()):
+                seen[place, node] = models[node]
+        excess = np.array([self.loss.values(models).mean() for models in seen]) - self.loss.least
+        return np.where(np.isfinite(excess), excess, np.inf), rounds
+
+
+def choose(worlds: Sequence[World], method: str, shown: Array, *, by_rounds: bool) -> Choice:
+    """Return the choice with the least excess at the end: load and deadline first, then the step."""
+    shared = [world.draws() for world in worlds]
+
+    def end(choice: Choice) -> float:
+        ends = [
+            world.run(method, choice, draws, shown[-1:], by_rounds=by_rounds)[0][-1]
+            for world, draws in zip(worlds, shared, strict=True)
+        ]
+        return float(np.mean(ends))
+
+    waits = ONE_HOLDER.get(method, method) in {WAITS, NEIGHBOURS}
+    loads = (1,) if method in ONE_HOLDER else (4,) if by_rounds else LOADS
+    choices = [
+        Choice(load, deadline, 0.4)
+        for load in loads
+        for deadline in ((None,) if waits else (TAU,) if by_rounds else worlds[0].deadlines(load))
+    ]
+    best = min(choices, key=end) if len(choices) > 1 else choices[0]
+    return min((replace(best, step=step) for step in STEPS), key=end)
+
+
+def cell(preset: str, graph: str, shown: Array, args: argparse.Namespace, *, by_rounds: bool) -> list[dict[str, Any]]:
+    """Return the rows of all methods of a cell."""
+    tuning = [World(preset, graph, args.nodes, _TUNING_SEEDS + seed) for seed in range(args.tuning)]
+    worlds = [World(preset, graph, args.nodes, seed) for seed in range(args.seeds)]
+    rows, prints = [], [dict[int, str]() for _ in worlds]
+    gaps = float(np.mean([1.0 - second_singular_value(world.mixing) for world in worlds]))
+    # By rounds all that wait are the same, and by seconds the number of holders is chosen.
+    for method in (name for name in METHODS if not (name == NEIGHBOURS if by_rounds else name in ONE_HOLDER)):
+        choice = choose(tuning, method, shown, by_rounds=by_rounds)
+        runs, ready = [], []
+        for world, known in zip(worlds, prints, strict=True):
+            draws = world.draws()
+            excess, rounds = world.run(method, choice, draws, shown, by_rounds=by_rounds)
+            for number, fingerprint in draws.prints.items():
+                assert known.setdefault(number, fingerprint) == fingerprint, (preset, graph, method, number)
+            runs.append(excess)
+            ready.append(float(rounds.finished.mean()))
+        excess = np.array(runs)
+        half = stats.t.ppf(0.975, len(runs) - 1) * excess.std(axis=0, ddof=1) / np.sqrt(len(runs))
+        for at, mean, width in zip(shown, excess.mean(axis=0), half, strict=True):
+            rows.append(
+                {
+                    "fleet": preset, "graph": graph, "spectral_gap": gaps, "method": method, "load": choice.load,
+                    "deadline": "" if choice.deadline is None else choice.deadline, "step": choice.step,
+                    "ready": float(np.mean(ready)), "round" if by_rounds else "seconds": float(at),
+                    "excess": float(mean), "half_width": float(width),
+                }
+            )  # fmt: skip
+        print(*(f"{v:.4g}" if isinstance(v, float) else v for v in rows[-1].values()), flush=True)
+    return rows
+
+
+def draw(rows: Sequence[dict[str, Any]], by: str) -> Figure:
+    """Draw the excess loss of every method, a panel per cell."""
+    cells = list(dict.fromkeys((row["fleet"], row["graph"]) for row in rows))
+    across = 3 if len(cells) % 3 == 0 else 2
+    down = -(-len(cells) // across)
+    figure = Figure(figsize=(4.2 * across, 3.2 * down + 0.9), layout="constrained")
+    for number, (fleet, graph) in enumerate(cells):
+        axes = figure.add_subplot(down, across, number + 1)
+        for index, method in enumerate(METHODS):
+            own = [row for row in rows if (row["fleet"], row["graph"], row["method"]) == (fleet, graph, method)]
+            if not own:
+                continue
+            t, mean, half = (np.array([row[key] for row in own]) for key in (by, "excess", "half_width"))
+            look = {**look_of(index), "markevery": (0.03 * index, 0.2), "ms": 5, "mec": "white", "mew": 0.5}
+            axes.plot(t, mean, lw=1.7, label=method, **look)
+            axes.fill_between(t, np.maximum(mean - half, 1e-12), mean + half, color=look["color"], alpha=0.15, lw=0)
+        axes.set(yscale="log", xlim=(0, None), title=f"{fleet}, {graph}")
+        plain(axes)
+        axes.title.set_fontsize(10)
+        axes.set_xlabel("round" if by == "round" else "virtual seconds", fontsize=10)
+        if number % across == 0:
+            axes.set_ylabel("excess loss, mean of the nodes", fontsize=10)
+    # A method may be missing from some panels.
+    seen = {label: line for axes in figure.axes for line, label in zip(*axes.get_legend_handles_labels(), strict=True)}
+    figure.legend(seen.values(), seen.keys(), loc="outside lower center", ncols=3, fontsize=9, frameon=False)
+    return figure
+
+
+def main() -> None:
+    """Choose, run, and write goco-rounds and goco-seconds, as CSV and PNG."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--nodes", type=int, default=20, help="nodes, and shards")
+    parser.add_argument("--rounds", type=int, default=400)
+    parser.add_argument("--seeds", type=int, default=8)
+    parser.add_argument("--tuning", type=int, default=2, help="seeds on which choices are made")
+    parser.add_argument("--quick", action="store_true", help="10 nodes, 60 rounds, 3 seeds, one fleet and graph")
+    parser.add_argument("--out", type=Path)
+    args = parser.parse_args()
+    horizon, graphs = HORIZON, GRAPHS
+    if args.quick:
+        args.nodes, args.rounds, args.seeds, args.tuning = 10, 60, 3, 1
+        horizon, graphs = {"paper": 60.0}, ("geometric",)
+    shown = np.unique(np.linspace(0, args.rounds, 21).round())
+    by_rounds = [row for graph in graphs for row in cell("paper", graph, shown, args, by_rounds=True)]
+    by_seconds = [
+        row
+        for preset, last in horizon.items()
+        for graph in graphs
+        if graph != "complete"
+        for row in cell(preset, graph, np.linspace(0.0, last, 21), args, by_rounds=False)
+    ]
+    if args.out is not None:
+        for rows, by in ((by_rounds, "round"), (by_seconds, "seconds")):
+            name = "goco-rounds" if by == "round" else "goco-seconds"
+            table = [{k: f"{v:.5g}" if isinstance(v, float) else v for k, v in row.items()} for row in rows]
+            write_table(args.out / f"{name}.csv", table)
+            draw(rows, by).savefig(args.out / f"{name}.png", dpi=110)
+
+
+if __name__ == "__main__":
+    main()
