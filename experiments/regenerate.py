@@ -68,6 +68,7 @@ EXPERIMENTS: dict[str, Callable[[Path], None]] = {
     "neighbours/block_coordinates": partial(script, "neighbours/block_coordinates"),
     "neighbours/chunk_order": partial(script, "neighbours/chunk_order"),
     "neighbours/outages": partial(script, "neighbours/outages"),
+    "neighbours/goco": partial(script, "neighbours/goco"),
 }
 
 

@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import csv
+import os
+import subprocess
+import sys
 from collections.abc import Callable
+from pathlib import Path
 
 import cvxpy as cp
 import numpy as np
@@ -370,3 +375,23 @@ def test_what_cannot_serve_is_one_clear_line(name: str) -> None:
     with pytest.raises(ValueError, match=message) as caught:
         make()
     assert "\n" not in str(caught.value)
+
+
+def test_the_comparison_runs_on_identical_draws(tmp_path: Path) -> None:
+    """The script itself asserts that all methods of a cell met the same draws."""
+    script = Path(__file__).parents[1] / "experiments" / "neighbours" / "goco.py"
+    command = [sys.executable, str(script), "--quick", "--out", str(tmp_path)]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(command, check=False, capture_output=True, text=True, env=environment)
+    assert done.returncode == 0, done.stderr
+    tables = {}
+    for by, column in (("rounds", "round"), ("seconds", "seconds")):
+        assert (tmp_path / f"goco-{by}.png").read_bytes().startswith(b"\x89PNG")
+        with (tmp_path / f"goco-{by}.csv").open() as file:
+            tables[by] = list(csv.DictReader(file))
+        starts = {row["excess"] for row in tables[by] if float(row[column]) == 0.0}
+        assert len(starts) == 1
+    assert len({row["method"] for row in tables["rounds"]}) == 7
+    end = {row["method"]: float(row["excess"]) for row in tables["seconds"] if row["seconds"] == "40"}
+    assert len(end) == 6
+    assert max(end["GOCO"], end["least-variance weights"], end["weights for the graph"]) < end["waits for all"] / 2.0

@@ -262,15 +262,15 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--nodes", type=int, default=20, help="nodes, and shards")
     parser.add_argument("--rounds", type=int, default=400)
-    parser.add_argument("--seeds", type=int, default=8)
+    parser.add_argument("--seeds", type=int, default=6)
     parser.add_argument("--tuning", type=int, default=2, help="seeds on which choices are made")
-    parser.add_argument("--quick", action="store_true", help="10 nodes, 60 rounds, 3 seeds, one fleet and graph")
+    parser.add_argument("--quick", action="store_true", help="10 nodes, 40 rounds, 2 seeds, one fleet and graph")
     parser.add_argument("--out", type=Path)
     args = parser.parse_args()
     horizon, graphs = HORIZON, GRAPHS
     if args.quick:
-        args.nodes, args.rounds, args.seeds, args.tuning = 10, 60, 3, 1
-        horizon, graphs = {"paper": 60.0}, ("geometric",)
+        args.nodes, args.rounds, args.seeds, args.tuning = 10, 40, 2, 1
+        horizon, graphs = {"paper": 40.0}, ("geometric",)
     shown = np.unique(np.linspace(0, args.rounds, 21).round())
     by_rounds = [row for graph in graphs for row in cell("paper", graph, shown, args, by_rounds=True)]
     by_seconds = [

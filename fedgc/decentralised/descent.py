@@ -147,8 +147,10 @@ def _descend(
     models = np.repeat(first[None], n, axis=0)
     for ready, step in rounds:
         yield models
-        gradients = loss.combined_gradients(models, coefficients)
-        models = mixing @ (models - (n * step) * np.where(ready[:, None], gradients, 0.0))
+        stepped = models.copy()
+        if ready.any():
+            stepped[ready] -= n * step * loss.combined_gradients(models[ready], coefficients[ready])
+        models = mixing @ stepped
     yield models
 
 

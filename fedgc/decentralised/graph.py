@@ -8,7 +8,6 @@ from itertools import combinations
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import sparse
 from scipy.sparse.csgraph import connected_components
 
 from fedgc.validation import check_integer, check_positive
@@ -59,7 +58,7 @@ class Graph:
             kept.add((low, high))
         object.__setattr__(self, "n_nodes", n_nodes)
         object.__setattr__(self, "edges", tuple(sorted(kept)))
-        n_parts, part = connected_components(sparse.csr_array(self.adjacency), directed=False)
+        n_parts, part = _parts(self.adjacency)
         if n_parts > 1:
             apart = int(np.argmax(part != part[0]))
             raise ValueError(
@@ -78,7 +77,8 @@ class Graph:
     @property
     def degrees(self) -> NDArray[np.intp]:
         """Number of neighbours of each node, (n_nodes,)."""
-        return self.adjacency.sum(axis=1)
+        degrees: NDArray[np.intp] = self.adjacency.sum(axis=1)
+        return degrees
 
 
 def ring(n_nodes: int) -> Graph:
@@ -123,7 +123,8 @@ def random_geometric(n_nodes: int, radius: float, *, rng: np.random.Generator) -
 
     def neighbours() -> NDArray[np.bool_]:
         place = rng.random((n_nodes, 2))
-        return np.hypot(*(place[:, None] - place[None, :]).transpose(2, 0, 1)) <= radius
+        near: NDArray[np.bool_] = ((place[:, None] - place[None, :]) ** 2).sum(axis=2) <= radius**2
+        return near
 
     return _first_connected(n_nodes, neighbours, f"radius = {radius:g}")
 
@@ -150,6 +151,11 @@ def erdos_renyi(n_nodes: int, edge_prob: float, *, rng: np.random.Generator) -> 
 def _first_connected(n_nodes: int, neighbours: Callable[[], NDArray[np.bool_]], setting: str) -> Graph:
     for _ in range(_MOST_DRAWS):
         upper = np.triu(neighbours(), 1)
-        if connected_components(sparse.csr_array(upper), directed=False)[0] == 1:
-            return Graph(n_nodes, np.argwhere(upper).tolist())
+        if _parts(upper)[0] == 1:
+            return Graph(n_nodes, zip(*(axis.tolist() for axis in np.nonzero(upper)), strict=True))
     raise ValueError(f"{setting} must be enough to join all {n_nodes} nodes; got no connected graph in {_MOST_DRAWS}")
+
+
+def _parts(adjacency: NDArray[np.bool_]) -> tuple[int, NDArray[np.int32]]:
+    """Return the number of parts that no edge joins, and the part of each node."""
+    return connected_components(adjacency, directed=False)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy import sparse
@@ -102,7 +104,7 @@ class RegressionLoss:
         z -= y
         z *= (coefficients.data / len(self._x))[:, None, None]
         by_copy = (x.transpose(0, 2, 1) @ z).reshape(node.size, -1)
-        result = self.regularisation * (coefficients @ self._shares)[:, None] * models
+        result = self.regularisation * np.asarray(coefficients @ self._shares)[:, None] * models
         np.add.at(result, node, by_copy)
         return np.asarray(result, dtype=np.float64)
 
@@ -113,7 +115,8 @@ class RegressionLoss:
             return float(self.values(flat[None])[0]), self.combined_gradients(flat[None], everything)[0]
 
         options = {"maxiter": 5000, "maxfun": 20000, "ftol": 0.0, "gtol": 1e-9}
-        found = minimize(value, np.zeros(self.n_parameters), jac=True, method="L-BFGS-B", options=options)
+        optimise: Any = minimize  # its overloads leave out functions of a fixed number of arguments
+        found = optimise(value, np.zeros(self.n_parameters), jac=True, method="L-BFGS-B", options=options)
         norm = float(np.linalg.norm(found.jac))
         if norm > 1e-6:
             raise RuntimeError(f"the optimum must have a gradient below 1e-6; got {norm:.3g}")
