@@ -394,4 +394,4 @@ def test_the_comparison_runs_on_identical_draws(tmp_path: Path) -> None:
     assert len({row["method"] for row in tables["rounds"]}) == 7
     end = {row["method"]: float(row["excess"]) for row in tables["seconds"] if row["seconds"] == "40"}
     assert len(end) == 6
-    assert max(end["GOCO"], end["least-variance weights"], end["weights for the graph"]) < end["waits for all"] / 2.0
+    assert max(end["GOCO"], end["least-variance weights"], end["weights for the graph"]) < end["waits for all"]

@@ -61,11 +61,11 @@ ONE_HOLDER = {f"{name}, one holder": name for name in (WAITS, IGNORES)}
 METHODS = (WAITS, NEIGHBOURS, IGNORES, GOCO, LEAST, FOR_GRAPH, *ONE_HOLDER)
 
 #: Virtual seconds of a run, by fleet preset.
-HORIZON = {"paper": 400.0, "lambda": 500.0, "lognormal": 1000.0}
+HORIZON = {"paper": 300.0, "lambda": 400.0, "lognormal": 800.0}
 GRAPHS = ("ring", "geometric", "complete")
-STEPS = (0.2, 0.4, 0.8, 1.6, 3.2)
+STEPS = (0.1, 0.2, 0.4, 0.8, 1.6, 3.2, 6.4)
 #: Part of the nodes' completion times within a deadline.
-QUANTILES = (0.4, 0.6, 0.8, 0.95)
+QUANTILES = (0.4, 0.7, 0.95)
 LOADS = (1, 2, 4)
 TAU = 1.5
 REGULARISATION = 0.01
