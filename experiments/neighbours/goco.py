@@ -182,7 +182,7 @@ class World:
 
 
 def choose(worlds: Sequence[World], method: str, shown: Array, *, by_rounds: bool) -> Choice:
-    """Return the choice with the least excess at the end: the load first, then the deadline, then the step."""
+    """Return the choice with the least excess at the end: for every load the deadline first, then the step."""
     shared = [world.draws() for world in worlds]
 
     def end(choice: Choice) -> float:
@@ -197,25 +197,26 @@ def choose(worlds: Sequence[World], method: str, shown: Array, *, by_rounds: boo
     deadlines = {
         load: (None,) if waits else (TAU,) if by_rounds else tuple(worlds[0].deadlines(load)) for load in loads
     }
-    best = least([Choice(load, own[len(own) // 2], STEPS[2]) for load, own in deadlines.items()], end)
-    best = least([replace(best, deadline=deadline) for deadline in deadlines[best.load]], end)
-    # One step along the grid after another, as long as that is better.
+    found = []
+    for load, own in deadlines.items():
+        choices = [Choice(load, deadline, STEPS[2]) for deadline in own]
+        found.append(climb(choices[0] if len(choices) == 1 else min(choices, key=end), end))
+    return min(found, key=lambda pair: pair[0])[1]
+
+
+def climb(choice: Choice, end: Callable[[Choice], float]) -> tuple[float, Choice]:
+    """Return excess and choice with the best step: one along the grid after another, as long as that is better."""
     known: dict[int, float] = {}
-    at = 2
+    at = STEPS.index(choice.step)
     while True:
         near = [index for index in (at, at + 1, at - 1) if 0 <= index < len(STEPS)]
         for index in near:
             if index not in known:
-                known[index] = end(replace(best, step=STEPS[index]))
+                known[index] = end(replace(choice, step=STEPS[index]))
         better = min(near, key=known.__getitem__)
         if better == at:
-            return replace(best, step=STEPS[at])
+            return known[at], replace(choice, step=STEPS[at])
         at = better
-
-
-def least(choices: Sequence[Choice], end: Callable[[Choice], float]) -> Choice:
-    """Return the choice with the least excess, which nobody need find out of one."""
-    return choices[0] if len(choices) == 1 else min(choices, key=end)
 
 
 def cell(preset: str, graph: str, shown: Array, args: argparse.Namespace, *, by_rounds: bool) -> list[dict[str, Any]]:
@@ -289,6 +290,7 @@ def main() -> None:
     """Choose, run, and write goco-rounds and goco-seconds, as CSV and PNG."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--nodes", type=int, default=20, help="nodes, and shards")
+    parser.add_argument("--by", choices=["rounds", "seconds"], nargs="+", default=["rounds", "seconds"])
     parser.add_argument("--rounds", type=int, default=200)
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--tuning", type=int, default=1, help="seeds on which choices are made")
@@ -299,7 +301,8 @@ def main() -> None:
     if args.quick:
         args.nodes, args.rounds, args.seeds, args.tuning = 10, 40, 2, 1
         cells, graphs = (("paper", "geometric", 40.0),), ("geometric",)
-    for by, rows in (("rounds", rounds_cells(graphs, args)), ("seconds", seconds_cells(cells, args))):
+    for by in args.by:
+        rows = rounds_cells(graphs, args) if by == "rounds" else seconds_cells(cells, args)
         so_far: list[dict[str, Any]] = []
         for cell_rows in rows:
             so_far += cell_rows
