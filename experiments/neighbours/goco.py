@@ -259,30 +259,37 @@ def cell(preset: str, graph: str, shown: Array, args: argparse.Namespace, *, by_
 
 
 def draw(rows: Sequence[dict[str, Any]], by: str) -> Figure:
-    """Draw the excess loss of every method, a panel per cell."""
+    """Draw the excess loss of every method, above, and its ratio to GOCO's, below; a column per cell."""
     cells = list(dict.fromkeys((row["fleet"], row["graph"]) for row in rows))
-    across = 3 if len(cells) % 3 == 0 else 2
-    down = -(-len(cells) // across)
-    figure = Figure(figsize=(4.2 * across, 3.2 * down + 0.9), layout="constrained")
+    figure = Figure(figsize=(3.9 * len(cells), 7.0), layout="constrained")
+    above = figure.subplots(2, len(cells), squeeze=False)
     for number, (fleet, graph) in enumerate(cells):
-        axes = figure.add_subplot(down, across, number + 1)
+        own = [row for row in rows if (row["fleet"], row["graph"]) == (fleet, graph)]
+        top, bottom = above[:, number]
         for index, method in enumerate(METHODS):
-            own = [row for row in rows if (row["fleet"], row["graph"], row["method"]) == (fleet, graph, method)]
-            if not own:
+            of_method = [row for row in own if row["method"] == method]
+            if not of_method:
                 continue
-            t, mean, half = (np.array([row[key] for row in own]) for key in (by, "excess", "half_width"))
+            keys = (by, "excess", "half_width", "to_goco", "to_goco_low", "to_goco_high")
+            t, mean, half, *ratio = (np.array([row[key] for row in of_method]) for key in keys)
             look = {**look_of(index), "markevery": (0.03 * index, 0.2), "ms": 5, "mec": "white", "mew": 0.5}
-            axes.plot(t, mean, lw=1.7, label=method, **look)
-            axes.fill_between(t, np.maximum(mean - half, 1e-12), mean + half, color=look["color"], alpha=0.15, lw=0)
-        axes.set(yscale="log", xlim=(0, None), title=f"{fleet}, {graph}")
-        plain(axes)
-        axes.title.set_fontsize(10)
-        axes.set_xlabel("round" if by == "round" else "virtual seconds", fontsize=10)
-        if number % across == 0:
-            axes.set_ylabel("excess loss, mean of the nodes", fontsize=10)
-    # A method may be missing from some panels.
-    seen = {label: line for axes in figure.axes for line, label in zip(*axes.get_legend_handles_labels(), strict=True)}
-    figure.legend(seen.values(), seen.keys(), loc="outside lower center", ncols=3, fontsize=9, frameon=False)
+            for axes, line, low, high in ((top, mean, mean - half, mean + half), (bottom, *ratio)):
+                axes.plot(t, line, lw=1.7, label=method, **look)
+                # An interval that reaches below zero leaves by the lower edge.
+                axes.fill_between(t, np.maximum(low, 1e-12), high, color=look["color"], alpha=0.12, lw=0)
+        # What comes to the optimum leaves by the lower edge, or the others could not be told apart.
+        top.set(yscale="log", ylim=(max(min(row["excess"] for row in own) / 2.0, 1e-3), 4.0))
+        bottom.set(yscale="log", ylim=(0.2, 12.0))
+        top.set_title(f"{fleet}, {graph}", fontsize=10)
+        for axes in (top, bottom):
+            axes.set_xlim(0, None)
+            plain(axes)
+        bottom.set_yticks([0.2, 0.5, 1.0, 2.0, 5.0, 10.0], ["0.2", "0.5", "1", "2", "5", "10"])
+        bottom.set_xlabel("round" if by == "round" else "virtual seconds", fontsize=10)
+    above[0, 0].set_ylabel("excess loss, mean of the nodes", fontsize=10)
+    above[1, 0].set_ylabel("its ratio to GOCO's, seed by seed", fontsize=10)
+    handles, labels = above[0, 0].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside lower center", ncols=4, fontsize=9, frameon=False)
     return figure
 
 
