@@ -5,6 +5,7 @@ from fedgc.strategies.reporting import CsvResults, RoundReporter, StatusPage, Te
 from fedgc.strategies.reporting.report import RoundReport
 from fedgc.strategies.rounds.secure_sum import SecureSum
 from fedgc.strategies.shard_push import PushedShards
+from fedgc.strategies.variance_aware import VarianceAwareFedAdam, VarianceAwareFedYogi
 
 __all__ = [
     "CsvResults",
@@ -15,5 +16,7 @@ __all__ = [
     "SecureSum",
     "StatusPage",
     "TensorBoardResults",
+    "VarianceAwareFedAdam",
+    "VarianceAwareFedYogi",
     "read_csv_results",
 ]

@@ -28,6 +28,7 @@ from numpy.typing import NDArray
 from fedgc.assignment import InfeasibleAssignmentError
 from fedgc.checkpoint import CheckpointFolder
 from fedgc.decoders import Decoder
+from fedgc.moments import SecondMoment
 from fedgc.quantisers import Quantiser
 from fedgc.round import plan_round
 
@@ -43,6 +44,7 @@ class CodedStrategy(MeetingStrategy):
     given_sizes: NDArray[np.float64]
     secure_sum: SecureSum | None
     quantiser: Quantiser | None
+    second_moment: SecondMoment | None
     shards: PushedShards | None
     reporting: Reporting
     early_end: bool
@@ -134,6 +136,7 @@ class CodedStrategy(MeetingStrategy):
             secure_sum=self.secure_sum,
             shards=self.shards,
             quantiser=self.quantiser,
+            second_moment=self.second_moment,
         )
         if self._run.grid is not None:
             self._run.grid.expect(arrays, *self._run.open.most_in_a_reply())

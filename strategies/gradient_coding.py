@@ -17,6 +17,7 @@ from fedgc.strategies.options import (
     as_quantiser,
     as_record_key,
     as_resume,
+    as_second_moment,
     as_seconds,
     as_shards,
     as_sizes,
@@ -61,7 +62,9 @@ class GradientCoding(StartedStrategy):
         (a ShardUpdate may count tokens, say, there). Its `train_metrics_aggr_fn` gets a record for each client that
         counts, with the metrics that all of these have as plain numbers, each a mean over the client's shards: neither
         arrays nor other records. What it raises ends the run, as in Flower. Flower's strategies for differential
-        privacy are refused here, and go around this one: see :meth:`deadline_grid`.
+        privacy are refused here, and go around this one: see :meth:`deadline_grid`. To FedAdam and FedYogi the noise of
+        the decoding is a larger second moment; :class:`fedgc.strategies.VarianceAwareFedAdam` and VarianceAwareFedYogi
+        are told of it.
     num_shards : int
         Number of data shards. Every client must be able to load any of them.
     deadline : float or DeadlineRule
@@ -279,6 +282,9 @@ class GradientCoding(StartedStrategy):
         self.state = first_state(self.given_sizes, reliability, coherence, memory, self.planning)
         self.secure_sum = as_secure_sum(secure_sum, self.planning, memory=bool(memory), sizes=self.given_sizes)
         self.quantiser = as_quantiser(bits, quantiser, secure=self.secure_sum is not None)
+        self.second_moment = as_second_moment(
+            self.strategy, schedule=schedule, memory=bool(memory), sum_only=self.secure_sum is not None
+        )
         self.shards = as_shards(shards, self.num_shards)
         self.reporting = Reporting(reporters)
         self.checkpoints = as_checkpoints(checkpoints)

@@ -27,6 +27,7 @@ from fedgc.coherence import CoherenceEstimate
 from fedgc.deadline import AutomaticDeadline, DeadlineRule, FixedDeadline, Timing
 from fedgc.decoders import AUTO, DECODERS, CappedDecoder, Decoder
 from fedgc.memory import MemoryStore, UpdateMemory
+from fedgc.moments import SecondMoment, SubtractedVariance
 from fedgc.noise import NoiseSensitivity
 from fedgc.protocol import NUM_EXAMPLES
 from fedgc.quantisers import MOST_BITS, QUANTISERS, Quantiser
@@ -274,6 +275,37 @@ def as_constraints(given: AssignmentConstraints | None) -> AssignmentConstraints
     if not isinstance(given, AssignmentConstraints | None):
         raise ValueError(f"constraints must be AssignmentConstraints; got {given!r:.80}")
     return given
+
+
+def as_second_moment(strategy: Strategy, *, schedule: str, memory: bool, sum_only: bool) -> SecondMoment | None:
+    """Return how the inner strategy wants the square of the exact update estimated; None if it does not want it.
+
+    Raises
+    ------
+    ValueError
+        If that takes what the server has not.
+
+    Examples
+    --------
+    >>> from fedgc.strategies.variance_aware import VarianceAwareFedAdam
+    >>> as_second_moment(VarianceAwareFedAdam(), schedule="full", memory=False, sum_only=False).name
+    'subtract'
+    >>> as_second_moment(VarianceAwareFedAdam(), schedule="work-list", memory=False, sum_only=False)
+    Traceback (most recent call last):
+    ...
+    ValueError: second_moment must be 'scale' or 'second-track' for schedule 'work-list'; got 'subtract'
+    """
+    rule = getattr(innermost(strategy), "second_moment", None)
+    if not isinstance(rule, SecondMoment):
+        return None
+    if memory:
+        # Only changes are weighed then, and what part of the update these are is not known.
+        raise ValueError(f"memory must be off for a strategy with a second_moment; got it with {rule.name!r}")
+    if sum_only:
+        raise ValueError(f"secure_sum must be off for a strategy with a second_moment; got it with {rule.name!r}")
+    if schedule == "work-list" and isinstance(rule, SubtractedVariance):
+        raise ValueError(f"second_moment must be 'scale' or 'second-track' for schedule 'work-list'; got {rule.name!r}")
+    return rule
 
 
 def as_seconds(name: str, given: float | None) -> float | None:

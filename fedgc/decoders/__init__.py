@@ -2,6 +2,7 @@
 
 from fedgc.decoders.automatic import AUTO, automatic_decoder
 from fedgc.decoders.base import CalibratedDecoder, Decoder
+from fedgc.decoders.bounded_mass import BoundedMassDecoder
 from fedgc.decoders.capped import CappedDecoder
 from fedgc.decoders.decoding import CalibrationStatus, Decoding, DecodingStatus
 from fedgc.decoders.first_arrival import FirstArrivalDecoder
@@ -14,8 +15,9 @@ from fedgc.decoders.optimal_unbiased import OptimalUnbiasedDecoder
 from fedgc.decoders.partial_mean import PartialMeanDecoder
 from fedgc.decoders.streaming import StreamingSum
 from fedgc.decoders.sums import NormalisedSumDecoder, ScaledMeanDecoder, SumDecoder
+from fedgc.decoders.variance import variance_weights
 
-#: Every decoder by the name that configurations use.
+#: Every decoder of an update by the name that configurations use.
 DECODERS: dict[str, type[Decoder]] = {
     decoder.name: decoder
     for decoder in (
@@ -36,6 +38,7 @@ DECODERS: dict[str, type[Decoder]] = {
 __all__ = [
     "AUTO",
     "DECODERS",
+    "BoundedMassDecoder",
     "CalibratedDecoder",
     "CalibrationStatus",
     "CappedDecoder",
@@ -55,4 +58,5 @@ __all__ = [
     "StreamingSum",
     "SumDecoder",
     "automatic_decoder",
+    "variance_weights",
 ]

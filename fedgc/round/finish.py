@@ -76,6 +76,7 @@ def finish_round(
     sizes, memory = known_or_mean(shard_examples), fold.memory
 
     update: Update | None = None
+    square: Update | None = None
     # A round in which nothing arrives is passed over with a memory too: to take its word for everything, perhaps for
     # many rounds on end, would follow directions that are long out of date. What memory would have added is missing
     # then: over all rounds the decoded update falls short by the probability of such a round times what is remembered.
@@ -86,6 +87,7 @@ def finish_round(
         if memory is not None:
             add_scaled(update, 1.0, memory.rest(decoding.coverage, arrays))
         scale_in_place(update, 1.0 / float(sizes.sum()))
+        square = fold.square(update, 1.0 / float(sizes.sum()))
     noise = state.noise
     if noise is not None and update is not None:
         noise = noise.update(fold.probe(update), _error_of(plan, state, decoding))
@@ -130,7 +132,7 @@ def finish_round(
         observed=plan.gram.residual_error(decoding.coverage),
     )
     n_arrived = sum(bool(rows) for rows in fold.rows.values())
-    return new_state, RoundOutcome(update, decoding, predicted, model_error, n_arrived, shard_examples)
+    return new_state, RoundOutcome(update, decoding, predicted, model_error, n_arrived, shard_examples, square)
 
 
 def _fruitless(state: RoundState, plan: RoundPlan, *, nothing_came: bool) -> float:

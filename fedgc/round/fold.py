@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from fedgc.codes import Code
 from fedgc.decoders import StreamingSum
 from fedgc.memory import MemoryStore, UpdateMemory, units_of
+from fedgc.moments import SecondMoment
 from fedgc.round.copies import Copies
 from fedgc.round.probe import Probe
 from fedgc.round.sizes import known_or_mean
@@ -35,6 +36,8 @@ class RoundFold:
         The global arrays; only names, shapes and types are used.
     secret : int
         Seed of the entries by which copies are compared, see :class:`fedgc.round.copies.Copies`.
+    second_moment : SecondMoment, optional
+        How the square of the exact update is estimated, if the inner strategy wants to know.
 
     Attributes
     ----------
@@ -55,7 +58,14 @@ class RoundFold:
     reply; with one there is a model for each block, or shard, that came, where its store keeps it.
     """
 
-    def __init__(self, state: RoundState, plan: RoundPlan, arrays: Arrays, secret: int = 0) -> None:
+    def __init__(
+        self,
+        state: RoundState,
+        plan: RoundPlan,
+        arrays: Arrays,
+        secret: int = 0,
+        second_moment: SecondMoment | None = None,
+    ) -> None:
         self.plan = plan
         self.replies: dict[int, CodedUpdate] = {}
         self.rows: dict[int, tuple[int, ...]] = {}
@@ -67,6 +77,9 @@ class RoundFold:
             self.memory = state.memory.for_units(units_of(plan.decoder.code), sizes)
         self._arrays = arrays
         self._stream = StreamingSum(plan.decoder, arrays)
+        self._square = None
+        if second_moment is not None:
+            self._square = second_moment.begin(plan.decoder, plan.arrivals, plan.gram, arrays)
         self._copies: dict[int, tuple[int, int]] = {}
         self.copies = Copies(plan.decoder, arrays, secret)
         self._probe = Probe(arrays)
@@ -129,6 +142,8 @@ class RoundFold:
             self._observe(row, probed, examples)
             if self.memory is not None:
                 self._keep(self.memory.store, row, total)
+            if self._square is not None:
+                self._square.add(row, total, lasting=lasting)
             if not self._stream.add(row, total, lasting=lasting):
                 copies.append(row)
         return copies
@@ -137,6 +152,18 @@ class RoundFold:
         """Return the decoded sum; it can be had once, and of some rounds not at all."""
         total, self._decoded = self._decoded, None
         return self._stream.finish() if total is None else total
+
+    def square(self, decoded: Arrays, scale: float) -> Update | None:
+        """Return the estimated square of the exact update, if it is wanted; it can be had once.
+
+        Parameters
+        ----------
+        decoded : mapping of str to ndarray
+            The decoded update: the decoded sum times `scale`.
+        scale : float
+            What sums are multiplied by to be updates.
+        """
+        return None if self._square is None else self._square.square(decoded, scale)
 
     def decodes_to_less_than(self, most: float) -> bool:
         """Return whether the decoded sum is finite and, per example, each array shorter than `most`.

@@ -207,6 +207,8 @@ class RoundOutcome:
         Number of clients that brought something.
     shard_examples : ndarray, shape (n_shards,)
         Number of examples of each shard by which the update is weighted; NaN where not known.
+    second_moment : dict of str to ndarray, or None
+        Estimate of the square of what `update` estimates, entry by entry, if it was asked for.
     """
 
     update: Update | None
@@ -215,3 +217,4 @@ class RoundOutcome:
     model_residual_error: float
     n_arrived: int
     shard_examples: NDArray[np.float64]
+    second_moment: Update | None = None

@@ -11,9 +11,11 @@ from fedgc.strategies.reporting.report import RoundReport
 from fedgc.strategies.rounds.inner_step import inner_step
 from fedgc.strategies.rounds.open_round import OpenRound
 from fedgc.strategies.rounds.size_disagreements import SizeDisagreement, size_lines
+from fedgc.strategies.variance_aware import SECOND_MOMENT
 from flwr.app import ArrayRecord, Message, MetricRecord, RecordDict
 from flwr.serverapp.strategy import Strategy
 
+from fedgc.records.array_bytes import record_array
 from fedgc.round import LateReplies, RoundOutcome, RoundState, finish_round
 from fedgc.round.sizes import known_or_mean
 from fedgc.updates import average_statistics
@@ -128,6 +130,9 @@ def next_arrays(
 
     def as_reply() -> Message:
         content = RecordDict({arrayrecord_key: moved, "metrics": mean_metrics(clients)})
+        if outcome.second_moment is not None:
+            squares = {name: record_array(value) for name, value in outcome.second_moment.items()}
+            content[SECOND_MOMENT] = ArrayRecord(squares)
         return Message(content, reply_to=current.messages[0])
 
     new, metrics = inner_step(strategy, server_round, moved, clients, as_reply)

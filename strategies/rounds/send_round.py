@@ -17,6 +17,7 @@ from flwr.app import ArrayRecord, Message
 from numpy.typing import NDArray
 
 from fedgc.completion_times import Overheads
+from fedgc.moments import SecondMoment
 from fedgc.protocol import BITS, DEADLINE, QUANTISER, RECORD, RUN_SEED, SERVER_ROUND
 from fedgc.quantisers import Quantiser
 from fedgc.round import RoundPlan, RoundState
@@ -41,6 +42,7 @@ def send_round(
     secure_sum: SecureSum | None = None,
     shards: PushedShards | None = None,
     quantiser: Quantiser | None = None,
+    second_moment: SecondMoment | None = None,
 ) -> OpenRound:
     """Return a round whose messages are ready to be sent.
 
@@ -74,6 +76,13 @@ def send_round(
         The shards' data, if clients have it from the server.
     quantiser : Quantiser, optional
         What clients are to round their sums by.
+    second_moment : SecondMoment, optional
+        How the inner strategy wants the square of the exact update estimated, if it does.
+
+    Raises
+    ------
+    ValueError
+        If there is no such estimate for the plan's code and decoder.
     """
     n_clients, tasks = len(plan.node_ids), tasks_of(plan, known_sizes, secure_sum)
     told = {SERVER_ROUND: server_round, RUN_SEED: seed, DEADLINE: deadline}
@@ -109,8 +118,11 @@ def send_round(
         secret,
         quantiser=quantiser,
         run_seed=seed,
+        second_moment=second_moment,
     )
     if secure_sum is None:
+        if second_moment is not None:
+            _ = sent.fold  # refuses what it cannot estimate, before anyone works
         return sent
     return SecureRound(**vars(sent), secure_sum=secure_sum)
 

@@ -19,6 +19,7 @@ from flwr.app import ArrayRecord, Message, MetricRecord
 from numpy.typing import NDArray
 
 from fedgc.errors import ReplyRejectedError
+from fedgc.moments import SecondMoment
 from fedgc.protocol import BUDGET, RECORD, rounding_seed
 from fedgc.quantisers import Quantiser
 from fedgc.records.array_bytes import views
@@ -58,6 +59,8 @@ class SentRound:
         What clients were told to round their sums by, if they were.
     run_seed : int
         Seed of the run, which clients were told.
+    second_moment : SecondMoment or None
+        How the inner strategy wants the square of the exact update estimated, if it does.
     """
 
     server_round: int
@@ -72,6 +75,7 @@ class SentRound:
     secret: int = 0
     quantiser: Quantiser | None = None
     run_seed: int = 0
+    second_moment: SecondMoment | None = None
     _doubted: set[int] = field(default_factory=set)
     _client_by_message: dict[str, int] = field(default_factory=dict)
 
