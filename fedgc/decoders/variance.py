@@ -72,4 +72,5 @@ def variance_weights(decoder: CalibratedDecoder, arrivals: ArrivalModel | ArrayL
             )
         if own.size:
             missing[int(own[0])] *= float(part.probability @ ~part.outcomes.any(axis=1))
-    return weight**2 * np.array([missing[int(one)] for one in unit])
+    counts: NDArray[np.float64] = weight**2 * np.array([missing[int(one)] for one in unit])
+    return counts
