@@ -118,7 +118,8 @@ BAD = {
     "task, fleet, strategies; got 1",
     "task.depth=3": "task.depth is not a known key, allowed are name, shards, partition, alpha, hidden, "
     "local_epochs, batch_size, learning_rate; got 3",
-    "strategies.1.loads=3": "strategies.1.loads is not a known key, allowed are kind, label, deadline, "
+    "strategies.1.loads=3": "strategies.1.loads is not a known key, allowed are inner, "
+    "server_learning_rate, beta_1, beta_2, adaptivity, second_moment, second_decoder, kind, label, deadline, "
     "deadline_rule, deadline_share, deadline_cover, noise_sensitivity, load, schedule, sums, redraw, early_end, code, "
     "decoder, max_weight, memory, coherence, secure_sum, fractional_bits, grid; got 3, did you mean load?",
     "strategies.1.secure_sum=true": f"strategies.1.decoder must be one of {SETTLED} for secure_sum; got "
@@ -152,6 +153,8 @@ BAD = {
     "fleet=3": "fleet must be a valid dictionary; got 3",
     "strategies.1.kind=fedsgd": f"strategies.1.kind must be one of gradient-coding, {', '.join(RIVALS)}; got "
     "'fedsgd', did you mean fedavg?",
+    "strategies.1.inner=fedadm": "strategies.1.inner must be one of fedadam, fedavg, fedyogi; got 'fedadm', did you "
+    "mean fedadam?",
     "strategies.1.decoder=best": f"strategies.1.decoder must be one of auto, {', '.join(DECODERS)}; got 'best'",
     "strategies.1.label=FedAvg, waits for everyone": "strategies.1.label must differ from the other labels; got "
     "'FedAvg, waits for everyone' again",

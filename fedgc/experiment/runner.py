@@ -10,7 +10,7 @@ from typing import Any
 from flwr.app import ArrayRecord, Context, MetricRecord
 from flwr.clientapp import ClientApp
 from flwr.serverapp import Grid, ServerApp
-from flwr.serverapp.strategy import FedAvg, Strategy
+from flwr.serverapp.strategy import Strategy
 
 from fedgc.clients import gradient_coded
 from fedgc.deadline import WAIT_FOR_EVERYONE
@@ -120,7 +120,7 @@ def _build_strategy(
         )
         return build_rival(choice.kind, options)
     strategy = GradientCoding(
-        FedAvg(**inner),
+        choice.build_inner(inner),
         num_shards=config.task.shards,
         deadline=choice.build_deadline(),
         load=choice.load,

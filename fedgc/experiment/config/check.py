@@ -19,6 +19,7 @@ from fedgc.fleets import build_fleet
 from fedgc.round import check_list_options, check_load, check_partial_work, check_sum_only, first_load
 from fedgc.schemes import BALANCED_BLOCKS, CODES, LIST_CODES
 from fedgc.strategies.baselines import RIVALS
+from fedgc.strategies.options import as_second_moment
 from fedgc.validation import did_you_mean
 
 
@@ -122,6 +123,10 @@ def _check_coding(strategy: GradientCodingConfig, where: str, *, n_clients: int,
         raise ConfigError(f"{where}.deadline, {error} (of the rule {strategy.deadline_rule!r})") from None
     schedule, sums = strategy.schedule, strategy.sums
     try:
+        strategy.check_inner()
+        as_second_moment(
+            strategy.build_inner({}), schedule=schedule, memory=strategy.memory, sum_only=strategy.secure_sum
+        )
         check_load(strategy.load, schedule)
         check_list_options(schedule, sums=sums, redraw=strategy.redraw)
         if strategy.code not in (BALANCED_BLOCKS, *LIST_CODES) and schedule == "work-list":

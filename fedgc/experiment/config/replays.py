@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from fedgc.errors import ConfigError
+from fedgc.experiment.config.inner import FEDAVG
 from fedgc.experiment.config.sections import ExperimentConfig, GradientCodingConfig, StrategyConfig
 from fedgc.strategies.baselines import RIVALS, CodedRival
 
@@ -74,6 +75,7 @@ def _check(strategy: StrategyConfig, where: str) -> None:
         "sums": None,
         "redraw": None,
         "bits": None,
+        "inner": FEDAVG,
     }
     for key, value in plain.items():
         if getattr(strategy, key) != value:

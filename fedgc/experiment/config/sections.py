@@ -11,6 +11,7 @@ from fedgc.assignment import Schedule, Sums
 from fedgc.coherence import CoherenceEstimate, KnownCoherence
 from fedgc.deadline import DeadlineRule, build_deadline
 from fedgc.decoders import AUTO, automatic_decoder
+from fedgc.experiment.config.inner import InnerConfig
 from fedgc.experiment.config.keys import Count, Grid, Load, Name, Positive, Section, Seeds
 from fedgc.experiment.config.tasks import DigitsConfig, TaskConfig
 from fedgc.experiment.target import Target
@@ -50,8 +51,8 @@ class RivalConfig(Section):
         return given
 
 
-class GradientCodingConfig(Section):
-    """fedgc's GradientCoding around FedAvg.
+class GradientCodingConfig(InnerConfig):
+    """fedgc's GradientCoding around FedAvg, or around an adaptive strategy.
 
     With a rule for the deadline, `deadline` is that of the first round; `deadline_share` belongs to the rule "quantile"
     alone, `deadline_cover` (whether every round is to last until the fleet can have done every shard once) and
