@@ -288,9 +288,10 @@ def as_second_moment(strategy: Strategy, *, schedule: str, memory: bool, sum_onl
     Examples
     --------
     >>> from fedgc.strategies.variance_aware import VarianceAwareFedAdam
-    >>> as_second_moment(VarianceAwareFedAdam(), schedule="full", memory=False, sum_only=False).name
+    >>> own = VarianceAwareFedAdam(second_moment="subtract")
+    >>> as_second_moment(own, schedule="full", memory=False, sum_only=False).name
     'subtract'
-    >>> as_second_moment(VarianceAwareFedAdam(), schedule="work-list", memory=False, sum_only=False)
+    >>> as_second_moment(own, schedule="work-list", memory=False, sum_only=False)
     Traceback (most recent call last):
     ...
     ValueError: second_moment must be 'scale' or 'second-track' for schedule 'work-list'; got 'subtract'

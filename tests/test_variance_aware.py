@@ -73,7 +73,7 @@ def test_the_second_moment_is_the_square_less_what_the_arrivals_tell_of_its_vari
     came, start = [0, 1, 3, 4], arrays_of(initial_arrays())
     shares = {shard: np.float64(EXAMPLES[shard]) / sum(EXAMPLES) for shard in came}
     updates = [{name: shares[s] * value for name, value in shard_delta(s, start).items()} for s in came]
-    strategy = VarianceAwareFedAdam(fraction_evaluate=0.0)
+    strategy = VarianceAwareFedAdam(second_moment="subtract", fraction_evaluate=0.0)
     squares = v_after_a_round(strategy, without(2, 5), reliability=HALF)
     decoded = v_after_a_round(
         VarianceAwareFedAdam(second_moment="decoded", fraction_evaluate=0.0), without(2, 5), reliability=HALF
@@ -135,7 +135,7 @@ def test_what_the_server_cannot_have_is_refused(second_moment: str, options: dic
 
 
 def test_a_code_without_an_estimate_is_refused_before_anyone_works() -> None:
-    inner = VarianceAwareFedAdam(fraction_evaluate=0.0)
+    inner = VarianceAwareFedAdam(second_moment="subtract", fraction_evaluate=0.0)
     strategy = coding(inner, code="cyclic-repetition", decoder="least-squares", load=2)
     assert "cyclic-repetition" in CODES
     with pytest.raises(ValueError, match="second_moment 'subtract' needs whole blocks, or settled weights"):
