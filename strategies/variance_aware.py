@@ -87,10 +87,11 @@ class VarianceAwareFedAdam(_VarianceAware, FedAdam):
 
     Notes
     -----
-    "scale" keeps the step size that serves the fleet when nobody straggles; it takes fewer or as many rounds as
-    "decoded" with a step of its own. The noise of single entries is better left in: what it makes larger are the
-    denominators of entries whose first moment is noisy too, and without it these take the longest steps of all. With
-    the exact square itself training is slower than with the decoded one, see ``experiments/neighbours/adam.md``.
+    With a step of its own FedAdam needs no fewer rounds with any of these than with the decoded square, see
+    ``experiments/neighbours/adam.md``: they save the search for another step, not rounds. The noise of single entries is
+    better left in. What it makes larger are the denominators of entries whose first moment is as noisy, and without it
+    these take the longest steps of all; training is slower with the exact square itself. Hence "scale" by default, which
+    takes the same share from all entries.
 
     Outside GradientCoding nothing tells a second moment, and it is FedAdam.
 
