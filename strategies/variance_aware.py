@@ -87,11 +87,10 @@ class VarianceAwareFedAdam(_VarianceAware, FedAdam):
 
     Notes
     -----
-    With a step of its own FedAdam needs no fewer rounds with any of these than with the decoded square, see
-    ``experiments/neighbours/adam.md``: they save the search for another step, not rounds. The noise of single entries is
-    better left in. What it makes larger are the denominators of entries whose first moment is as noisy, and without it
-    these take the longest steps of all; training is slower with the exact square itself. Hence "scale" by default, which
-    takes the same share from all entries.
+    With its best step FedAdam needs no fewer rounds with any of these than with the decoded square, only with a
+    smaller one: see ``experiments/neighbours/adam.md``. The noise of single entries is better left in. What it makes
+    larger are the denominators of entries whose first moment is as noisy, and without it these take the longest steps
+    of all. Hence "scale" by default, which takes the same share from all entries.
 
     Outside GradientCoding nothing tells a second moment, and it is FedAdam.
 
