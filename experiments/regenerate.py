@@ -43,6 +43,14 @@ def load(work: Path) -> None:
     run(HERE / "paper" / "draw_load.py", work / "paper-load", "--out", HERE / "paper" / "results")
 
 
+def adam(work: Path) -> None:
+    """Run FedAdam's sweep, draw it, and measure what knowing the exact square would be worth."""
+    kept = HERE / "neighbours" / "results"
+    run("-m", "fedgc", "run", HERE / "neighbours" / "adam.toml", "--out", work / "neighbours-adam")
+    run(HERE / "neighbours" / "draw_adam.py", work / "neighbours-adam", "--out", kept)
+    run(HERE / "neighbours" / "adam_square.py", "--out", kept)
+
+
 def script(name: str, work: Path) -> None:
     """Run a script that writes its results itself."""
     run(HERE / f"{name}.py", "--out", HERE / Path(name).parent / "results")
@@ -69,6 +77,9 @@ EXPERIMENTS: dict[str, Callable[[Path], None]] = {
     "neighbours/chunk_order": partial(script, "neighbours/chunk_order"),
     "neighbours/outages": partial(script, "neighbours/outages"),
     "neighbours/goco": partial(script, "neighbours/goco"),
+    "neighbours/bits": partial(sweep, "neighbours/bits", by="rounds", relative_to="single precision"),
+    "neighbours/bit_budget": partial(script, "neighbours/bit_budget"),
+    "neighbours/adam": adam,
 }
 
 

@@ -283,7 +283,11 @@ class GradientCoding(StartedStrategy):
         self.secure_sum = as_secure_sum(secure_sum, self.planning, memory=bool(memory), sizes=self.given_sizes)
         self.quantiser = as_quantiser(bits, quantiser, secure=self.secure_sum is not None)
         self.second_moment = as_second_moment(
-            self.strategy, schedule=schedule, memory=bool(memory), sum_only=self.secure_sum is not None
+            self.strategy,
+            schedule=schedule,
+            memory=bool(memory),
+            sum_only=self.secure_sum is not None,
+            rounded=self.quantiser is not None,
         )
         self.shards = as_shards(shards, self.num_shards)
         self.reporting = Reporting(reporters)

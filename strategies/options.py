@@ -277,7 +277,9 @@ def as_constraints(given: AssignmentConstraints | None) -> AssignmentConstraints
     return given
 
 
-def as_second_moment(strategy: Strategy, *, schedule: str, memory: bool, sum_only: bool) -> SecondMoment | None:
+def as_second_moment(
+    strategy: Strategy, *, schedule: str, memory: bool, sum_only: bool, rounded: bool
+) -> SecondMoment | None:
     """Return how the inner strategy wants the square of the exact update estimated; None if it does not want it.
 
     Raises
@@ -289,9 +291,9 @@ def as_second_moment(strategy: Strategy, *, schedule: str, memory: bool, sum_onl
     --------
     >>> from fedgc.strategies.variance_aware import VarianceAwareFedAdam
     >>> own = VarianceAwareFedAdam(second_moment="subtract")
-    >>> as_second_moment(own, schedule="full", memory=False, sum_only=False).name
+    >>> as_second_moment(own, schedule="full", memory=False, sum_only=False, rounded=False).name
     'subtract'
-    >>> as_second_moment(own, schedule="work-list", memory=False, sum_only=False)
+    >>> as_second_moment(own, schedule="work-list", memory=False, sum_only=False, rounded=False)
     Traceback (most recent call last):
     ...
     ValueError: second_moment must be 'scale' or 'second-track' for schedule 'work-list'; got 'subtract'
@@ -304,6 +306,9 @@ def as_second_moment(strategy: Strategy, *, schedule: str, memory: bool, sum_onl
         raise ValueError(f"memory must be off for a strategy with a second_moment; got it with {rule.name!r}")
     if sum_only:
         raise ValueError(f"secure_sum must be off for a strategy with a second_moment; got it with {rule.name!r}")
+    if rounded:
+        # The square of a rounded sum has the rounding's variance in it, entry by entry, which is known in total only.
+        raise ValueError(f"bits must be left out for a strategy with a second_moment; got them with {rule.name!r}")
     if schedule == "work-list" and isinstance(rule, SubtractedVariance):
         raise ValueError(f"second_moment must be 'scale' or 'second-track' for schedule 'work-list'; got {rule.name!r}")
     return rule

@@ -125,7 +125,11 @@ def _check_coding(strategy: GradientCodingConfig, where: str, *, n_clients: int,
     try:
         strategy.check_inner()
         as_second_moment(
-            strategy.build_inner({}), schedule=schedule, memory=strategy.memory, sum_only=strategy.secure_sum
+            strategy.build_inner({}),
+            schedule=schedule,
+            memory=strategy.memory,
+            sum_only=strategy.secure_sum,
+            rounded=strategy.bits is not None,
         )
         check_load(strategy.load, schedule)
         check_list_options(schedule, sums=sums, redraw=strategy.redraw)
