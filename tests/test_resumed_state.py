@@ -36,7 +36,8 @@ KNOWN: dict[str, dict[str, str]] = {
         **dict.fromkeys(("state", "nodes", "history", "_shard_counts", "strategy", "planning", "shards"), SAVED),
         **dict.fromkeys(("num_shards", "deadline", "first_deadline", "start_timeout", "nodes_timeout"), OPTION),
         **dict.fromkeys(("given_sizes", "secure_sum", "checkpoints", "resume", "early_end", "seed"), OPTION),
-        **dict.fromkeys(("arrayrecord_key", "configrecord_key"), OPTION),
+        **dict.fromkeys(("arrayrecord_key", "configrecord_key", "quantiser"), OPTION),
+        "second_moment": OPTION,  # of the inner strategy
         "reporting": PROCESS,  # which reporters have failed, so that the log tells it once
         "_run": "see CodedRun",
         "_journal": "its results and what has been evaluated are in the checkpoint",
@@ -79,7 +80,8 @@ KNOWN: dict[str, dict[str, str]] = {
         **dict.fromkeys(("server_round", "arrays", "messages", "deadline", "known_sizes", "sizes", "_doubted"), SAVED),
         **dict.fromkeys(("plan", "tasks", "state", "_client_by_message"), DERIVED),
         "secret": "in the past round's copies",
-        **dict.fromkeys(("metrics", "rejected", "bad", "failed", "_taken", "_waiting"), ROUND),
+        **dict.fromkeys(("metrics", "rejected", "bad", "failed", "_taken", "_waiting", "second_moment"), ROUND),
+        **dict.fromkeys(("quantiser", "run_seed"), OPTION),
     },
 }
 
