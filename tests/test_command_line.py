@@ -175,6 +175,9 @@ BAD = {
     "rounds=1\nfoo=2": "--set must name one key; got 'rounds=1\\nfoo=2'",
     "fleet.groups=3": "fleet.groups must be a list of tables; got 3",
     "rounds": "--set must be of the form key=value; got 'rounds'",
+    "fleet..clients=2": "--set must be of the form key=value; got 'fleet..clients=2'",
+    'sweep."task.alpha=[1.0]': "--set must be of the form key=value; got 'sweep.\"task.alpha=[1.0]'",
+    'sweep."task.alfa"=[1.0]': "task.alfa is not a known key",
 }
 
 

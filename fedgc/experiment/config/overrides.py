@@ -2,16 +2,29 @@
 
 from __future__ import annotations
 
+import re
 import tomllib
 from typing import Any
 
 from fedgc.errors import ConfigError
 
 
+#: A part of a dotted key; one with dots of its own is quoted, as in TOML.
+_PART = r'(?:"[^"]+"|[^."]+)'
+
+
 def apply_override(raw: dict[str, Any], override: str) -> None:
-    """Set what ``key=value`` says, in plain data."""
+    """Set what ``key=value`` says, in plain data.
+
+    Examples
+    --------
+    >>> raw = {"sweep": {"task.alpha": [0.1]}}
+    >>> apply_override(raw, 'sweep."task.alpha"=[0.1, 1.0]')
+    >>> raw
+    {'sweep': {'task.alpha': [0.1, 1.0]}}
+    """
     key, equals, text = override.partition("=")
-    if not equals or not key.strip():
+    if not equals or not re.fullmatch(rf"{_PART}(\.{_PART})*", key.strip()):
         raise ConfigError(f"--set must be of the form key=value; got {override!r}")
     try:
         parsed = tomllib.loads(f"value = {text}")
@@ -31,7 +44,7 @@ def set_value(raw: dict[str, Any], key: str, value: Any, *, option: str) -> None
         If there is no such place; the line begins with `option`.
     """
     node: Any = raw
-    *parents, last = key.split(".")
+    *parents, last = [part.strip('"') for part in re.findall(_PART, key)]
     for part in parents:
         if isinstance(node, dict):
             node = node.setdefault(part, {})
