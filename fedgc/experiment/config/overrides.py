@@ -8,7 +8,6 @@ from typing import Any
 
 from fedgc.errors import ConfigError
 
-
 #: A part of a dotted key; one with dots of its own is quoted, as in TOML.
 _PART = r'(?:"[^"]+"|[^."]+)'
 
