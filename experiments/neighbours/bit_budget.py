@@ -11,23 +11,20 @@ with the weights that know the rounding, and sum Y^2 (p + omega) / q with the bl
 from __future__ import annotations
 
 import argparse
-import sys
 from pathlib import Path
 
 import numpy as np
 from flwr.app import ConfigRecord
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
-from scipy import stats
 
 from fedgc.codes import optimal_row_sums
 from fedgc.protocol import SHARD_SEED
 from fedgc.quantisers import QUANTISERS, BitAllocation, allocate_bits, allocate_bits_exactly, equal_bits
+from fedgc.report.rows import write_rows
 from fedgc.report.style import legend_outside, look_of, plain
+from fedgc.report.tables import mean_and_half_width
 from fedgc.tasks import build_task
-
-sys.path.append(str(Path(__file__).parents[1] / "planning"))
-from tables import write_table
 
 Vector = NDArray[np.float64]
 
@@ -78,11 +75,7 @@ def measure(seed: int) -> list[dict[str, object]]:
             exactly = np.array([1.0 / ((1.0 - prob) / prob).sum() for prob in fleets])
             for number, way in enumerate(WAYS):
                 ratio = found[:, number] / found[:, 0]
-                half = (
-                    stats.t.ppf(0.975, FLEETS - 1) * ratio.std(ddof=1) / np.sqrt(FLEETS)
-                    if np.isfinite(ratio).all()
-                    else np.inf
-                )
+                over, half = mean_and_half_width(ratio)
                 rows.append(
                     {
                         "quantiser": quantiser,
@@ -90,7 +83,7 @@ def measure(seed: int) -> list[dict[str, object]]:
                         "way": way,
                         "variance": f"{found[:, number].mean():.6g}",
                         "over_no_rounding": f"{(found[:, number] / exactly).mean():.6g}",
-                        "over_optimum": f"{ratio.mean():.6g}",
+                        "over_optimum": f"{over:.6g}",
                         "half_interval": f"{half:.3g}",
                     }
                 )
@@ -120,7 +113,7 @@ def main() -> None:
     args = parser.parse_args()
     args.out.mkdir(parents=True, exist_ok=True)
     rows = measure(args.seed)
-    write_table(args.out / "bit_budget.csv", rows)
+    write_rows(args.out / "bit_budget.csv", rows)
     draw(rows).savefig(args.out / "bit_budget.png", dpi=150)
 
 

@@ -11,7 +11,6 @@ optimal split and decoded at its runtime, for some of the draws.
 from __future__ import annotations
 
 import argparse
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -34,10 +33,8 @@ from fedgc.block_coordinates import (
     two_layers,
     whole_coordinates,
 )
+from fedgc.report.rows import write_rows
 from fedgc.report.style import layout, legend_outside, legend_width, look_of, plain
-
-sys.path.append(str(Path(__file__).parents[1] / "planning"))
-from tables import write_table
 
 Array = NDArray[np.float64]
 
@@ -176,7 +173,7 @@ def main() -> None:
                 flush=True,
             )
     if args.out is not None:
-        write_table(
+        write_rows(
             args.out / "block_coordinates.csv",
             [{k: f"{v:.6g}" if isinstance(v, float) else v for k, v in row.items()} for row in rows],
         )

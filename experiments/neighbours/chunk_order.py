@@ -14,7 +14,6 @@ holdings that looks at finished lists only.
 from __future__ import annotations
 
 import argparse
-import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,10 +28,8 @@ from fedgc.assignment import assign, work_while_missing, worst_case_bound, worst
 from fedgc.assignment.build import residual_error_of
 from fedgc.deadline import cover_time
 from fedgc.fleets import Fleet, build_fleet
+from fedgc.report.rows import write_rows
 from fedgc.report.style import layout, legend_outside, look_of, plain
-
-sys.path.append(str(Path(__file__).parents[1] / "planning"))
-from tables import write_table
 
 Array = NDArray[np.float64]
 Lists = list[NDArray[np.intp]]
@@ -271,7 +268,7 @@ def main() -> None:
     rows.sort(key=lambda row: row["holdings"] == "blocks")
     if args.out is not None:
         for name, table in (("chunk_order", rows), ("chunk_order_cover", whole)):
-            write_table(
+            write_rows(
                 args.out / f"{name}.csv",
                 [{k: f"{v:.6g}" if isinstance(v, float) else v for k, v in row.items()} for row in table],
             )

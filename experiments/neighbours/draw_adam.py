@@ -18,11 +18,11 @@ from pathlib import Path
 import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.ticker import NullFormatter
-from scipy import stats
 
 from fedgc.experiment.files import write_whole
 from fedgc.report.read import Results, read_results
 from fedgc.report.style import look_of
+from fedgc.report.tables import mean_and_half_width
 
 
 def rounds_by_step(results: Results) -> list[dict[str, object]]:
@@ -37,7 +37,7 @@ def rounds_by_step(results: Results) -> list[dict[str, object]]:
         row: dict[str, object] = {"second_moment": method, "step": step}
         row |= {"seeds": len(values), "reached": len(known), "rounds": "", "half_interval": ""}
         if len(known) == len(values):
-            half = stats.t.ppf(0.975, len(values) - 1) * np.std(values, ddof=1) / np.sqrt(len(values))
+            _, half = mean_and_half_width(np.array(values))
             row |= {"rounds": round(float(np.mean(values)), 1), "half_interval": round(float(half), 1)}
         rows.append(row)
     return rows

@@ -17,7 +17,6 @@ from __future__ import annotations
 
 import argparse
 import hashlib
-import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -46,12 +45,10 @@ from fedgc.decentralised import (
 from fedgc.decoders import Decoder, FixedDecoder, InverseProbabilityDecoder, SumDecoder
 from fedgc.fleets import Fleet, build_fleet
 from fedgc.gram import GramModel
+from fedgc.report.rows import write_rows
 from fedgc.report.style import look_of, plain
 from fedgc.simulation.play import RoundDraws
 from fedgc.tasks.digits_data import digits_data
-
-sys.path.append(str(Path(__file__).parents[1] / "planning"))
-from tables import write_table
 
 Array = NDArray[np.float64]
 
@@ -319,7 +316,7 @@ def main() -> None:
             so_far += cell_rows
             if args.out is not None:
                 table = [{k: f"{v:.5g}" if isinstance(v, float) else v for k, v in row.items()} for row in so_far]
-                write_table(args.out / f"goco-{by}.csv", table)
+                write_rows(args.out / f"goco-{by}.csv", table)
         if args.out is not None:
             draw(so_far, "round" if by == "rounds" else by).savefig(args.out / f"goco-{by}.png", dpi=110)
 

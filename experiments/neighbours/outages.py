@@ -11,7 +11,6 @@ then does is enumerated over all 4096 sets of arrivals.
 from __future__ import annotations
 
 import argparse
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -21,10 +20,8 @@ from fedgc.arrivals import DomainArrivals, IndependentArrivals
 from fedgc.codes import FractionalRepetition
 from fedgc.decoders import CalibratedDecoder, OptimalUnbiasedDecoder
 from fedgc.gram import GramModel
+from fedgc.report.rows import write_rows
 from fedgc.report.style import legend_outside, look_of, plain
-
-sys.path.append(str(Path(__file__).parents[1] / "planning"))
-from tables import write_table
 
 SITE = np.repeat(np.arange(4), 3)
 BLOCKS = {"blocks are sites": SITE, "blocks across sites": np.tile(np.arange(4), 3)}
@@ -83,7 +80,7 @@ def main() -> None:
     args = parser.parse_args()
     args.out.mkdir(parents=True, exist_ok=True)
     rows = measure()
-    write_table(args.out / "outages.csv", rows)
+    write_rows(args.out / "outages.csv", rows)
     draw(rows).savefig(args.out / "outages.png", dpi=150)
 
 

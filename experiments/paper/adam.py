@@ -22,12 +22,12 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import stats
 
 from fedgc.decoders import DECODERS
 from fedgc.experiment.files import write_whole
 from fedgc.fleets import build_fleet
 from fedgc.replay import Method, MethodRounds, known_rounds
+from fedgc.report.tables import mean_and_half_width
 from fedgc.schemes import CODES
 from fedgc.simulation.play import RoundDraws
 from fedgc.tasks import DigitsRegressionTask
@@ -118,8 +118,8 @@ def main() -> None:
             mean = np.mean(by_seed, axis=0)
             best = int(mean.argmin())
             values = np.array(by_seed)[:, best]
-            half = stats.t.ppf(0.975, values.size - 1) * values.std(ddof=1) / np.sqrt(values.size)
-            row = [tau, name, STEPS[best], round(float(mean[best]), 1), round(float(half), 1)]
+            _, half = mean_and_half_width(values)
+            row = [tau, name, STEPS[best], round(float(mean[best]), 1), round(half, 1)]
             writer.writerow(row)
             print(*row, sep=", ", flush=True)
     if args.out is not None:

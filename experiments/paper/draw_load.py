@@ -17,11 +17,11 @@ from pathlib import Path
 import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.ticker import NullFormatter
-from scipy import stats
 
 from fedgc.experiment.files import write_whole
 from fedgc.report.read import Run, read_results
 from fedgc.report.style import look_of
+from fedgc.report.tables import mean_and_half_width
 
 #: The seconds that stand for a tau in the configuration.
 TAU = {"1.0": 1.5, "1.3636363636363635": 1.1}
@@ -39,15 +39,15 @@ def best_by_load(runs: Sequence[Run]) -> list[dict[str, object]]:
     rows: list[dict[str, object]] = []
     for (tau, strategy, load), by_step in losses.items():
         step, values = min(by_step.items(), key=lambda one: np.mean(np.nan_to_num(one[1], nan=np.inf)))
-        half = stats.t.ppf(0.975, len(values) - 1) * np.std(values, ddof=1) / np.sqrt(len(values))
+        mean, half = mean_and_half_width(np.array(values))
         rows.append(
             {
                 "tau": tau,
                 "strategy": strategy,
                 "load": load,
                 "step": float(step),
-                "loss": round(float(np.mean(values)), 5),
-                "half_interval": round(float(half), 5),
+                "loss": round(mean, 5),
+                "half_interval": round(half, 5),
             }
         )
     return rows

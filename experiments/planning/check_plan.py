@@ -23,10 +23,10 @@ from digits_replay import STEPS, Digits, Vector
 from numpy.typing import NDArray
 from plan_errors import batch_standard_error, plan_moments
 from run_choices import PreparedChoice, prepare
-from tables import write_table
 
 from fedgc.fleets import Fleet, build_fleet, presets
 from fedgc.planning import Choice, FleetPlan, constraints_of, plan_fleet
+from fedgc.report.rows import write_rows
 from fedgc.simulation import PlayedRounds, RoundDraws
 
 #: A replay is given up for good once it has taken so many times as long as the best one so far.
@@ -252,7 +252,7 @@ def main() -> None:
         for preset in args.preset or presets():
             rows += check(preset, seed, args, task, target)
             if args.out is not None:
-                write_table(args.out, rows)  # after each fleet, since all of them take hours
+                write_rows(args.out, rows)  # after each fleet, since all of them take hours
 
 
 if __name__ == "__main__":

@@ -27,7 +27,8 @@ from pathlib import Path
 import numpy as np
 from cold_start_task import DigitsTask
 from cold_start_weights import FLEETS, LONGEST, N_SHARDS, Draws, Rule, Vector, Weights, deadline_of
-from tables import write_table
+
+from fedgc.report.rows import write_rows
 
 STEPS = tuple(1.6 * 2.0 ** (k / 2) for k in range(9))
 TARGET_ROUND = 100
@@ -160,7 +161,7 @@ def main() -> None:
             found = Comparison(name, mixed=mixed, seeds=seeds).rows()
             print("\n".join(map(show, found)), flush=True)
             rows += found
-    write_table(given.out, rows)
+    write_rows(given.out, rows)
 
 
 if __name__ == "__main__":

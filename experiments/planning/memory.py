@@ -13,12 +13,12 @@ from pathlib import Path
 
 import numpy as np
 from digits_replay import STEPS, Digits
-from tables import write_table
 
 from fedgc.codes import Uncoded
 from fedgc.decoders import DECODERS, CappedDecoder, Decoder
 from fedgc.fleets import build_fleet
 from fedgc.gram import GramModel
+from fedgc.report.rows import write_rows
 from fedgc.schemes import fractional_repetition_blocks
 
 #: Descents whose loss is the target, and rounds after which a run is given up.
@@ -71,7 +71,7 @@ def main() -> None:
                             rows.append({**row, "memory": memory} | dict(zip(map(str, TARGETS), found, strict=True)))
                             print(*rows[-1].values(), flush=True)
     if args.out is not None:
-        write_table(args.out, rows)
+        write_rows(args.out, rows)
 
 
 if __name__ == "__main__":

@@ -17,10 +17,10 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 from scipy.optimize import brentq
-from tables import write_table
 
 from fedgc.completion_times import CompletionTimes, TimeObservation
 from fedgc.fleets import Fleet, WorkDraw, build_fleet, presets
+from fedgc.report.rows import write_rows
 from fedgc.scoring import reliability_diagram
 
 Vector = NDArray[np.float64]
@@ -149,7 +149,7 @@ def main(argv: Sequence[str] | None = None) -> None:
                 flush=True,
             )
     if args.out:
-        write_table(args.out, rows)
+        write_rows(args.out, rows)
 
 
 if __name__ == "__main__":

@@ -18,7 +18,6 @@ from pathlib import Path
 import numpy as np
 from digits_replay import STEPS, Digits
 from numpy.typing import NDArray
-from tables import write_table
 
 from fedgc.assignment import assign, longest_list, with_backups
 from fedgc.codes import WorkLists
@@ -28,6 +27,7 @@ from fedgc.errors import NoUnbiasedDecoderError
 from fedgc.fleets import Fleet, build_fleet, presets
 from fedgc.forecast import arrivals_by_deadline
 from fedgc.gram import GramModel
+from fedgc.report.rows import write_rows
 from fedgc.simulation import RoundDraws, play_rounds
 
 ARMS = ("by speed", "1", "2", "3", "5")
@@ -164,7 +164,7 @@ def main() -> None:
                 )
                 print(f"{preset}, {'memory' if memory else 'no memory'}, deadlines from {least:g}: {line}", flush=True)
     if args.out is not None:
-        write_table(args.out, table)
+        write_rows(args.out, table)
 
 
 if __name__ == "__main__":

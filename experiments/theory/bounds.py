@@ -46,7 +46,8 @@ from fedgc.simulation.play import RoundDraws, play_rounds
 
 sys.path.append(str(Path(__file__).parents[1] / "planning"))
 from plan_errors import lost_together
-from tables import write_table
+
+from fedgc.report.rows import write_rows
 
 Array = NDArray[np.float64]
 
@@ -185,7 +186,7 @@ def main() -> None:
     least = min(row["bound"] / (row["observed"] + row["half_width"]) for row in rows)
     print(f"least ratio of a bound to the upper end of the observed 95 % interval: {least:.3g}")
     if args.out is not None:
-        write_table(
+        write_rows(
             args.out / "bounds.csv",
             [{k: f"{v:.6g}" if isinstance(v, float) else v for k, v in row.items()} for row in rows],
         )

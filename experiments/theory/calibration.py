@@ -33,7 +33,8 @@ from fedgc.simulation import RoundDraws
 sys.path.append(str(Path(__file__).parents[1] / "planning"))
 from check_plan import play
 from run_choices import prepare
-from tables import write_table
+
+from fedgc.report.rows import write_rows
 
 #: Columns of the table, of what check_plan.play tells.
 COLUMNS = (
@@ -140,7 +141,7 @@ def main() -> None:
         print(f"{preset}: {summary(own)}", flush=True)
     print(f"all: {summary(rows)}")
     if args.out is not None:
-        write_table(
+        write_rows(
             args.out / "calibration.csv",
             [{k: f"{v:.6g}" if isinstance(v, float) else v for k, v in row.items()} for row in rows],
         )
