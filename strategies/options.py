@@ -27,7 +27,7 @@ from fedgc.coherence import CoherenceEstimate
 from fedgc.deadline import AutomaticDeadline, DeadlineRule, FixedDeadline, Timing
 from fedgc.decoders import AUTO, DECODERS, CappedDecoder, Decoder
 from fedgc.memory import MemoryStore, UpdateMemory
-from fedgc.moments import SecondMoment, SubtractedVariance
+from fedgc.moments import SECOND_MOMENTS, SecondMoment
 from fedgc.noise import NoiseSensitivity
 from fedgc.protocol import NUM_EXAMPLES
 from fedgc.quantisers import MOST_BITS, QUANTISERS, Quantiser
@@ -309,8 +309,9 @@ def as_second_moment(
     if rounded:
         # The square of a rounded sum has the rounding's variance in it, entry by entry, which is known in total only.
         raise ValueError(f"bits must be left out for a strategy with a second_moment; got them with {rule.name!r}")
-    if schedule == "work-list" and isinstance(rule, SubtractedVariance):
-        raise ValueError(f"second_moment must be 'scale' or 'second-track' for schedule 'work-list'; got {rule.name!r}")
+    if schedule == "work-list" and not rule.partial_work:
+        serve = " or ".join(repr(name) for name, one in SECOND_MOMENTS.items() if one.partial_work)
+        raise ValueError(f"second_moment must be {serve} for schedule 'work-list'; got {rule.name!r}")
     return rule
 
 

@@ -43,10 +43,13 @@ class SecondMoment(ABC):
         Its name in configurations.
     needs_updates : bool
         Whether it looks at each coded update, and not at the decoded one alone.
+    partial_work : bool
+        Whether it serves work lists, of which any first part may come.
     """
 
     name: ClassVar[str]
     needs_updates: ClassVar[bool] = True
+    partial_work: ClassVar[bool] = True
 
     @abstractmethod
     def begin(

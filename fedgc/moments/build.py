@@ -17,8 +17,10 @@ DECODED = "decoded"
 SECOND_DECODERS: Mapping[str, type[Decoder]] = {
     decoder.name: decoder for decoder in (LeastSquaresDecoder, BoundedMassDecoder)
 }
-#: What the second moment may be made of.
-SECOND_MOMENTS = (DECODED, ScaledSquare.name, SubtractedVariance.name, SecondTrack.name)
+#: The rules by name.
+SECOND_MOMENTS: Mapping[str, type[SecondMoment]] = {
+    rule.name: rule for rule in (ScaledSquare, SubtractedVariance, SecondTrack)
+}
 
 
 def build_second_moment(name: str, second_decoder: str | None = None) -> SecondMoment | None:
@@ -27,7 +29,7 @@ def build_second_moment(name: str, second_decoder: str | None = None) -> SecondM
     Parameters
     ----------
     name : str
-        One of :data:`SECOND_MOMENTS`.
+        One of :data:`SECOND_MOMENTS`, or "decoded".
     second_decoder : str, optional
         For "second-track" one of :data:`SECOND_DECODERS`, "least-squares" if not given.
 
@@ -45,7 +47,7 @@ def build_second_moment(name: str, second_decoder: str | None = None) -> SecondM
     ...
     ValueError: second_moment must be one of decoded, scale, second-track, subtract; got 'scales', did you mean scale?
     """
-    one_of("second_moment", name, list(SECOND_MOMENTS))
+    one_of("second_moment", name, [DECODED, *SECOND_MOMENTS])
     if name == SecondTrack.name:
         track = LeastSquaresDecoder.name if second_decoder is None else second_decoder
         return SecondTrack(SECOND_DECODERS[one_of("second_decoder", track, list(SECOND_DECODERS))]())
@@ -54,5 +56,4 @@ def build_second_moment(name: str, second_decoder: str | None = None) -> SecondM
             f"second_decoder must be left out unless second_moment is {SecondTrack.name!r}; "
             f"got {second_decoder!r} with {name!r}"
         )
-    rules: dict[str, type[SecondMoment]] = {one.name: one for one in (ScaledSquare, SubtractedVariance)}
-    return rules[name]() if name in rules else None
+    return None if name == DECODED else SECOND_MOMENTS[name]()

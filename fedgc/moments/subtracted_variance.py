@@ -36,6 +36,7 @@ class SubtractedVariance(SecondMoment):
     """
 
     name: ClassVar[str] = "subtract"
+    partial_work: ClassVar[bool] = False
 
     def begin(
         self, decoder: CalibratedDecoder, arrivals: ArrivalModel, gram: GramModel, arrays: Arrays

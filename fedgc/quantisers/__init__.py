@@ -4,7 +4,7 @@ from fedgc.quantisers.base import MOST_BITS, Quantiser, Rounding
 from fedgc.quantisers.bit_allocation import BitAllocation, allocate_bits, allocate_bits_exactly, equal_bits
 from fedgc.quantisers.bucketed_norm import BucketedNorm
 from fedgc.quantisers.global_norm import GlobalNorm
-from fedgc.quantisers.rotated import RotatedNorm
+from fedgc.quantisers.rotated_norm import RotatedNorm
 
 #: Every quantiser by name.
 QUANTISERS: dict[str, type[Quantiser]] = {one.name: one for one in (GlobalNorm, BucketedNorm, RotatedNorm)}

@@ -16,6 +16,7 @@ from fedgc.experiment.config.replays import check_replay
 from fedgc.experiment.config.sections import ExperimentConfig, GradientCodingConfig, RivalConfig, TuningConfig
 from fedgc.experiment.config.tasks import ImagesConfig
 from fedgc.fleets import build_fleet
+from fedgc.quantisers import QUANTISERS
 from fedgc.round import check_list_options, check_load, check_partial_work, check_sum_only, first_load
 from fedgc.schemes import BALANCED_BLOCKS, CODES, LIST_CODES
 from fedgc.strategies.baselines import RIVALS
@@ -156,6 +157,9 @@ def _check_coding(strategy: GradientCodingConfig, where: str, *, n_clients: int,
 
 
 def _check_bits(strategy: GradientCodingConfig, where: str) -> None:
+    if strategy.quantiser not in QUANTISERS:
+        hint = did_you_mean(strategy.quantiser, QUANTISERS)
+        raise ConfigError(f"{where}.quantiser must be one of {', '.join(QUANTISERS)}; got {strategy.quantiser!r}{hint}")
     if strategy.bits is not None and strategy.secure_sum:
         raise ConfigError(f"{where}.bits must be left out with secure_sum; got {strategy.bits}")
     if strategy.bits is None and "quantiser" in strategy.model_fields_set:

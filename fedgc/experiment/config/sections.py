@@ -15,7 +15,7 @@ from fedgc.experiment.config.inner import InnerConfig
 from fedgc.experiment.config.keys import Count, Grid, Load, Name, Positive, Section, Seeds
 from fedgc.experiment.config.tasks import DigitsConfig, TaskConfig
 from fedgc.experiment.target import Target
-from fedgc.quantisers import MOST_BITS
+from fedgc.quantisers import MOST_BITS, BucketedNorm
 from fedgc.schemes import BALANCED_BLOCKS
 from fedgc.strategies.baselines import RIVALS
 
@@ -82,7 +82,7 @@ class GradientCodingConfig(InnerConfig):
     secure_sum: Annotated[bool, Field(strict=True)] = False
     fractional_bits: Annotated[int, Field(ge=8, le=48, strict=True)] = 32
     bits: Annotated[int | None, Field(ge=1, le=MOST_BITS, strict=True)] = None
-    quantiser: Literal["bucketed-norm", "global-norm", "rotated-norm"] = "bucketed-norm"
+    quantiser: str = BucketedNorm.name
     grid: Grid = Field(default_factory=dict)
 
     @property
