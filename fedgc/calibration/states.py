@@ -208,8 +208,7 @@ def _group(members: NDArray[np.intp], blocks: list[Block]) -> _Group:
             lost += (probability[:, None, part] @ there.off)[:, 0]
             pieces.append((there.z, there.missed, there.x))
             continue
-        coefficients = np.stack([block.coefficients for block in blocks])[:, None]
-        rows = np.where(states[:, part, :, None], coefficients, 0.0)
+        rows = _received(np.stack([block.coefficients for block in blocks]), states[:, part])
         shape = (*rows.shape[:2], m)
         there = project(rows, np.broadcast_to(energy[:, None], shape), np.broadcast_to(coherent[:, None], shape))
         mean_onto += np.einsum("ns,nsij->nij", probability[:, part], there.onto)
@@ -231,6 +230,16 @@ def _group(members: NDArray[np.intp], blocks: list[Block]) -> _Group:
         basis=basis,
         tests=tests,
     )
+
+
+def _received(coefficients: Array, states: NDArray[np.bool_]) -> Array:
+    """Return the rows that each state has received, (n, n_states, most of them in a state, m); then rows of zeros.
+
+    A client of a work list has a row for every point at which it may be stopped, and one of them at most arrives.
+    """
+    first = np.argsort(~states, axis=2, kind="stable")[:, :, : max(1, int(states.sum(axis=2).max()))]
+    rows: Array = coefficients[np.arange(len(coefficients))[:, None, None], first]
+    return np.where(np.take_along_axis(states, first, axis=2)[..., None], rows, 0.0)
 
 
 def _unstack(blocks: Sequence[Block], groups: list[_Group], excess: list[Array]) -> list[Array]:
