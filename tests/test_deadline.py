@@ -196,10 +196,10 @@ def test_the_automatic_deadline_keeps_its_limits() -> None:
 def test_no_deadline_by_which_the_fleet_cannot_do_every_shard() -> None:
     within = cover_time(FLEET, 8)
     short = Valley(0.01)
-    assert AutomaticDeadline(initial=within).choose(outlook(FLEET, short, n_shards=8)) == within
+    assert AutomaticDeadline(initial=within, cover=True).choose(outlook(FLEET, short, n_shards=8)) == within
     assert AutomaticDeadline(initial=within, cover=False).choose(outlook(FLEET, short, n_shards=8)) < within / 2
     # The longest goes first.
-    rule = AutomaticDeadline(initial=within / 2, longest=within / 2)
+    rule = AutomaticDeadline(initial=within / 2, longest=within / 2, cover=True)
     assert rule.choose(outlook(FLEET, short, n_shards=8)) <= within / 2
 
 

@@ -194,9 +194,9 @@ def test_a_complete_round_of_work_lists_equals_fedavg() -> None:
 
 
 @pytest.mark.parametrize("initial", [3.0, 60.0, 300.0])
-def test_an_automatic_deadline_finds_what_the_fleet_needs(initial: float) -> None:
+def test_an_automatic_deadline_finds_what_a_cover_needs(initial: float) -> None:
     fleet = steady(median=[1.0, 1.2, 0.8, 1.0, 1.1, 0.9])
-    strategy = coding(load=2, schedule="work-list", deadline=AutomaticDeadline(initial=initial))
+    strategy = coding(load=2, schedule="work-list", deadline=AutomaticDeadline(initial=initial, cover=True))
     train(strategy, fleet, rounds=12)
     assert strategy.history[0].deadline == initial
     # The slowest takes 1.2 s for its own shard: by then all have done theirs, and nothing is gained by waiting longer.

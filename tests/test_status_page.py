@@ -154,7 +154,7 @@ def test_a_block_is_as_likely_to_be_silent_as_the_next_round_finds(schedule: str
 
 def test_blocks_tell_when_all_their_shards_last_counted() -> None:
     kept = Statuses()
-    strategy = coding(kept, load=1, schedule="work-list", deadline=AutomaticDeadline(initial=1.5))
+    strategy = coding(kept, load=1, schedule="work-list", deadline=AutomaticDeadline(initial=1.5, cover=True))
     train(strategy, steady(dropout=0.5, clients=3), rounds=8)
     told = 0
     for status in kept.between_rounds:

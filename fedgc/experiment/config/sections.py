@@ -67,7 +67,7 @@ class GradientCodingConfig(InnerConfig):
     deadline: Positive
     deadline_rule: Literal["fixed", "quantile", "auto"] = "fixed"
     deadline_share: Annotated[float, Field(gt=0, lt=1, allow_inf_nan=False, strict=True)] = 0.8
-    deadline_cover: Annotated[bool, Field(strict=True)] = True
+    deadline_cover: Annotated[bool, Field(strict=True)] = False
     noise_sensitivity: Annotated[float | None, Field(ge=0, allow_inf_nan=False, strict=True)] = None
     load: Load = 2
     schedule: Schedule = "full"
