@@ -44,7 +44,7 @@ def clients_from_data(data: object) -> Clients:
     columns: dict[str, Any] = {}
     for name in COLUMNS:
         low, high = _RANGES.get(name, (0.0, np.inf))
-        column = _numbers(name, given[name], (n, len(SHIFTS)) if name == "shift" else (n,), low, high)
+        column = numbers(name, given[name], (n, len(SHIFTS)) if name == "shift" else (n,), low, high)
         if name == "shift" and (column.sum(axis=1) > 1.0).any():
             raise ValueError(f"shift must hold probabilities of sum at most 1; got {column.sum(axis=1).max():g}")
         if name in {"last", "before"} and ((column < 0.0) & (column != NEVER)).any():
@@ -72,8 +72,8 @@ def fleet_to_data(fleet: FleetBelief) -> dict[str, Any]:
 def fleet_from_data(data: object, start: FleetBelief) -> FleetBelief:
     """Return what is known of the fleet, `start` being a fleet with the same options, or raise ValueError."""
     given = check_keys("fleet", data, ("log_scores", "priors", "updates", "fitted_at"))
-    scores = _numbers("log_scores", given["log_scores"], (len(start.models),), -np.inf, 0.0)
-    priors = _numbers("priors", given["priors"], (3, 3), 0.0, np.inf)
+    scores = numbers("log_scores", given["log_scores"], (len(start.models),), -np.inf, 0.0)
+    priors = numbers("priors", given["priors"], (3, 3), 0.0, np.inf)
     if (priors[:, :2] <= 0.0).any():
         raise ValueError(f"priors must have pseudo-counts above 0; got {priors[:, :2].min():g}")
     updates = check_integer("updates", given["updates"], low=0)
@@ -111,16 +111,17 @@ def check_keys(name: str, data: object, keys: Collection[str]) -> Mapping[str, A
 def _counts_from_data(name: str, data: object, n: int) -> Counts:
     given = check_keys(name, data, _COUNTS)
     rounds, squares, misses = (
-        _numbers(f"{name} {column}", given[column], (n, 3), 0.0, np.inf) for column in _COUNTS[:3]
+        numbers(f"{name} {column}", given[column], (n, 3), 0.0, np.inf) for column in _COUNTS[:3]
     )
-    alternations = _numbers(f"{name} alternations", given["alternations"], (n,), 0.0, np.inf)
+    alternations = numbers(f"{name} alternations", given["alternations"], (n,), 0.0, np.inf)
     for column, values in (("squares", squares), ("misses", misses)):
         if (values > rounds * (1.0 + _ROUNDING)).any():
             raise ValueError(f"{name} {column} must be at most {name} rounds")
     return Counts(rounds, squares, misses, alternations)
 
 
-def _numbers(name: str, value: object, shape: tuple[int, ...], low: float, high: float) -> Vector:
+def numbers(name: str, value: object, shape: tuple[int, ...], low: float, high: float) -> Vector:
+    """Return a list, perhaps of lists, as an array of this shape, or raise ValueError for the first thing wrong."""
     try:
         array = np.asarray(value if value != [] else np.zeros((0, *shape[1:])))
     except (TypeError, ValueError):
