@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from pathlib import Path
 from typing import Literal
 
+import numpy as np
 from fedgc.strategies.coded_run import CodedRun
+from fedgc.strategies.nodes.limits import stated_for
 from fedgc.strategies.nodes.shard_counts import ShardCounts
 from fedgc.strategies.options import (
     as_checkpoints,
@@ -14,6 +16,7 @@ from fedgc.strategies.options import (
     as_constraints,
     as_deadline,
     as_decoder,
+    as_failure_domains,
     as_quantiser,
     as_record_key,
     as_resume,
@@ -33,6 +36,7 @@ from fedgc.strategies.rounds.secure_sum import SecureSum, as_secure_sum
 from fedgc.strategies.shard_push import PushedShards
 from fedgc.strategies.start import StartedStrategy
 from flwr.serverapp.strategy import FedAvg, Strategy
+from numpy.typing import NDArray
 
 from fedgc.assignment import AssignmentConstraints
 from fedgc.checkpoint import CheckpointFolder
@@ -41,7 +45,7 @@ from fedgc.deadline import DeadlineRule, FixedDeadline, Timing
 from fedgc.decoders import Decoder, automatic_decoder
 from fedgc.memory import MemoryStore
 from fedgc.quantisers import BucketedNorm
-from fedgc.reliability import ReliabilityPosterior
+from fedgc.reliability import OutagePosterior, ReliabilityPosterior
 from fedgc.round import Planning, check_list_options
 from fedgc.schemes import BALANCED_BLOCKS, BuildCode
 from fedgc.validation import check_integer, check_positive
@@ -157,6 +161,18 @@ class GradientCoding(StartedStrategy):
         cannot be met end the run before the first round with :class:`fedgc.assignment.InfeasibleAssignmentError`, which
         names them; while nodes that could meet them are away, it waits for up to `nodes_timeout`. A client that no
         block has room for has no part in the rounds.
+    failure_domains : sequence of hashable, optional
+        Which clients go down together: a label for each, its site or its router say, by the same numbers; None for one
+        that shares none, and a node that tells another partition shares none either. How often each domain is down as
+        a whole is then learnt from round to round (``strategy.state.outages``), apart from what its clients miss by
+        themselves, and the weights take the loss of blocks for as frequent as it is; without, blocks whose members are
+        all at one site, by ``residency`` say, are lost more often than is thought, which leaves a bias. For whole
+        blocks and the decoder "optimal-unbiased"; refused for others, for work lists and for codes that are given.
+        Exact where a domain is within a block, or for up to 16 clients; of a domain that crosses the blocks of a larger
+        fleet the clients count as independent, which the log says: copies at different sites, which `constraints` with
+        the same ``domain`` see to, make outages cost little. What deadlines are chosen by takes clients as independent.
+    outages : OutagePosterior, optional
+        Prior and forgetting of the outages, or what an earlier run with the same `failure_domains` has learnt.
     shards : PushedShards, optional
         The shards' data, if clients have it from the server: each is sent what it lacks of its part and keeps it. The
         train function then needs a ``store``; see :func:`fedgc.clients.gradient_coded`.
@@ -242,6 +258,8 @@ class GradientCoding(StartedStrategy):
         timing: Timing | None = None,
         coherence: CoherenceEstimate | None = None,
         constraints: AssignmentConstraints | None = None,
+        failure_domains: Sequence[Hashable] | NDArray[np.generic] | None = None,
+        outages: OutagePosterior | None = None,
         shards: PushedShards | None = None,
         reporters: Sequence[RoundReporter] = (),
         secure_sum: bool | SecureSum = False,
@@ -274,12 +292,14 @@ class GradientCoding(StartedStrategy):
             seed=check_integer("seed", seed, low=0),
             timing=as_timing(timing),
             constraints=as_constraints(constraints),
+            failure_domains=as_failure_domains(failure_domains),
             code=as_code(code),
             early_end=check_flag("early_end", early_end),
         )
+        stated_for(self.planning)  # limits, domains and times of different clients are refused
         check_list_options(schedule, sums=sums, redraw=redraw, fetch_seconds=fetch_seconds)
         self.given_sizes = as_sizes(shard_examples, self.num_shards)
-        self.state = first_state(self.given_sizes, reliability, coherence, memory, self.planning)
+        self.state = first_state(self.given_sizes, reliability, coherence, memory, self.planning, outages)
         self.secure_sum = as_secure_sum(secure_sum, self.planning, memory=bool(memory), sizes=self.given_sizes)
         self.quantiser = as_quantiser(bits, quantiser, secure=self.secure_sum is not None)
         self.second_moment = as_second_moment(
@@ -288,6 +308,7 @@ class GradientCoding(StartedStrategy):
             memory=bool(memory),
             sum_only=self.secure_sum is not None,
             rounded=self.quantiser is not None,
+            domains=failure_domains is not None,
         )
         self.shards = as_shards(shards, self.num_shards)
         self.reporting = Reporting(reporters)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from os import PathLike
 
 import numpy as np
@@ -31,8 +31,8 @@ from fedgc.moments import SECOND_MOMENTS, SecondMoment
 from fedgc.noise import NoiseSensitivity
 from fedgc.protocol import NUM_EXAMPLES
 from fedgc.quantisers import MOST_BITS, QUANTISERS, Quantiser
-from fedgc.reliability import ReliabilityPosterior
-from fedgc.round import Planning, RoundState
+from fedgc.reliability import OutagePosterior, ReliabilityPosterior
+from fedgc.round import FailureDomains, Planning, RoundState
 from fedgc.schemes import BALANCED_BLOCKS, CODES, BuildCode
 from fedgc.validation import check_integer, check_positive, check_vector, one_of
 
@@ -277,8 +277,21 @@ def as_constraints(given: AssignmentConstraints | None) -> AssignmentConstraints
     return given
 
 
+def as_failure_domains(given: Sequence[Hashable] | NDArray[np.generic] | None) -> FailureDomains | None:
+    """Return who goes down together, or raise ValueError unless a label is given for each client, one of them twice.
+
+    Examples
+    --------
+    >>> as_failure_domains(["a", "b"])
+    Traceback (most recent call last):
+    ...
+    ValueError: failure_domains must have a label that two clients share; got ['a', 'b']
+    """
+    return None if given is None else FailureDomains.named(given)
+
+
 def as_second_moment(
-    strategy: Strategy, *, schedule: str, memory: bool, sum_only: bool, rounded: bool
+    strategy: Strategy, *, schedule: str, memory: bool, sum_only: bool, rounded: bool, domains: bool = False
 ) -> SecondMoment | None:
     """Return how the inner strategy wants the square of the exact update estimated; None if it does not want it.
 
@@ -309,9 +322,10 @@ def as_second_moment(
     if rounded:
         # The square of a rounded sum has the rounding's variance in it, entry by entry, which is known in total only.
         raise ValueError(f"bits must be left out for a strategy with a second_moment; got them with {rule.name!r}")
-    if schedule == "work-list" and not rule.partial_work:
-        serve = " or ".join(repr(name) for name, one in SECOND_MOMENTS.items() if one.partial_work)
-        raise ValueError(f"second_moment must be {serve} for schedule 'work-list'; got {rule.name!r}")
+    if rule.needs_independence and (schedule == "work-list" or domains):
+        serve = " or ".join(repr(name) for name, one in SECOND_MOMENTS.items() if not one.needs_independence)
+        where = "where failure_domains are given" if domains else f"for schedule {schedule!r}"
+        raise ValueError(f"second_moment must be {serve} {where}; got {rule.name!r}")
     return rule
 
 
@@ -320,12 +334,13 @@ def as_seconds(name: str, given: float | None) -> float | None:
     return None if given is None else float(check_vector(name, [given], length=1, low=0.0)[0])
 
 
-def first_state(
+def first_state(  # noqa: PLR0917  (what a state begins with)
     sizes: NDArray[np.float64],
     reliability: ReliabilityPosterior | None,
     coherence: CoherenceEstimate | None,
     memory: bool | MemoryStore,
     planning: Planning,
+    outages: OutagePosterior | None = None,
 ) -> RoundState:
     """Return what a first round is planned from: what is given, and else the priors.
 
@@ -336,6 +351,13 @@ def first_state(
     """
     if not isinstance(reliability, ReliabilityPosterior | None):
         raise ValueError(f"reliability must be a ReliabilityPosterior; got {reliability!r}")
+    if not isinstance(outages, OutagePosterior | None):
+        raise ValueError(f"outages must be an OutagePosterior; got {outages!r:.80}")
+    domains = planning.failure_domains
+    if outages is not None and domains is None:
+        raise ValueError("outages must be left out without failure_domains, whose they are; got some")
+    if outages is not None and domains is not None and outages.down.size > domains.n_domains:
+        raise ValueError(f"outages must be of at most {domains.n_domains} failure_domains; got {outages.down.size}")
     if not isinstance(coherence, CoherenceEstimate | None):
         raise ValueError(f"coherence must be a CoherenceEstimate; got {coherence!r:.80}")
     if not isinstance(memory, bool | MemoryStore):
@@ -348,4 +370,5 @@ def first_state(
         coherence if coherence is not None else CoherenceEstimate(),
         memory=UpdateMemory.empty(sizes.size, store) if memory else None,
         noise=NoiseSensitivity() if isinstance(rule, AutomaticDeadline) and rule.learns_noise else None,
+        outages=None if domains is None else (outages or OutagePosterior()).for_domains(domains.n_domains),
     )

@@ -79,6 +79,10 @@ STRATEGIES: dict[str, Callable[[], tuple[Strategy, dict[str, Any]]]] = {
         {"constraints": AssignmentConstraints(storage=[3, 4, N_SHARDS, N_SHARDS, N_SHARDS, N_SHARDS])},
     ),
     "memory": lambda: (FedAvg(fraction_evaluate=0.0, **OPTIONS), {"memory": True}),
+    "failure domains": lambda: (
+        FedAvg(fraction_evaluate=0.0, **OPTIONS),
+        {"failure_domains": ["a", "a", "a", "b", "b", "b"], "load": 3},
+    ),
     "memory in half precision": lambda: (
         FedAvg(fraction_evaluate=0.0, **OPTIONS), {"memory": MemoryStore("float16"), "schedule": "work-list"}
     ),

@@ -43,13 +43,14 @@ class SecondMoment(ABC):
         Its name in configurations.
     needs_updates : bool
         Whether it looks at each coded update, and not at the decoded one alone.
-    partial_work : bool
-        Whether it serves work lists, of which any first part may come.
+    needs_independence : bool
+        Whether what is decoded must come independently of each other, as the shards of a work list do not, nor clients
+        of one failure domain.
     """
 
     name: ClassVar[str]
     needs_updates: ClassVar[bool] = True
-    partial_work: ClassVar[bool] = True
+    needs_independence: ClassVar[bool] = False
 
     @abstractmethod
     def begin(

@@ -36,7 +36,7 @@ class SubtractedVariance(SecondMoment):
     """
 
     name: ClassVar[str] = "subtract"
-    partial_work: ClassVar[bool] = False
+    needs_independence: ClassVar[bool] = True
 
     def begin(
         self, decoder: CalibratedDecoder, arrivals: ArrivalModel, gram: GramModel, arrays: Arrays

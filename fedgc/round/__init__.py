@@ -6,11 +6,17 @@ This package knows no Flower: :class:`fedgc.strategies.GradientCoding` unpacks r
 from fedgc.assignment import SCHEDULES, SUMS
 from fedgc.round.choices import Planning
 from fedgc.round.copies import Copies
+from fedgc.round.failure_domains import FailureDomains, taken_for_independent
 from fedgc.round.finish import finish_round
 from fedgc.round.fold import RoundFold, row_of
 from fedgc.round.learn_sizes import learn_sizes
 from fedgc.round.loads import check_load, first_load
-from fedgc.round.option_checks import check_list_options, check_partial_work, check_sum_only
+from fedgc.round.option_checks import (
+    check_failure_domains,
+    check_list_options,
+    check_partial_work,
+    check_sum_only,
+)
 from fedgc.round.plan import plan_round, present_load
 from fedgc.round.rejoin import rejoined
 from fedgc.round.state import CodedUpdate, LateReplies, RoundOutcome, RoundPlan, RoundState
@@ -21,6 +27,7 @@ __all__ = [
     "SUMS",
     "CodedUpdate",
     "Copies",
+    "FailureDomains",
     "LateReplies",
     "LearntTiming",
     "Planning",
@@ -28,6 +35,7 @@ __all__ = [
     "RoundOutcome",
     "RoundPlan",
     "RoundState",
+    "check_failure_domains",
     "check_list_options",
     "check_load",
     "check_partial_work",
@@ -39,4 +47,5 @@ __all__ = [
     "present_load",
     "rejoined",
     "row_of",
+    "taken_for_independent",
 ]

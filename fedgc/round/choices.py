@@ -18,8 +18,9 @@ from fedgc.assignment import (
 )
 from fedgc.deadline import DeadlineRule, Timing
 from fedgc.decoders import Decoder
+from fedgc.round.failure_domains import FailureDomains
 from fedgc.round.loads import check_load
-from fedgc.round.option_checks import check_partial_work
+from fedgc.round.option_checks import check_failure_domains, check_partial_work
 from fedgc.round.timing import SomeClients
 from fedgc.schemes import BuildCode
 from fedgc.validation import check_integer, check_vector, one_of
@@ -52,6 +53,9 @@ class Planning:
     constraints : AssignmentConstraints, optional
         Limits of the clients, in the order of `nodes`. They hold on both schedules; the blocks of the full
         one are then chosen by :func:`fedgc.assignment.assign` too, and clients that no block has room for have no part.
+    failure_domains : FailureDomains, optional
+        Which clients go down together, in the order of `nodes`: for whole blocks and the optimal decoder, see
+        :func:`fedgc.round.failure_domains.arrivals_with_outages`.
     fetch_seconds : float, optional
         Seconds in which a client fetches one shard; all fetch at once. For work lists: shards then move only if that
         pays for itself over the rounds that are left, in place of `reassignment_gain`. When nodes come and go and it is
@@ -59,9 +63,9 @@ class Planning:
     rounds : int
         Rounds that the run is planned to take.
     nodes : tuple of (int or None), optional
-        The node ids that `timing` and `constraints` are about, one for each client that these are stated for, None for
-        one that is away; by default those of each round, ascending. Nodes may then leave; if one takes part that is not
-        among them, times are learnt and limits are not known.
+        The node ids that `timing`, `constraints` and `failure_domains` are about, one for each client that these are
+        stated for, None for one that is away; by default those of each round, ascending. Nodes may then leave; if one
+        takes part that is not among them, times are learnt, limits are not known, and it is in no domain.
     redraw : bool or None
         Whether the shards of a block change places in its work lists every round, so that none is always last. None for
         what is predicted to have less residual error, which is fixed places only where shards of a block differ much
@@ -91,6 +95,7 @@ class Planning:
     deadline: DeadlineRule | None = None
     reassignment_gain: float = 0.2
     constraints: AssignmentConstraints | None = None
+    failure_domains: FailureDomains | None = None
     fetch_seconds: float | None = None
     rounds: int = 100
     nodes: tuple[int | None, ...] | None = None
@@ -112,6 +117,8 @@ class Planning:
             raise ValueError(f"deadline must be a DeadlineRule; got {self.deadline!r}")
         if self.code is not None and self.constraints is not None:
             raise ValueError("constraints must be left out for a code that says itself who holds what; got some")
+        if self.failure_domains is not None:
+            check_failure_domains(self.decoder, schedule=self.schedule, given_code=self.code is not None)
         if self.schedule == "work-list" and self.deadline is None:
             raise ValueError("deadline must be given for schedule 'work-list'; got None")
         if self.fetch_seconds is not None:
@@ -129,8 +136,13 @@ def planning_for(planning: Planning, nodes: tuple[int, ...]) -> Planning:
     """Return how a round with these nodes is planned: what is known of all, cut down to those that are there."""
     everyone = planning.nodes
     if everyone is None or nodes == everyone:
+        domains = planning.failure_domains
+        if domains is not None and domains.of_client.size != len(nodes):
+            raise ValueError(f"failure_domains must be of the {len(nodes)} nodes; got {domains.of_client.size}")
         return planning
     place = {node: index for index, node in enumerate(everyone) if node is not None}
+    if planning.failure_domains is not None:
+        planning = replace(planning, failure_domains=planning.failure_domains.for_nodes(everyone, nodes))
     if not all(node in place for node in nodes):
         return replace(planning, timing=None, constraints=None)
     here = np.array([place[node] for node in nodes], dtype=np.intp)

@@ -13,6 +13,7 @@ from fedgc.decoders.optimal_quantised import errors_with_rounding
 from fedgc.memory import UpdateMemory, units_of
 from fedgc.round.evidence import outcomes_seen, overheads_seen, times_seen
 from fedgc.round.fold import LEAST_SIZE, RoundFold
+from fedgc.round.learn_outages import apart_from_outages
 from fedgc.round.outlook import share_of_changes
 from fedgc.round.sizes import known_or_mean
 from fedgc.round.state import CodedUpdate, LateReplies, RoundOutcome, RoundPlan, RoundState
@@ -103,11 +104,14 @@ def finish_round(
     overheads = state.overheads if late is None else state.overheads.update(overheads_seen(late.plan, late.replies))
     if learn:
         overheads = overheads.update(overheads_seen(plan, fold.replies))
+    reliability, outages = state.reliability, state.outages
+    if learn:
+        outcomes = outcomes_seen(state, plan, fold.replies, waited, failed)
+        own, outages = apart_from_outages(state, plan, outcomes, fold.replies.keys())
+        reliability = reliability.update(own)
     new_state = RoundState(
         shard_examples=shard_examples,
-        reliability=state.reliability.update(outcomes_seen(state, plan, fold.replies, waited, failed))
-        if learn
-        else state.reliability,
+        reliability=reliability,
         coherence=state.coherence.update(fold.energies, fold.sum_energy),
         plan=plan,
         completion_times=state.completion_times,
@@ -119,6 +123,7 @@ def finish_round(
         noise=noise,
         fruitless=_fruitless(state, plan, nothing_came=nothing_came) if learn else state.fruitless,
         nothing_came=nothing_came,
+        outages=outages,
     )
     if new_state.reconsiders:
         fitted = new_state.completion_times.update(new_state.new_times)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from fedgc.decoders import DECODERS, Decoder
+from fedgc.decoders import DECODERS, Decoder, OptimalUnbiasedDecoder
 
 
 def check_list_options(
@@ -62,6 +62,38 @@ def check_partial_work(decoder: Decoder | type[Decoder], *, schedule: str, sums:
         )
     kinds = " or ".join(map(repr, decoder.partial_work))
     raise ValueError(f"sums must be {kinds} for decoder {decoder.name!r} on work lists; got {sums!r}")
+
+
+def check_failure_domains(decoder: Decoder | type[Decoder], *, schedule: str, given_code: bool) -> None:
+    """Raise ValueError unless what is known of failure domains would be used.
+
+    Parameters
+    ----------
+    decoder : Decoder, or subclass of it
+        The rule for the decoding weights.
+    schedule : str
+        As in :class:`Planning`.
+    given_code : bool
+        Whether the code is another than blocks formed for the fleet.
+
+    Examples
+    --------
+    >>> check_failure_domains(DECODERS["fixed"], schedule="full", given_code=False)
+    Traceback (most recent call last):
+    ...
+    ValueError: failure_domains must be left out unless decoder is 'optimal-unbiased', which goes by them; got 'fixed'
+    """
+    if schedule != "full":
+        raise ValueError(
+            f"failure_domains must be left out for schedule {schedule!r}, where clients count as independent; got some"
+        )
+    if given_code:
+        raise ValueError("failure_domains must be left out for a code that says itself who holds what; got some")
+    if decoder.name != OptimalUnbiasedDecoder.name:
+        raise ValueError(
+            f"failure_domains must be left out unless decoder is {OptimalUnbiasedDecoder.name!r}, which goes by "
+            f"them; got {decoder.name!r}"
+        )
 
 
 def check_sum_only(decoder: Decoder | type[Decoder], *, schedule: str, sums: str, memory: bool) -> None:

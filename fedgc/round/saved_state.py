@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from scipy import sparse
 
-from fedgc.arrivals import ArrivalModel, IndependentArrivals, ProgressArrivals
+from fedgc.arrivals import ArrivalModel, DomainArrivals, IndependentArrivals, ProgressArrivals
 from fedgc.assignment import Assignment
 from fedgc.checkpoint.tree import Tree
 from fedgc.codes import Code, FractionalRepetition, MatrixCode, WorkLists
@@ -19,7 +19,7 @@ from fedgc.errors import CheckpointError
 from fedgc.gram import GramModel
 from fedgc.memory import MemoryStore, UpdateMemory
 from fedgc.noise import NoiseSensitivity
-from fedgc.reliability import ReliabilityPosterior
+from fedgc.reliability import OutagePosterior, ReliabilityPosterior
 from fedgc.round.choices import Planning
 from fedgc.round.state import RoundPlan, RoundState
 
@@ -51,6 +51,7 @@ def state_to_tree(state: RoundState) -> Tree:
         "fruitless": state.fruitless,
         "nothing_came": state.nothing_came,
         "memory": None if state.memory is None else _memory_to_tree(state.memory),
+        "outages": None if state.outages is None else state.outages.to_data(),
     }
 
 
@@ -89,6 +90,7 @@ def state_from_tree(tree: Mapping[str, Any], planning: Planning, store: MemorySt
             fruitless=float(tree.get("fruitless", 0.0)),
             nothing_came=bool(tree.get("nothing_came", False)),
             memory=None if tree["memory"] is None else _memory_from_tree(tree["memory"], store or MemoryStore()),
+            outages=None if tree.get("outages") is None else OutagePosterior.from_data(tree["outages"]),
         )
     except (KeyError, TypeError, ValueError) as error:
         raise CheckpointError(f"the state of a checkpoint must be what was written; got {error!r:.200}") from error
@@ -104,6 +106,7 @@ def _plan_to_tree(plan: RoundPlan) -> Tree:
         "deadline": plan.deadline,
         "gram": (plan.gram.incoherent, plan.gram.coherent),
         "arrivals": _arrivals_to_tree(plan.arrivals),
+        "domain": plan.domain,
         "assignment": None if plan.assignment is None else _assignment_to_tree(plan.assignment),
         "blocks": blocks if isinstance(code, FractionalRepetition) else None,
         "redraw": code.interchangeable is not None,
@@ -137,6 +140,7 @@ def _plan_from_tree(tree: Mapping[str, Any], planning: Planning) -> RoundPlan:
         deadline=tree["deadline"],
         assignment=assignment,
         everyone=tree["everyone"],
+        domain=tree.get("domain"),
     )
 
 
@@ -158,11 +162,15 @@ def _lists_to_tree(code: WorkLists) -> Tree:
 def _arrivals_to_tree(arrivals: ArrivalModel) -> Tree:
     if isinstance(arrivals, IndependentArrivals):
         return {"straggle_prob": arrivals.straggle_prob}
+    if isinstance(arrivals, DomainArrivals):
+        return {name: getattr(arrivals, name) for name in ("straggle_prob", "domain", "outage_prob")}
     assert isinstance(arrivals, ProgressArrivals)  # plans know no other
     return {"progress_prob": list(arrivals.progress_prob)}
 
 
 def _arrivals_from_tree(tree: Mapping[str, Any], code: Code) -> ArrivalModel:
+    if "outage_prob" in tree:
+        return DomainArrivals(**tree)
     if "straggle_prob" in tree:
         return IndependentArrivals(tree["straggle_prob"])
     if not isinstance(code, WorkLists):

@@ -17,7 +17,7 @@ from fedgc.decoders import CalibratedDecoder, Decoding
 from fedgc.gram import GramModel
 from fedgc.memory import UpdateMemory
 from fedgc.noise import NoiseSensitivity
-from fedgc.reliability import ReliabilityPosterior
+from fedgc.reliability import OutagePosterior, ReliabilityPosterior
 from fedgc.updates import Arrays, Update
 
 #: Deadlines and blocks are thought over after each of the first rounds, and then every so many rounds: what is known of
@@ -47,7 +47,7 @@ class RoundState:
     claims : mapping of int to (mapping of int to float)
         What the last holders of each shard have said of its number of examples, by shard and node id, the newest last.
     reliability : ReliabilityPosterior
-        Who arrived in the past.
+        Who arrived in the past; of clients in a failure domain, in rounds in which it was up.
     coherence : CoherenceEstimate
         How large and how alike the updates were.
     plan : RoundPlan or None
@@ -68,6 +68,8 @@ class RoundState:
         The longest deadline by which nothing came, in seconds; it fades with every round in which something does.
     nothing_came : bool
         Whether nothing came in the last round.
+    outages : OutagePosterior or None
+        How often each failure domain is down, if any are named.
     """
 
     shard_examples: NDArray[np.float64]
@@ -83,6 +85,7 @@ class RoundState:
     noise: NoiseSensitivity | None = None
     fruitless: float = 0.0
     nothing_came: bool = False
+    outages: OutagePosterior | None = None
 
     @property
     def reconsiders(self) -> bool:
@@ -119,6 +122,8 @@ class RoundPlan:
         All nodes that the plan was made for, with those that it leaves out.
     base : CalibratedDecoder or None
         The decoder before shards changed places for the round.
+    domain : ndarray of int, shape (n_clients,), or None
+        Failure domain of each client, -1 for none, if any are named.
     """
 
     node_ids: tuple[int, ...]
@@ -131,6 +136,7 @@ class RoundPlan:
     assignment: Assignment | None
     everyone: tuple[int, ...]
     base: CalibratedDecoder | None = None
+    domain: NDArray[np.intp] | None = None
 
     def in_round(self, server_round: int, seed: int) -> RoundPlan:
         """Return the plan for a round, in which interchangeable shards have other places."""

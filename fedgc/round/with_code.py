@@ -7,12 +7,13 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from fedgc.arrivals import IndependentArrivals
+from fedgc.arrivals import ArrivalModel, IndependentArrivals
 from fedgc.assignment import Assignment
 from fedgc.codes import Code
 from fedgc.deadline import FixedDeadline, Outlook, RoundForecast, Timing
 from fedgc.forecast import forecast_round, work_of
 from fedgc.round.choices import Planning
+from fedgc.round.failure_domains import arrivals_with_outages
 from fedgc.round.outlook import outlook_of, ranked_by
 from fedgc.round.sizes import shard_gram
 from fedgc.round.state import RoundPlan, RoundState
@@ -61,15 +62,26 @@ def plan_with_code(state: RoundState, planning: Planning, given: CodeForNodes) -
         The code.
     """
     code, active = given.code, given.active
+    by_times = True
     if planning.timing is None:
-        deadline, prob = _learnt(state, planning, given)
+        deadline, prob, by_times = _learnt(state, planning, given)
     else:
         deadline, prob = _known(state, planning, given, planning.timing)
     gram = shard_gram(state.coherence, state.shard_examples, code)
-    arrivals = IndependentArrivals(prob[active])
+    domain, arrivals = _arrivals(state, planning, given, prob[active], by_times=by_times)
     calibrated = planning.decoder.calibrate(code, arrivals, gram)
-    chosen = tuple(given.nodes[client] for client in active)
-    return RoundPlan(chosen, code, prob[active], arrivals, gram, calibrated, deadline, given.assignment, given.nodes)
+    return RoundPlan(
+        node_ids=tuple(given.nodes[client] for client in active),
+        code=code,
+        straggle_prob=prob[active] if domain is None else 1.0 - arrivals.row_probability,
+        arrivals=arrivals,
+        gram=gram,
+        decoder=calibrated,
+        deadline=deadline,
+        assignment=given.assignment,
+        everyone=given.nodes,
+        domain=domain,
+    )
 
 
 def learnt_timing(state: RoundState, nodes: tuple[int, ...]) -> LearntTiming:
@@ -96,19 +108,36 @@ def forecast_learnt(state: RoundState, planning: Planning, plan: RoundPlan) -> R
     return forecast_round(timing, plan.code, planning.decoder, plan.gram, plan.deadline).round
 
 
-def _learnt(state: RoundState, planning: Planning, given: CodeForNodes) -> tuple[float | None, NDArray[np.float64]]:
-    """Return the deadline and the probabilities to miss it, as past rounds suggest them."""
+def _arrivals(
+    state: RoundState, planning: Planning, given: CodeForNodes, prob: NDArray[np.float64], *, by_times: bool
+) -> tuple[NDArray[np.intp] | None, ArrivalModel]:
+    """Return the failure domain of each client, if any are named, and what may come of them.
+
+    Times take an outage for a client's own absence, like any other; outcomes are learnt apart from outages
+    (:mod:`fedgc.round.learn_outages`).
+    """
+    if planning.failure_domains is None or state.outages is None:
+        return None, IndependentArrivals(prob)
+    domain = planning.failure_domains.of_client[given.active]
+    outages = state.outages.for_domains(planning.failure_domains.n_domains).outage_prob
+    return domain, arrivals_with_outages(given.code, prob, domain, outages, includes_outages=by_times)
+
+
+def _learnt(
+    state: RoundState, planning: Planning, given: CodeForNodes
+) -> tuple[float | None, NDArray[np.float64], bool]:
+    """Return the deadline, the probabilities to miss it, as past rounds suggest them, and whether times say so."""
     rule = planning.deadline
     # Past outcomes are about past deadlines and past work: where a rule changes the deadline, or blocks are sized by
     # speed, the times have to tell. With a fixed deadline and blocks of equal size, outcomes tell without a model.
     settled = isinstance(rule, FixedDeadline) and given.assignment is None
     if rule is None or settled or not state.completion_times.priors:
-        return None if rule is None else rule.initial, state.reliability.straggle_prob(given.nodes)
+        return None if rule is None else rule.initial, state.reliability.straggle_prob(given.nodes), False
     timing = learnt_timing(state, given.nodes)
     deadline = rule.initial if state.plan is None else state.plan.deadline
     if not _same_nodes(state, given) or state.reconsiders:
         deadline = rule.choose(_outlook(state, planning, given, timing.tabulated(), deadline))
-    return deadline, timing.straggle_prob(deadline or rule.initial, given.work)
+    return deadline, timing.straggle_prob(deadline or rule.initial, given.work), True
 
 
 def _known(

@@ -14,12 +14,12 @@ from fedgc.round import Planning, first_load
 
 
 def stated_for(planning: Planning) -> int | None:
-    """Return for how many clients limits and times are stated; None if that is open, with residency alone.
+    """Return for how many clients limits, domains and times are stated; None if that is open, with residency alone.
 
     Raises
     ------
     ValueError
-        If times and limits are about different numbers of clients.
+        If they are about different numbers of clients.
 
     Examples
     --------
@@ -32,11 +32,16 @@ def stated_for(planning: Planning) -> int | None:
     limits, timing = planning.constraints, planning.timing
     given = () if limits is None else (limits.storage, limits.computation, limits.domain)
     numbers = {len(np.asarray(value)) for value in given if value is not None}
+    if planning.failure_domains is not None:
+        numbers.add(planning.failure_domains.of_client.size)
     if timing is not None:
         seconds = 1.0 if planning.deadline is None else planning.deadline.initial
         numbers.add(int(np.size(timing.straggle_prob(seconds, 1.0))))
     if len(numbers) > 1:
-        raise ValueError(f"timing and constraints must be about the same clients; got {sorted(numbers)} of them")
+        named = " and ".join(
+            name for name in ("timing", "constraints", "failure_domains") if getattr(planning, name) is not None
+        )
+        raise ValueError(f"{named} must be about the same clients; got {sorted(numbers)} of them")
     return numbers.pop() if numbers else None
 
 

@@ -187,7 +187,8 @@ class WaitingStrategy(Strategy):
     @property
     def _limited(self) -> bool:
         """Whether something is stated of given clients."""
-        return self.planning.timing is not None or self.planning.constraints is not None
+        given = (self.planning.timing, self.planning.constraints, self.planning.failure_domains)
+        return any(one is not None for one in given)
 
     @property
     def _by_partition(self) -> bool:

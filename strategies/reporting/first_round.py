@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from fedgc.round import Planning, RoundPlan, first_load
+from fedgc.round import Planning, RoundPlan, first_load, taken_for_independent
 
 #: So many times its length an aggregate may be if everyone comes, before the log says so.
 _LONG = 1.5
@@ -55,6 +55,11 @@ def first_round_warnings(
                 "weights are settled while nothing is known of the clients: if all come, the aggregate is "
                 f"{times:.1f} times as long as it should be, this once (reliability= of an earlier run prevents it)"
             )
+    if plan.domain is not None and (apart := taken_for_independent(plan.code, plan.domain).size):
+        n_domains = np.unique(plan.domain[plan.domain >= 0]).size
+        lines.append(
+            f"{apart} of {n_domains} failure domains have clients in several blocks, which count as independent"
+        )
     if checkpoints_unused:
         lines.append("no checkpoints are written: only the start() of GradientCoding itself writes them")
     lines.extend(

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from fedgc.arrivals import IndependentArrivals
+from fedgc.arrivals import DomainArrivals, IndependentArrivals
 from fedgc.round import RoundPlan
 
 if TYPE_CHECKING:
@@ -66,6 +66,6 @@ def block_of_client(plan: RoundPlan) -> NDArray[np.intp]:
 
 def silence_prob(plan: RoundPlan) -> NDArray[np.float64]:
     """Return the probability that nothing comes of each client."""
-    if isinstance(plan.arrivals, IndependentArrivals):
+    if isinstance(plan.arrivals, IndependentArrivals | DomainArrivals):
         return plan.straggle_prob
     return np.array([part.probability[~part.outcomes.any(axis=1)].sum() for part in plan.arrivals.parts()])

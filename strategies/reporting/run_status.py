@@ -14,6 +14,7 @@ from fedgc.strategies.reporting.tally import RunTally
 from flwr.app import MetricRecord
 from numpy.typing import NDArray
 
+from fedgc.arrivals import DomainArrivals
 from fedgc.codes import WorkLists
 from fedgc.deadline import FixedDeadline
 from fedgc.round import RoundPlan, present_load
@@ -155,6 +156,10 @@ def _blocks(plan: RoundPlan, silent: NDArray[np.float64], tally: RunTally) -> tu
     n_blocks = int(of_shard.max()) + 1
     together = np.ones(n_blocks)
     np.multiply.at(together, of_client[of_client >= 0], silent[of_client >= 0])
+    if isinstance(plan.arrivals, DomainArrivals):
+        # Members that go down together are silent together more often than that: as in the last plan.
+        log_silence = plan.arrivals.log_silence(of_client, n_blocks)
+        together = together if log_silence is None else np.exp(log_silence)
     since = np.full(n_blocks, np.iinfo(np.intp).max)
     np.minimum.at(since, of_shard, tally.last_recovered if tally.n_reports else 0)
     members, shards = _grouped(of_client, n_blocks), _grouped(of_shard, n_blocks)

@@ -31,7 +31,7 @@ class ClientStatus(NamedTuple):
         What else it has told of itself, as it was sent.
     straggle_prob, low, high : float
         Probability to miss the next deadline, as learnt from who came in the past, and the limits of its 90 % credible
-        interval.
+        interval; of a client in a failure domain, while that is up.
     seconds_per_shard : float or None
         Median seconds per shard, as learnt from its times and those of others, late ones too; None if none of its own
         is known.

@@ -14,6 +14,7 @@ from flwr.app import ArrayRecord
 
 from fedgc.checkpoint import Tree
 from fedgc.errors import CheckpointError
+from fedgc.reliability import OutagePosterior
 from fedgc.round.saved_state import state_from_tree, state_to_tree
 from fedgc.simulation.isolation import globals_to_tree, restore_globals
 from fedgc.simulation.records import arrays_from_tree, arrays_to_tree, message_from_tree, message_to_tree
@@ -100,6 +101,7 @@ def restore_run(strategy: CodedStrategy, tree: Tree, initial: ArrayRecord) -> Ar
         memory = strategy.state.memory
         if (memory is None) != (tree["state"]["memory"] is None):
             raise CheckpointError(f"memory must be {memory is None}, as in the checkpoint; got {memory is not None}")
+        _check_domains(strategy.state.outages, tree["state"].get("outages"))
         state = state_from_tree(tree["state"], planning, None if memory is None else memory.store)
         nodes = {int(node): NodeFacts(*facts) for node, facts in tree["nodes"].items()}
         history = [RoundReport(**report) for report in tree["history"]]
@@ -143,6 +145,12 @@ def _pushing(strategy: CodedStrategy, data: Tree | None, *, messages: bool) -> C
     if strategy.shards is None or data is None:
         return lambda: None
     return strategy.shards.from_data(data, messages=messages)
+
+
+def _check_domains(ours: OutagePosterior | None, saved: Tree | None) -> None:
+    here, there = 0 if ours is None else ours.down.size, 0 if saved is None else len(saved["down"])
+    if here != there:
+        raise CheckpointError(f"failure_domains must be {there}, as in the checkpoint; got {here}")
 
 
 def _check_model(arrays: ArrayRecord, initial: ArrayRecord) -> None:
