@@ -21,6 +21,9 @@ from fedgc.codes import FractionalRepetition
 from fedgc.coherence import KnownCoherence
 from fedgc.deadline import FixedDeadline
 from fedgc.decoders import OptimalUnbiasedDecoder
+from fedgc.errors import ConfigError
+from fedgc.experiment.config import ExperimentConfig, check_config
+from fedgc.experiment.runner import run_one
 from fedgc.fleets import build_fleet
 from fedgc.gram import GramModel
 from fedgc.reliability import OutagePosterior, ReliabilityPosterior
@@ -295,3 +298,61 @@ def test_that_domains_cross_blocks_is_in_the_log(caplog: pytest.LogCaptureFixtur
     strategy = GradientCoding(FedAvg(**inner), num_shards=6, deadline=5.0, load=6, failure_domains=np.arange(18) // 6)
     train(strategy, steady(18))
     assert "3 of 3 failure domains have clients in several blocks, which count as independent" in caplog.text
+
+
+SITES = {"model": "log-normal", "clients": 6, "sigma": 0.0, "site": [0, 0, 0, 1, 1, 1]}
+
+
+def config(own: dict[str, Any], fleet: dict[str, Any]) -> ExperimentConfig:
+    strategy = {"kind": "gradient-coding", "label": "x", "deadline": 9.0, "load": 3, **own}
+    task = {"name": "digits-regression", "shards": 6}
+    return check_config(
+        {"name": "x", "rounds": 8, "seeds": [1], "fleet": fleet, "task": task, "strategies": [strategy]}
+    )
+
+
+def test_an_experiment_heeds_the_sites_of_its_fleet(monkeypatch: pytest.MonkeyPatch) -> None:
+    ran: list[GradientCoding] = []
+    original = GradientCoding.start
+
+    def noting(self: GradientCoding, *given: Any, **options: Any) -> Any:
+        ran.append(self)
+        return original(self, *given, **options)
+
+    monkeypatch.setattr(GradientCoding, "start", noting)
+    both = config({"failure_domains": "site", "residency": "site"}, SITES)
+    run_one(both, both.strategies[0], 1, lambda row: None)
+    plan = ran[0].state.plan
+    assert plan is not None
+    assert plan.domain is not None
+    assert plan.code.blocks is not None
+    assert plan.domain.tolist() == [0, 0, 0, 1, 1, 1]
+    assert isinstance(plan.arrivals, DomainArrivals)
+    for client, domain in enumerate(plan.domain.tolist()):
+        assert set(plan.code.shards_of(client) // 3) == {domain}
+
+
+@pytest.mark.parametrize(
+    ("own", "fleet", "message"),
+    [
+        ({"failure_domains": "rack"}, SITES, "strategies.0.failure_domains must be 'site'"),
+        (
+            {"failure_domains": "site"},
+            {**SITES, "site": -1},
+            "failure_domains must have a label that two clients share",
+        ),
+        ({"failure_domains": "site", "schedule": "work-list"}, SITES, "failure_domains must be left out for schedule"),
+        ({"failure_domains": "site", "decoder": "fixed"}, SITES, "failure_domains must be left out unless decoder is"),
+        ({"failure_domains": "site", "max_weight": 3.0}, SITES, "max_weight must be left out with failure_domains"),
+        ({"failure_domains": "site", "code": "scheme-II"}, SITES, "failure_domains must be left out for a code"),
+        ({"residency": "site", "code": "scheme-II"}, SITES, "residency must be left out for a code that says itself"),
+        ({"residency": "site"}, {**SITES, "site": [0, 0, 0, 1, 1, -1]}, "each client has a site; got none for 5"),
+        ({"residency": "site"}, {**SITES, "clients": 7, "site": range(7)}, "with fewer shards than sites; got 6 and 7"),
+    ],
+)
+def test_sites_that_make_no_sense_are_told(own: dict[str, Any], fleet: dict[str, Any], message: str) -> None:
+    fleet = {**fleet, "site": list(fleet["site"]) if isinstance(fleet["site"], range) else fleet["site"]}
+    with pytest.raises(ConfigError) as told:
+        config(own, fleet)
+    assert message in str(told.value)
+    assert str(told.value).startswith("strategies.0.")

@@ -21,6 +21,7 @@ from fedgc.experiment.deadlines import in_seconds, time_limit_seconds
 from fedgc.experiment.draws import draws_met
 from fedgc.experiment.recording import KeptRows, RunEnded
 from fedgc.experiment.row import MEASURED, Row
+from fedgc.experiment.sites import shards_at_sites, site_labels
 from fedgc.fleets import Fleet, build_fleet
 from fedgc.simulation import VirtualGrid, run_virtual
 from fedgc.simulation.play import RoundDraws
@@ -135,6 +136,8 @@ def _build_strategy(
         shard_examples=task.shard_examples,
         timing=timing,
         coherence=choice.build_coherence(),
+        constraints=None if choice.residency is None else shards_at_sites(fleet, config.task.shards),
+        failure_domains=None if choice.failure_domains is None else site_labels(fleet),
         secure_sum=SecureSum(fractional_bits=choice.fractional_bits) if choice.secure_sum else False,
         bits=choice.bits,
         quantiser=choice.quantiser,

@@ -15,9 +15,18 @@ from fedgc.experiment.config.points import Point, points
 from fedgc.experiment.config.replays import check_replay
 from fedgc.experiment.config.sections import ExperimentConfig, GradientCodingConfig, RivalConfig, TuningConfig
 from fedgc.experiment.config.tasks import ImagesConfig
-from fedgc.fleets import build_fleet
+from fedgc.experiment.sites import shards_at_sites, site_labels
+from fedgc.fleets import Fleet, build_fleet
 from fedgc.quantisers import QUANTISERS
-from fedgc.round import check_list_options, check_load, check_partial_work, check_sum_only, first_load
+from fedgc.round import (
+    FailureDomains,
+    check_failure_domains,
+    check_list_options,
+    check_load,
+    check_partial_work,
+    check_sum_only,
+    first_load,
+)
 from fedgc.schemes import BALANCED_BLOCKS, CODES, LIST_CODES
 from fedgc.strategies.baselines import RIVALS
 from fedgc.strategies.options import as_second_moment
@@ -44,7 +53,7 @@ def check_config(raw: Mapping[str, Any]) -> ExperimentConfig:
         raise ConfigError(
             f"task.shards must be at most task.examples = {config.task.examples}; got {config.task.shards}"
         )
-    build_fleet(config.fleet, seed=config.seeds[0])
+    fleet = build_fleet(config.fleet, seed=config.seeds[0])
     if len(set(config.seeds)) < len(config.seeds):
         raise ConfigError(f"seeds must not name a seed twice; got {config.seeds}")
     labels = [strategy.label for strategy in config.strategies]
@@ -54,6 +63,7 @@ def check_config(raw: Mapping[str, Any]) -> ExperimentConfig:
             raise ConfigError(f"{where}.label must differ from the other labels; got {strategy.label!r} again")
         if isinstance(strategy, GradientCodingConfig):
             _check_coding(strategy, where, n_clients=config.n_clients, n_shards=config.task.shards)
+            _check_sites(strategy, where, fleet, config.task.shards)
         else:
             _check_rival(strategy, where, n_clients=config.n_clients)
     if config.runtime == "replay":
@@ -131,6 +141,7 @@ def _check_coding(strategy: GradientCodingConfig, where: str, *, n_clients: int,
             memory=strategy.memory,
             sum_only=strategy.secure_sum,
             rounded=strategy.bits is not None,
+            domains=strategy.failure_domains is not None,
         )
         check_load(strategy.load, schedule)
         check_list_options(schedule, sums=sums, redraw=strategy.redraw)
@@ -154,6 +165,23 @@ def _check_coding(strategy: GradientCodingConfig, where: str, *, n_clients: int,
             f"task.shards must be at least the number of blocks, fleet.clients // {where}.load = {n_blocks}; "
             f"got {n_shards}"
         )
+
+
+def _check_sites(strategy: GradientCodingConfig, where: str, fleet: Fleet, n_shards: int) -> None:
+    given_code = strategy.code != BALANCED_BLOCKS
+    try:
+        if strategy.residency is not None:
+            if given_code:
+                raise ConfigError("residency must be left out for a code that says itself who holds what; got it")
+            shards_at_sites(fleet, n_shards)
+        if strategy.failure_domains is not None:
+            if strategy.max_weight is not None:
+                raise ConfigError(f"max_weight must be left out with failure_domains; got {strategy.max_weight}")
+            decoder = DECODERS[strategy.decoder_name]
+            check_failure_domains(decoder, schedule=strategy.schedule, given_code=given_code)
+            FailureDomains.named(site_labels(fleet))
+    except ValueError as error:
+        raise ConfigError(f"{where}.{error}") from None
 
 
 def _check_bits(strategy: GradientCodingConfig, where: str) -> None:

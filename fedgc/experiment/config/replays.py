@@ -75,6 +75,8 @@ def _check(strategy: StrategyConfig, where: str) -> None:
         "sums": None,
         "redraw": None,
         "bits": None,
+        "failure_domains": None,
+        "residency": None,
         "inner": FEDAVG,
     }
     for key, value in plain.items():

@@ -60,6 +60,8 @@ class GradientCodingConfig(InnerConfig):
     With `secure_sum` the server uses only the sum of what arrives, in fixed point with so many `fractional_bits`; the
     decoder must then be one whose weights are settled before the round: "fixed", say. A `coherence` that is given is
     not learnt. With `bits` clients round what they send to so many per entry, by the `quantiser`; not for secure sums.
+    With `failure_domains` the strategy knows the fleet's sites, whose clients go down together, and learns how often;
+    with `residency` each shard stays at a site, so that all its holders do.
     """
 
     kind: Literal["gradient-coding"]
@@ -83,6 +85,8 @@ class GradientCodingConfig(InnerConfig):
     fractional_bits: Annotated[int, Field(ge=8, le=48, strict=True)] = 32
     bits: Annotated[int | None, Field(ge=1, le=MOST_BITS, strict=True)] = None
     quantiser: str = BucketedNorm.name
+    failure_domains: Literal["site"] | None = None
+    residency: Literal["site"] | None = None
     grid: Grid = Field(default_factory=dict)
 
     @property
