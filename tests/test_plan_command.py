@@ -63,6 +63,7 @@ def test_a_plan_as_json(fleet_file: Path) -> None:
             "relative_time_to_target",
             "shards_moved",
             "copies",
+            "bits",
         ]
         assert isinstance(line["shards_moved"], int)
         assert 0 <= line["shards_moved"] <= 20

@@ -127,7 +127,7 @@ def draw(found: dict[tuple[float, str], list[Run]]) -> Figure:
     figure = Figure(figsize=(9.0, 4.2), layout="constrained")
     panels = figure.subplots(1, 2)
     for number, ((outage_seconds, sites), runs) in enumerate(found.items()):
-        look = look_of(number)
+        look = {**look_of(number), "markevery": 25}
         label = f"outages of {outage_seconds:g} s, sites {sites}"
         coverage = np.array([run.coverage[BEGINNING:] for run in runs]).mean(axis=(0, 2))
         rounds = np.arange(1, coverage.size + 1)
@@ -135,7 +135,7 @@ def draw(found: dict[tuple[float, str], list[Run]]) -> Figure:
         for kind, style in (("error", "-"), ("predicted", ":")):
             mean = np.mean([getattr(run, kind)[BEGINNING:] for run in runs], axis=0)
             panels[1].plot(BEGINNING + rounds, np.cumsum(mean) / rounds, **{**look, "linestyle": style})
-    titles = ("mean bias of the rounds so far", "residual error, measured (lines) and predicted (dots)")
+    titles = ("mean bias of the rounds so far", "error, measured and (dots) predicted")
     for axes, title in zip(panels, titles, strict=True):
         axes.set_title(title)
         axes.set_xlabel("round")

@@ -40,6 +40,8 @@ class Choice:
         Shard copies that clients must fetch, if at first each holds an equal part of the shards, in order.
     copies : float
         Clients that do hold a shard, in the mean: more than `redundancy` where clients that would be idle are backups.
+    bits : int
+        Bits per entry of the sums that clients send, 32 where they are sent as they are.
     """
 
     redundancy: int
@@ -53,6 +55,7 @@ class Choice:
     relative_time_to_target: float
     shards_moved: int
     copies: float = 0.0
+    bits: int = 32
 
     @property
     def remark(self) -> str:

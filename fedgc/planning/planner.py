@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
@@ -11,12 +11,13 @@ from fedgc.assignment import AssignmentConstraints, InfeasibleAssignmentError
 from fedgc.deadline import cover_time, time_to_target
 from fedgc.errors import ConfigError
 from fedgc.fleets import Fleet
-from fedgc.forecast import forecast_round
+from fedgc.forecast import forecast_round, work_of
 from fedgc.forecast.presence import MOST_CLIENTS, fail_together
 from fedgc.gram import GramModel
 from fedgc.planning.candidates import Candidate, candidates, fits_schemes
 from fedgc.planning.choice import BLOCK_CODES, Choice, FleetPlan, recommend
 from fedgc.planning.recorded import recorded_rounds
+from fedgc.planning.rounding import SentSums, noise_apart, noisy_gram, seconds_sending, with_noise, with_sending
 from fedgc.planning.timing import AtRound, InUnits
 
 #: Deadlines of the default grid from a cover on, and those before it if wanted; the growth from one to the next.
@@ -30,7 +31,7 @@ _PAST = 1.4
 _MOST = 10_000_000
 
 
-def plan_fleet(
+def plan_fleet(  # noqa: PLR0912  (every choice is a loop)
     fleet: Fleet,
     *,
     n_shards: int,
@@ -42,6 +43,7 @@ def plan_fleet(
     noise_sensitivity: float = 1.0,
     schemes: bool = True,
     server_round: int = 0,
+    sums: Sequence[SentSums] = (SentSums(),),
     on_step: Callable[[int, int], None] = lambda done, total: None,
 ) -> FleetPlan:
     """Predict round time, arrivals, residual error and time to target of all choices.
@@ -71,6 +73,8 @@ def plan_fleet(
         limits, and are left out with a remark otherwise.
     server_round : int
         Round, for fleets that change.
+    sums : sequence of SentSums
+        How clients may send their sums, see :func:`fedgc.planning.rounding.sent_sums`: each is tried.
     on_step : callable
         Called with the number of deadlines done and their total.
 
@@ -86,6 +90,11 @@ def plan_fleet(
     Of a recorded trace, round time and residual error are means over its own rounds, in each of which all clients do
     what they did together (:class:`fedgc.planning.recorded.RecordedRounds`); other fleets' clients are independent but
     for what sessions and sites do to them.
+
+    Rounding to a few bits adds its variance to the residual error, and to what the optimal decoder goes by. Of blocks
+    all that send the same sum round it alike, whereas sums of the literature's codes that overlap are rounded apart.
+    Sending takes a client the seconds of one sum on whole blocks, and on work lists those of as many as a mean list has
+    shards, since each is sent by itself.
 
     Examples
     --------
@@ -103,29 +112,38 @@ def plan_fleet(
     if not grid or not all(0.0 < deadline < np.inf for deadline in grid):
         raise ConfigError(f"deadline must be a finite number above 0; got {grid}")
     grid.sort()
+    searches = _searches(fleet, sums, redundancies, n_shards=n_shards)
     found: list[tuple[Candidate, float, Choice]] = []
     recorded, remark = recorded_rounds(fleet, server_round)
     timing = AtRound(fleet, server_round, recorded)
     infeasible: dict[int, InfeasibleAssignmentError] = {}
-    for done, deadline in enumerate(grid):
-        on_step(done, len(grid))
-        for holders in redundancies:
-            try:
-                for candidate in candidates(
-                    fleet,
-                    deadline,
-                    n_shards=n_shards,
-                    redundancies=[holders],
-                    constraints=constraints,
-                    schemes=schemes,
-                    coherence=coherence,
-                    server_round=server_round,
-                    skip=_past_their_best(found) if deadlines is None else (),
-                ):
-                    found += _forecast(timing, candidate, deadline, coherence, noise_sensitivity)
-            except InfeasibleAssignmentError as error:
-                infeasible[holders] = error
-    on_step(len(grid), len(grid))
+    for number, search in enumerate(searches):
+        own_timing = timing if search.fleet is fleet else AtRound(search.fleet, server_round)
+        own_grid = grid
+        if deadlines is None and search.fleet is not fleet:
+            own_grid = default_deadlines(search.fleet, n_shards, server_round, cover=cover)
+        own: list[tuple[Candidate, float, Choice]] = []
+        for done, deadline in enumerate(own_grid):
+            on_step(number * len(grid) + done, len(searches) * len(grid))
+            for holders in search.redundancies:
+                past = _past_their_best(own) if deadlines is None else set()
+                try:
+                    for candidate in candidates(
+                        search.fleet,
+                        deadline,
+                        n_shards=n_shards,
+                        redundancies=[holders],
+                        constraints=constraints,
+                        schemes=schemes and "full" not in search.without,
+                        coherence=coherence,
+                        server_round=server_round,
+                        skip=past | {(holders, schedule) for schedule in search.without},
+                    ):
+                        own += _forecast(own_timing, candidate, deadline, coherence, noise_sensitivity, search.sums)
+                except InfeasibleAssignmentError as error:
+                    infeasible[holders] = error
+        found += own
+    on_step(len(searches) * len(grid), len(searches) * len(grid))
     if infeasible and not found:
         raise next(iter(infeasible.values()))
     if not found:
@@ -156,6 +174,32 @@ def plan_fleet(
         infeasible=tuple((holders, str(error)) for holders, error in sorted(infeasible.items())),
         remarks=tuple(remarks),
     )
+
+
+@dataclass(frozen=True)
+class _Search:
+    """A part of the choices: those with one way to send sums, on a fleet with the seconds that this takes."""
+
+    fleet: Fleet
+    sums: SentSums
+    redundancies: Sequence[int]
+    #: Schedules that are not among them.
+    without: Sequence[str] = field(default=())
+
+
+def _searches(fleet: Fleet, sums: Sequence[SentSums], redundancies: Sequence[int], *, n_shards: int) -> list[_Search]:
+    if not sums:
+        raise ConfigError("sums must hold at least one way to send them; got none")
+    found = []
+    for one in dict.fromkeys(sums):
+        if one.seconds == 0.0:
+            found.append(_Search(fleet, one, redundancies))
+            continue
+        found.append(_Search(with_sending(fleet, one.seconds), one, redundancies, ("work-list",)))
+        for holders in redundancies:
+            seconds = seconds_sending(one, "work-list", holders / fleet.n_clients * n_shards)
+            found.append(_Search(with_sending(fleet, seconds), one, [holders], ("full",)))
+    return found
 
 
 def _check(fleet: Fleet, redundancies: Sequence[int], *, n_shards: int, coherence: float, server_round: int) -> None:
@@ -214,18 +258,33 @@ def _past_their_best(found: Sequence[tuple[Candidate, float, Choice]]) -> set[tu
     return {key for key in best if last[key] > _PAST * best[key]}
 
 
-def _forecast(
-    timing: AtRound, candidate: Candidate, deadline: float, coherence: float, noise_sensitivity: float
+def _forecast(  # noqa: PLR0917  (what a choice is made of)
+    timing: AtRound,
+    candidate: Candidate,
+    deadline: float,
+    coherence: float,
+    noise_sensitivity: float,
+    sums: SentSums,
 ) -> list[tuple[Candidate, float, Choice]]:
     unit, columns = candidate.unit, candidate.code.n_shards
     gram = GramModel(np.full(columns, (1.0 - coherence) * unit), np.full(columns, np.sqrt(coherence) * unit))
+    noisy = gram if sums.variance_factor == 0.0 else noisy_gram(candidate.code, gram, sums.variance_factor)
+    in_units = InUnits(timing, unit)
     seen, decoder = forecast_round(
-        InUnits(timing, unit), candidate.code, candidate.decoder, gram, deadline, clients=candidate.clients
+        in_units, candidate.code, candidate.decoder, noisy or gram, deadline, clients=candidate.clients
     )
     if decoder is None or not np.isfinite(seen.residual_error):
         return []
     if timing.recorded is not None:
-        seen = timing.recorded.forecast(candidate, decoder, gram, deadline, seen.arrivals)
+        seen = timing.recorded.forecast(candidate, decoder, noisy or gram, deadline, seen.arrivals)
+    if noisy is None:
+        load = np.zeros(candidate.n_clients, dtype=np.intp)
+        load[candidate.clients] = work_of(candidate.code)
+        come = 1.0 - in_units.straggle_prob(deadline, load)[candidate.clients]
+        added = noise_apart(decoder, come, gram, sums.variance_factor)
+        seen = replace(seen, residual_error=seen.residual_error + added)
+    elif noisy is not gram:
+        seen = replace(seen, residual_error=with_noise(seen.residual_error, gram, noisy))
     choice = Choice(
         redundancy=candidate.redundancy,
         schedule=candidate.schedule,
@@ -238,6 +297,7 @@ def _forecast(
         relative_time_to_target=np.nan,
         shards_moved=candidate.shards_moved,
         copies=len(candidate.held) / candidate.code.n_shards,
+        bits=sums.bits,
     )
     return [(candidate, time_to_target(seen, noise_sensitivity), choice)]
 

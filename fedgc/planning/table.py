@@ -6,6 +6,7 @@ from rich import box
 from rich.table import Table
 
 from fedgc.planning.choice import Choice, FleetPlan
+from fedgc.planning.rounding import SINGLE
 
 
 def best_per_design(plan: FleetPlan) -> list[Choice]:
@@ -27,9 +28,13 @@ def plan_table(plan: FleetPlan, title: str) -> Table:
     )
     table.add_column("", no_wrap=True, min_width=1)
     table.add_column("held\nby", justify="right", no_wrap=True, min_width=4)
-    table.add_column("schedule", no_wrap=True)
+    rounded = any(choice.bits != SINGLE for choice in plan.choices)
+    # Another column has room within eighty if this one is narrower.
+    table.add_column("sche-\ndule" if rounded else "schedule", no_wrap=True)
     table.add_column("code", no_wrap=True)
     table.add_column("decoder", no_wrap=True)
+    if rounded:
+        table.add_column("bits", justify="right", no_wrap=True)
     for heading in ("dead-\nline", "round", "come", "error", "time", "moved"):
         table.add_column(heading, justify="right", no_wrap=True)
     for choice in best_per_design(plan):
@@ -38,9 +43,10 @@ def plan_table(plan: FleetPlan, title: str) -> Table:
         table.add_row(
             "▶" if recommended else "",
             str(shown.redundancy),
-            shown.schedule,
+            _SHORT.get(shown.schedule, shown.schedule) if rounded else shown.schedule,
             _SHORT.get(shown.code, shown.code),
             _SHORT.get(shown.decoder, shown.decoder),
+            *([str(shown.bits)] if rounded else []),
             _seconds(shown.deadline),
             _seconds(shown.round_time),
             f"{shown.arrivals:.1f}",
@@ -63,4 +69,5 @@ _SHORT = {
     "random-regular": "regular",
     "optimal-unbiased": "optimal",
     "inverse-probability": "inverse p",
+    "work-list": "lists",
 }
