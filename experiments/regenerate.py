@@ -76,6 +76,7 @@ EXPERIMENTS: dict[str, Callable[[Path], None]] = {
     "neighbours/block_coordinates": partial(script, "neighbours/block_coordinates"),
     "neighbours/chunk_order": partial(script, "neighbours/chunk_order"),
     "neighbours/outages": partial(script, "neighbours/outages"),
+    "neighbours/outages_learnt": partial(script, "neighbours/outages_learnt"),
     "neighbours/goco": partial(script, "neighbours/goco"),
     "neighbours/bits": partial(sweep, "neighbours/bits", by="rounds", relative_to="single precision"),
     "neighbours/bit_budget": partial(script, "neighbours/bit_budget"),

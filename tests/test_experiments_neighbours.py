@@ -82,6 +82,14 @@ def test_who_takes_clients_of_a_site_for_independent_is_biased_and_expects_less_
             assert predicted < error
 
 
+def test_a_run_that_knows_its_sites_expects_what_it_loses(tmp_path: Path) -> None:
+    (rows,) = tables_of("outages_learnt", tmp_path)
+    known, unknown = rows
+    assert (known["sites"], unknown["sites"]) == ("known", "not known")
+    assert float(unknown["error"]) > 1.5 * float(unknown["error_predicted"])
+    assert float(known["error_predicted"]) > 1.5 * float(unknown["error_predicted"])
+
+
 def test_exact_errors_are_those_of_played_rounds(tmp_path: Path) -> None:
     """Shards that are missed, counted in rounds of the fleet's own draws; all orders meet the same rounds."""
     script = """
