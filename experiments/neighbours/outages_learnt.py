@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import argparse
 import logging
-import sys
 from pathlib import Path
 from typing import NamedTuple
 
@@ -30,11 +29,9 @@ from numpy.typing import NDArray
 from fedgc.assignment import AssignmentConstraints
 from fedgc.coherence import KnownCoherence
 from fedgc.fleets import build_fleet
+from fedgc.report.rows import write_rows
 from fedgc.report.style import legend_outside, look_of, plain
 from fedgc.simulation import run_virtual
-
-sys.path.append(str(Path(__file__).parents[1] / "planning"))
-from tables import write_table
 
 N, COHERENCE, DEADLINE = 12, 0.3, 6.0
 SITE = np.repeat(np.arange(4), 3)
@@ -163,7 +160,7 @@ def main() -> None:
         for told in (True, False)
     }
     args.out.mkdir(parents=True, exist_ok=True)
-    write_table(args.out / "outages_learnt.csv", [row_of(*key, runs) for key, runs in found.items()])
+    write_rows(args.out / "outages_learnt.csv", [row_of(*key, runs) for key, runs in found.items()])
     draw(found).savefig(args.out / "outages_learnt.png", dpi=150)
 
 
