@@ -15,6 +15,7 @@ from fedgc.fleets import Fleet
 from fedgc.simulation.grid import FIRST_NODE_ID, VirtualGrid
 from fedgc.simulation.grid_state import Event
 from fedgc.simulation.isolation import seeded_globals
+from fedgc.simulation.quick_records import quick_records
 
 RUN_ID = 1
 
@@ -86,7 +87,7 @@ def run_virtual(
     context = Context(RUN_ID, SUPERLINK_NODE_ID, {}, RecordDict(), dict(config))
     with _task_identity(), seeded_globals(fleet.seed, 0):
         grid = VirtualGrid(fleet, client_app, contexts, run_id=RUN_ID, num_shards=num_shards, backlog=backlog)
-        with grid.clock.installed():
+        with grid.clock.installed(), quick_records():
             server_app(grid, context)
     return VirtualRun(tuple(grid.trace), grid.clock.now(), context)
 
