@@ -1,11 +1,11 @@
 """While apps run in one process, Flower's own arrays and records do the same in less time.
 
-Apps call Flower's methods, not ours: ``ArrayRecord.to_torch_state_dict`` on a client, ``RecordDict.metric_records`` in an
-aggregation. In a runtime without processes and sockets these are most of what a message costs: numpy parses the header
-of a ``.npy`` file with Python's own parser, some 35 us for arrays that are all alike, and a view of a RecordDict writes
-every record back into the RecordDict that it is a view of. So they are replaced for as long as a run lasts, as the
-clock is (:meth:`fedgc.simulation.VirtualClock.installed`): by methods that return the same, to the last byte, and leave
-all that is out of the ordinary, and every error, to those that they replace.
+Apps call Flower's methods, not ours: ``ArrayRecord.to_torch_state_dict`` on a client, ``RecordDict.metric_records`` in
+an aggregation. In a runtime without processes and sockets these are most of what a message costs: numpy parses the
+header of a ``.npy`` file with Python's own parser, some 35 us for arrays that are all alike, and a view of a RecordDict
+writes every record back into the RecordDict that it is a view of. So they are replaced for as long as a run lasts, as
+the clock is (:meth:`fedgc.simulation.VirtualClock.installed`): by methods that return the same, to the last byte, and
+leave all that is out of the ordinary, and every error, to those that they replace.
 """
 
 from __future__ import annotations

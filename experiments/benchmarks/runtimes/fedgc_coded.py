@@ -1,7 +1,4 @@
-"""GradientCoding without redundancy in the embedded runtime: FedAvg's work, with planning, decoding and learning.
-
-    OMP_NUM_THREADS=1 .venv/bin/python experiments/benchmarks/runtimes/fedgc_coded.py J1
-"""
+"""GradientCoding without redundancy in the embedded runtime: FedAvg's work, with planning, decoding and learning."""
 
 from __future__ import annotations
 

@@ -1,7 +1,4 @@
-"""Flower's FedAvg in the embedded runtime: real messages, one process, virtual time.
-
-    OMP_NUM_THREADS=1 .venv/bin/python experiments/benchmarks/runtimes/fedgc_fedavg.py J1
-"""
+"""Flower's FedAvg in the embedded runtime: real messages, one process, virtual time."""
 
 from __future__ import annotations
 

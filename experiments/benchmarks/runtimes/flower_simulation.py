@@ -1,7 +1,4 @@
-"""Flower's FedAvg in Flower's Simulation Runtime: Ray, two actors.
-
-    OMP_NUM_THREADS=1 .venv/bin/python experiments/benchmarks/runtimes/flower_simulation.py J1
-"""
+"""Flower's FedAvg in Flower's Simulation Runtime: Ray, two actors."""
 
 from __future__ import annotations
 

@@ -7,6 +7,7 @@ same loss, whatever its order of summation; `compare.py` checks that.
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import time
 from collections.abc import Callable, Sequence
@@ -80,7 +81,7 @@ def network(job: Job) -> nn.Sequential:
     widths = (64, *job.hidden, 10)
     with torch.random.fork_rng():
         torch.manual_seed(0)
-        layers = [nn.Linear(one, other) for one, other in zip(widths, widths[1:], strict=False)]
+        layers = [nn.Linear(one, other) for one, other in itertools.pairwise(widths)]
     if not job.hidden:
         for parameter in layers[0].parameters():
             nn.init.zeros_(parameter)

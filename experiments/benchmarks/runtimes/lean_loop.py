@@ -1,7 +1,4 @@
-"""A loop over the clients with nothing in it that the sum of their steps does not need.
-
-    OMP_NUM_THREADS=1 .venv/bin/python experiments/benchmarks/runtimes/lean_loop.py J1
-"""
+"""A loop over the clients with nothing in it that the sum of their steps does not need."""
 
 from __future__ import annotations
 

@@ -1,7 +1,5 @@
 """Federated averaging on pfl-research's SimulatedBackend, in one process.
 
-    OMP_NUM_THREADS=1 .venv/bin/python experiments/benchmarks/runtimes/pfl_simulated.py J1
-
 Needs the extra `peers`. Losses of single users, which pfl evaluates before and after their training in some rounds, are
 left out but for the first round, in which it always does so.
 """

@@ -1,7 +1,4 @@
-"""Federated averaging on pfl-research's SimulatedBackend, the clients divided between two processes.
-
-    OMP_NUM_THREADS=1 .venv/bin/python experiments/benchmarks/runtimes/pfl_two_processes.py J1
-"""
+"""Federated averaging on pfl-research's SimulatedBackend, the clients divided between two processes."""
 
 from __future__ import annotations
 

@@ -1,7 +1,4 @@
-"""A loop over the clients, as one writes it without a framework: a copy of the model, torch's optimiser, a mean.
-
-    OMP_NUM_THREADS=1 .venv/bin/python experiments/benchmarks/runtimes/plain_loop.py J1
-"""
+"""A loop over the clients, as one writes it without a framework: a copy of the model, torch's optimiser, a mean."""
 
 from __future__ import annotations
 

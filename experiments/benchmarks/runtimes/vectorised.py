@@ -1,7 +1,4 @@
-"""The limit: all clients' steps as one tensor operation, `torch.func.vmap` over shards padded to the largest.
-
-    OMP_NUM_THREADS=1 .venv/bin/python experiments/benchmarks/runtimes/vectorised.py J1
-"""
+"""The limit: all clients' steps as one tensor operation, `torch.func.vmap` over shards padded to the largest."""
 
 from __future__ import annotations
 
