@@ -109,4 +109,4 @@ def test_a_round_as_one_operation_is_the_round_of_messages(decoder: str) -> None
     np.testing.assert_allclose([step.loss for step in steps], losses, atol=1e-6)
     last = np.concatenate([array.numpy().ravel() for array in ends[-1].values()])
     np.testing.assert_allclose(steps[-1].weights, last, atol=1e-6)
-    assert losses[-1] < losses[0] - 0.05, "it has trained"
+    assert losses[-1] < losses[0] - 0.005, "it has trained"

@@ -117,6 +117,7 @@ def main() -> None:
     parser.add_argument("--jobs", nargs="+", choices=JOBS, default=list(JOBS))
     parser.add_argument("--only", nargs="+", choices=CONTESTANTS, default=list(CONTESTANTS))
     parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--rounds", type=int, help="as many as each job has unless told")
     parser.add_argument("--quick", action="store_true", help="12 clients, 4 rounds, once")
     parser.add_argument("--out", type=Path, required=True)
     args = parser.parse_args()
@@ -128,6 +129,7 @@ def main() -> None:
         else:
             there.append(contestant)
     options = ["--clients", "12", "--rounds", "4"] if args.quick else []
+    options += ["--rounds", str(args.rounds)] if args.rounds else []
     rows = compare(args.jobs, there, 1 if args.quick else args.repeats, options)
     check_losses(rows)
     args.out.mkdir(parents=True, exist_ok=True)
