@@ -27,14 +27,13 @@ def table_of(script: str, out: Path, *options: str) -> list[dict[str, str]]:
 
 
 def test_contestants_end_at_the_same_loss(tmp_path: Path) -> None:
-    rows = table_of("runtimes/compare.py", tmp_path, "--jobs", "J1", "J2", "--only", *AT_HAND)
+    rows = table_of("runtimes/compare.py", tmp_path, "--jobs", "J2", "--only", *AT_HAND)
     assert [(row["job"], row["contestant"]) for row in rows] == [
         (job, name) for job in ("J1", "J2") for name in AT_HAND
     ]
-    for job in ("J1", "J2"):
-        losses = [float(row["loss"]) for row in rows if row["job"] == job]
-        assert max(losses) - min(losses) < 1e-5
-        assert 0.0 < losses[0] < 2.3, "it has trained"
+    losses = [float(row["loss"]) for row in rows]
+    assert max(losses) - min(losses) < 1e-5
+    assert 0.0 < losses[0] < 2.3, "it has trained"
     for row in rows:
         assert float(row["milliseconds"]) > 0.0
         assert float(row["seconds"]) > 4e-3 * float(row["milliseconds"]) / 2

@@ -4,8 +4,9 @@
 
 Each contestant is a file beside this one and does each job in a process of its own, one after another and all of them
 again for every repeat, so that what else the machine does meets all of them alike; ratios are medians of the ratios of
-single repeats. One thread for each process, unless OMP_NUM_THREADS says otherwise. A contestant whose package is not
-installed is left out (`pip install -e ".[peers]"`). The command fails if final losses differ by more than 1e-3.
+single repeats. `processor` is milliseconds of processor time a round, of contestants that are one process. One thread
+for each process, unless OMP_NUM_THREADS says otherwise. A contestant whose package is not installed is left out
+(`pip install -e ".[peers]"`). The command fails if final losses differ by more than 1e-3.
 """
 
 from __future__ import annotations
@@ -42,6 +43,8 @@ CONTESTANTS = {
     "fedgc_replay": ("fedgc's replay", "fedgc"),
     "vectorised": ("vectorised torch", "torch"),
 }
+#: Contestants whose processor time is not that of one process.
+SEVERAL_PROCESSES = ("flower_simulation", "pfl_two_processes")
 #: The contestant that ratios are relative to.
 REFERENCE = "fedgc_fedavg"
 #: Largest difference of final losses between contestants that do the same work.
@@ -76,7 +79,10 @@ def compare(jobs: list[str], contestants: list[str], repeats: int, options: list
     for (job, contestant), own in found.items():
         reference = found.get((job, REFERENCE), own)
         row: Row = {"job": job, "contestant": contestant, "repeats": repeats}
-        for what in ("milliseconds", "seconds"):
+        for what in ("milliseconds", "processor", "seconds"):
+            if what == "processor" and contestant in SEVERAL_PROCESSES:
+                row.update({what: "", f"{what}_ratio": ""})
+                continue
             row[what] = round(median(one[what] for one in own), 3)
             ratios = [one[what] / other[what] for one, other in zip(own, reference, strict=True)]
             row[f"{what}_ratio"] = round(median(ratios), 3)
