@@ -28,9 +28,7 @@ def table_of(script: str, out: Path, *options: str) -> list[dict[str, str]]:
 
 def test_contestants_end_at_the_same_loss(tmp_path: Path) -> None:
     rows = table_of("runtimes/compare.py", tmp_path, "--jobs", "J2", "--only", *AT_HAND)
-    assert [(row["job"], row["contestant"]) for row in rows] == [
-        (job, name) for job in ("J1", "J2") for name in AT_HAND
-    ]
+    assert [(row["job"], row["contestant"]) for row in rows] == [("J2", name) for name in AT_HAND]
     losses = [float(row["loss"]) for row in rows]
     assert max(losses) - min(losses) < 1e-5
     assert 0.0 < losses[0] < 2.3, "it has trained"
