@@ -154,7 +154,7 @@ class NetworkStepTask:
     def _state(self, weights: Weights) -> dict[str, torch.Tensor]:
         """Return a vector as the network's tensors, by name."""
         state = self._network.state_dict()
-        parts = torch.from_numpy(weights).split([value.numel() for value in state.values()])
+        parts = torch.from_numpy(weights).split([value.numel() for value in state.values()])  # type: ignore[no-untyped-call]
         return {name: part.view(value.shape) for (name, value), part in zip(state.items(), parts, strict=True)}
 
     def _set(self, weights: Weights) -> list[nn.Parameter]:
