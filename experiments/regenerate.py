@@ -17,6 +17,8 @@ from functools import partial
 from pathlib import Path
 from typing import Literal
 
+from fedgc.validation import did_you_mean
+
 HERE = Path(__file__).parent
 
 
@@ -26,14 +28,14 @@ def run(*arguments: str | Path) -> None:
 
 
 def sweep(name: str, work: Path, *, by: Literal["rounds", "seconds"], relative_to: str) -> None:
-    """Run a sweep, report on it, and keep its tables and two figures."""
+    """Run a sweep, report on it, and keep its tables, with every strategy's best choice, and two figures."""
     results = work / name.replace("/", "-")
     run("-m", "fedgc", "run", HERE / f"{name}.toml", "--out", results)
     run("-m", "fedgc", "report", results, "--by", by, "--relative-to", relative_to)
     folder, _, short = name.partition("/")
     kept = work / "kept" if short == "smoke" else HERE / folder / "results"
     kept.mkdir(parents=True, exist_ok=True)
-    for file in ("tables.md", f"{by}-to-target.png", f"loss-by-{by}.png"):
+    for file in ("tables.md", "table.csv", f"{by}-to-target.png", f"loss-by-{by}.png"):
         shutil.copyfile(results / "report" / file, kept / f"{short}-{file}")
 
 
@@ -59,7 +61,7 @@ def script(name: str, work: Path) -> None:
 _PAPER = partial(sweep, by="rounds", relative_to="Gradient descent")
 _WALL_CLOCK = partial(sweep, by="seconds", relative_to="fedgc")
 
-#: Every experiment with kept results, by its name: folder and file.
+#: Every experiment by its name: folder and file. Its results are kept beside it.
 EXPERIMENTS: dict[str, Callable[[Path], None]] = {
     **{
         name: partial(_PAPER, name)
@@ -93,7 +95,8 @@ def main() -> None:
     args = parser.parse_args()
     unknown = [name for name in args.names if name not in EXPERIMENTS]
     if unknown:
-        parser.error(f"NAME must be one of {', '.join(EXPERIMENTS)}; got {unknown[0]!r}")
+        hint = did_you_mean(unknown[0], EXPERIMENTS)
+        parser.error(f"NAME must be one of {', '.join(EXPERIMENTS)}; got {unknown[0]!r}{hint}")
     if args.smoke:
         _PAPER("paper/smoke", args.work)
         return

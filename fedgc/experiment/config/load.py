@@ -34,7 +34,12 @@ def load_config(path: Path, overrides: Iterable[str] = ()) -> ExperimentConfig:
     raw = _with_base(path, ())
     for override in overrides:
         apply_override(raw, override)
-        _make_way(raw, (override.partition("=")[0].strip(),))
+        key = override.partition("=")[0].strip()
+        _make_way(raw, (key,))
+        if isinstance(raw.get("sweep"), Mapping) and key in raw["sweep"]:
+            raise ConfigError(
+                f'--set {key} must not be a key that is swept, whose values are sweep."{key}"; got {override!r}'
+            )
     return check_config(raw)
 
 
