@@ -183,6 +183,13 @@ BAD = {
 }
 
 
+def test_a_key_that_is_swept_is_not_set_in_vain() -> None:
+    config = SMALLEST.with_name("wallclock") / "fleets.toml"
+    assert load_config(config, ['sweep."fleet.preset"=["phones"]']).sweep == {"fleet.preset": ["phones"]}
+    with pytest.raises(ConfigError, match=r'^--set fleet.preset must not be swept; give sweep."fleet.preset" instead'):
+        load_config(config, ["fleet.preset=phones"])
+
+
 @pytest.mark.parametrize(("override", "message"), BAD.items())
 def test_bad_values_name_key_value_and_what_is_allowed(override: str, message: str) -> None:
     with pytest.raises(ConfigError) as caught:

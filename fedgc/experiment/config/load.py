@@ -29,7 +29,8 @@ def load_config(path: Path, overrides: Iterable[str] = ()) -> ExperimentConfig:
     Raises
     ------
     ConfigError
-        One line that names the key, the value and what is allowed.
+        One line that names the key, the value and what is allowed; an override of a key that is swept is refused, since
+        it would change nothing.
     """
     raw = _with_base(path, ())
     for override in overrides:
@@ -37,9 +38,7 @@ def load_config(path: Path, overrides: Iterable[str] = ()) -> ExperimentConfig:
         key = override.partition("=")[0].strip()
         _make_way(raw, (key,))
         if isinstance(raw.get("sweep"), Mapping) and key in raw["sweep"]:
-            raise ConfigError(
-                f'--set {key} must not be a key that is swept, whose values are sweep."{key}"; got {override!r}'
-            )
+            raise ConfigError(f'--set {key} must not be swept; give sweep."{key}" instead, got {override!r}')
     return check_config(raw)
 
 
