@@ -9,11 +9,13 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
-SCRIPTS = sorted(path for pattern in ("*.py", "*/*.py") for path in (ROOT / "experiments").glob(pattern))
+SCRIPTS = sorted(path for pattern in ("*.py", "*/*.py", "benchmarks/*/*.py") for path in (ROOT / "experiments").glob(pattern))
 
 
 @pytest.mark.parametrize("script", SCRIPTS, ids=lambda path: path.name)
 def test_scripts_load(script: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    if script.name.startswith("pfl_"):
+        pytest.importorskip("pfl")  # of the extra `peers`
     monkeypatch.setattr(sys, "path", [str(script.parent), *sys.path])
     assert runpy.run_path(str(script), run_name="loaded")["__doc__"]
 
