@@ -9,7 +9,9 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
-SCRIPTS = sorted(path for pattern in ("*.py", "*/*.py", "benchmarks/*/*.py") for path in (ROOT / "experiments").glob(pattern))
+SCRIPTS = sorted(
+    path for pattern in ("*.py", "*/*.py", "benchmarks/*/*.py") for path in (ROOT / "experiments").glob(pattern)
+)
 
 
 @pytest.mark.parametrize("script", SCRIPTS, ids=lambda path: path.name)
