@@ -15,6 +15,7 @@ from scipy import stats
 from fedgc.errors import ConfigError
 from fedgc.experiment.target import Target
 from fedgc.report import read_results, write_report
+from fedgc.report.conditions import by_condition
 from fedgc.report.style import look_of
 from fedgc.report.tables import best_of, entries, entry_text
 from tests.command_line import fedgc
@@ -204,3 +205,10 @@ def test_the_command_reports_on_what_the_runs_left(tmp_path: Path) -> None:
     assert (tmp_path / "run" / "report" / "report.html").exists()
     bad = fedgc("report", tmp_path)
     assert bad.returncode == 2 and bad.stderr.startswith("fedgc: DIR must hold results of fedgc run --out; got")
+
+
+def test_titles_of_swept_values_stand_in_tables_and_what_has_none_stands_as_it_is(folder: Path) -> None:
+    summary = json.loads((folder / "summary.json").read_text())
+    summary["config"]["sweep_titles"] = {"fleet.preset": {"name": "everyone", "values": {"phones": "has a phone"}}}
+    (folder / "summary.json").write_text(json.dumps(summary))
+    assert list(by_condition(entries(read_results(folder)))) == ["everyone has a phone", "preset paper"]

@@ -23,10 +23,8 @@ from fedgc.report.read import Run, read_results
 from fedgc.report.style import look_of
 from fedgc.report.tables import mean_and_half_width
 
-#: The seconds that stand for a tau in the configuration.
-TAU = {"1.0": 1.5, "1.3636363636363635": 1.1}
-#: The load of methods that leave no choice: every client a shard, and one for the last but one.
-LOAD = {"Scheme I": 1.99, "Gradient descent": 1.0}
+#: The load of methods that leave no choice: of a hundred clients all but one have a second shard.
+LOAD = {"Scheme I": 1.99, "Scheme II": 1.99, "Gradient descent": 1.0}
 
 
 def best_by_load(runs: Sequence[Run]) -> list[dict[str, object]]:
@@ -34,7 +32,7 @@ def best_by_load(runs: Sequence[Run]) -> list[dict[str, object]]:
     losses: dict[tuple[float, str, float], dict[str, list[float]]] = {}
     for run in runs:
         load = float(run.choice.get("load", LOAD.get(run.strategy, 1.0)))
-        key = TAU[run.settings["fleet.seconds"]], run.strategy, load
+        key = float(run.settings["tau"]), run.strategy, load
         losses.setdefault(key, {}).setdefault(run.settings["task.learning_rate"], []).append(float(run.loss[-1]))
     rows: list[dict[str, object]] = []
     for (tau, strategy, load), by_step in losses.items():

@@ -28,8 +28,10 @@ _LABELS = {"accuracy": "test accuracy", "loss": "loss"}
 def curve_figure(entries: Sequence[Entry], quantity: Quantity, unit: Unit, target: Target) -> Figure:
     """Draw accuracy or loss against rounds or virtual time, a panel for each condition, a line for each strategy.
 
-    The line is the median over the seeds of what the last evaluated round had reached, since one run that diverges
-    would carry a mean away; the band goes from the lowest to the highest.
+    The line is the median over the seeds, since one run that diverges would carry a mean away; where strategies are few
+    a band goes from the lowest to the highest. Against time a run stands at what its last round had reached, or, where
+    not every round was kept, on the straight line between those that were: steps of many rounds would tell of pauses
+    that there were not.
     """
     groups = by_condition(entries)
     strategies = strategies_of(entries)
@@ -60,7 +62,7 @@ def _panel(axes: Axes, group: Sequence[Entry], strategies: Sequence[str], quanti
     for entry in group:
         index = strategies.index(entry.strategy)
         instants = _instants(entry, unit)
-        curves = np.array([_held(run, quantity, unit, instants) for run in entry.runs])
+        curves = np.array([_read_at(instants, run, quantity, unit) for run in entry.runs])
         curves[np.isnan(curves)] = 0.0 if quantity == "accuracy" else np.inf
         middle = np.median(curves, axis=0)
         look = look_of(index)
@@ -68,11 +70,11 @@ def _panel(axes: Axes, group: Sequence[Entry], strategies: Sequence[str], quanti
         apart = 0.16 if few else 0.3
         every = (0.02 + apart * ((0.618 * index) % 1.0), apart)
         # What a round brings is there once it is over.
-        drawn = "steps-post" if unit == "seconds" else "default"
+        steps = unit == "seconds" and all(_is_whole(run) for run in entry.runs)
         axes.plot(
             instants,
             middle,
-            drawstyle=drawn,
+            drawstyle="steps-post" if steps else "default",
             lw=1.5 if few else 1.1,
             ms=5,
             mec="white",
@@ -80,10 +82,9 @@ def _panel(axes: Axes, group: Sequence[Entry], strategies: Sequence[str], quanti
             markevery=every,
             **look,
         )
-        if len(entry.runs) > 1:
-            band = {"color": look["color"], "alpha": 0.1 if few else 0.04, "linewidth": 0}
-            low_end, high_end = curves.min(axis=0), curves.max(axis=0)
-            axes.fill_between(instants, low_end, high_end, step="post" if unit == "seconds" else None, **band)
+        if few and len(entry.runs) > 1:
+            band = {"color": look["color"], "alpha": 0.1, "linewidth": 0}
+            axes.fill_between(instants, curves.min(axis=0), curves.max(axis=0), step="post" if steps else None, **band)
         low, start = min(low, float(curves.min())), max(start, float(np.min(curves[:, 0])))
         best = max(best, float(curves.max())) if quantity == "accuracy" else best
     plain(axes)
@@ -121,8 +122,15 @@ def _instants(entry: Entry, unit: Unit) -> Vector:
     return known[known <= over]
 
 
-def _held(run: Run, quantity: Quantity, unit: Unit, instants: Vector) -> Vector:
+def _is_whole(run: Run) -> bool:
+    """Return whether every round of a run was kept."""
+    return bool(np.all(np.diff(run.rounds) <= 1.0))
+
+
+def _read_at(instants: Vector, run: Run, quantity: Quantity, unit: Unit) -> Vector:
     values = run.accuracy if quantity == "accuracy" else run.loss
+    if not _is_whole(run):
+        return np.interp(instants, _clock(run, unit), values)
     return values[np.maximum(np.searchsorted(_clock(run, unit), instants, side="right") - 1, 0)]
 
 

@@ -15,7 +15,7 @@ from fedgc.strategies.reporting.page.style import STYLE
 from fedgc.strategies.reporting.page.text import safe
 
 _MORE_STYLE = """
-td.best{font-weight:700}td.number{text-align:right}figure{margin:.75rem 0}
+td.best{font-weight:700}td.number,th.number{text-align:right}figure{margin:.75rem 0}
 figure img{width:100%;height:auto;background:#fff;border-radius:.25rem}
 pre{overflow-x:auto;font-size:.8rem;background:var(--card);border:1px solid var(--line);
 border-radius:.5rem;padding:.75rem}td:last-child{min-width:0}
@@ -99,7 +99,10 @@ def safe_block(text: str) -> str:
 
 
 def _html(grid: Grid) -> str:
-    head = "".join(f'<th scope="col">{safe(title, 60)}</th>' for title in grid.head)
+    kinds = [' class="number"' if cell.number else "" for cell in grid.rows[0]] if grid.rows else [""] * len(grid.head)
+    head = "".join(
+        f'<th scope="col"{kind}>{safe(title, 60)}</th>' for title, kind in zip(grid.head, kinds, strict=True)
+    )
     rows = []
     for row in grid.rows:
         cells = [

@@ -28,7 +28,7 @@ class Run:
     strategy : str
         Its label, without the values of its grid.
     settings : mapping of str to str
-        What a sweep varies, and its value here.
+        What a sweep varies, and its value here, as the experiment's `sweep_titles` call them.
     choice : mapping of str to str
         What the strategy's grid varies, and its value here.
     seed : int
@@ -127,6 +127,7 @@ def _runs(rows: list[dict[str, str]], config: Mapping[str, Any]) -> Iterator[Run
     swept = [key for key in config.get("sweep", {}) if rows and key in rows[0]]
     gridded = {key for strategy in config["strategies"] for key in strategy.get("grid", {})}
     labels = [str(strategy["label"]) for strategy in config["strategies"]]
+    titles = config.get("sweep_titles", {})
     groups: dict[tuple[str, ...], list[dict[str, str]]] = {}
     for row in rows:
         groups.setdefault((row["strategy"], row["seed"], *(row[key] for key in swept)), []).append(row)
@@ -135,12 +136,17 @@ def _runs(rows: list[dict[str, str]], config: Mapping[str, Any]) -> Iterator[Run
         base = max((one for one in labels if label == one or label.startswith(f"{one} (")), key=len, default=label)
         yield Run(
             base,
-            dict(zip(swept, values, strict=True)),
+            dict(_titled(key, value, titles) for key, value in zip(swept, values, strict=True)),
             choice,
             int(seed),
             *(_column(own, name) for name in ("round", "seconds", "accuracy", "loss")),
             *(_column(own, f"fedgc-error-{name}") for name in ("predicted", "observed", "measured")),
         )
+
+
+def _titled(key: str, value: str, titles: Mapping[str, Any]) -> tuple[str, str]:
+    title = titles.get(key)
+    return (title["name"], title["values"][value]) if title and value in title["values"] else (key, value)
 
 
 def _column(rows: list[dict[str, str]], name: str) -> Vector:

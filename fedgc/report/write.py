@@ -12,7 +12,7 @@ from matplotlib import rc_context
 from matplotlib.figure import Figure
 
 from fedgc.experiment.files import write_whole
-from fedgc.report.conditions import by_condition, condition_text
+from fedgc.report.conditions import by_condition, condition_text, strategies_of
 from fedgc.report.curves import Quantity, curve_figure
 from fedgc.report.figures import calibration_figure, way_figure
 from fedgc.report.grids import ratios_of
@@ -20,6 +20,7 @@ from fedgc.report.markdown import report_markdown
 from fedgc.report.page import Part, report_html
 from fedgc.report.ratios import check_reference
 from fedgc.report.read import Results
+from fedgc.report.style import FEW
 from fedgc.report.tables import TUNED, Entry, entries
 from fedgc.report.unit import AXIS, Unit
 
@@ -83,10 +84,11 @@ def _figures(results: Results, found: Sequence[Entry], unit: Unit) -> dict[str, 
     """Return figures and captions by file name."""
     target = results.target
     drawn: list[tuple[Quantity, Unit]] = [("loss", "rounds"), ("loss", "seconds"), ("accuracy", unit)]
+    spread = ", band from the lowest to the highest" if len(strategies_of(found)) <= FEW else ""
     curves = {
         f"{quantity}-by-{clock}": (
             curve_figure(found, quantity, clock, target),
-            f"Test {quantity} against {AXIS[clock]}: median over seeds, band from the lowest to the highest.",
+            f"Test {quantity} against {AXIS[clock]}: median over seeds{spread}.",
         )
         for quantity, clock in drawn
     }

@@ -54,10 +54,12 @@ def points(config: ExperimentConfig, check: Callable[[Mapping[str, Any]], Experi
     """
     raw = config.model_dump(exclude_unset=True)
     grid = raw.pop("sweep", {})
+    titles = raw.pop("sweep_titles", {})
     raw.pop("tuning", None)  # a point is what is chosen
-    for key in grid:
-        if key.split(".")[0] not in SWEPT:
-            raise ConfigError(f"sweep must name keys of {', '.join(SWEPT)}; got {key!r}")
+    for table, keys in (("sweep", grid), ("sweep_titles", titles)):
+        for key in keys:
+            if key.split(".")[0] not in SWEPT:
+                raise ConfigError(f"{table} must name keys of {', '.join(SWEPT)}; got {key!r}")
     for values in itertools.product(*grid.values()):
         settings = dict(zip(grid, values, strict=True))
         own = deepcopy(raw)

@@ -146,6 +146,21 @@ class TuningConfig(Section):
     keys: list[Name] = Field(default=["task.learning_rate"])
 
 
+class SweepTitle(Section):
+    """How reports call the values of a swept key: by another name, where the value that is set says little.
+
+    Attributes
+    ----------
+    name : str
+        In place of the key.
+    values : mapping of str to str
+        What stands in place of a value, by that value as text. A value that is missing keeps its key and itself.
+    """
+
+    name: Name
+    values: dict[Name, Name]
+
+
 class ExperimentConfig(Section):
     """A whole experiment.
 
@@ -185,6 +200,8 @@ class ExperimentConfig(Section):
     sweep : mapping of str to list
         Dotted keys of task or fleet, or rounds, timing, target_accuracy or target_loss, and the values that each
         takes: the experiment is run for every combination. A strategy's `grid` is the same for keys of its own.
+    sweep_titles : mapping of str to SweepTitle
+        By dotted key, how reports call what a sweep sets.
     tuning : TuningConfig or None
         How the best choice of each strategy is found before it is measured; None to measure all of them.
     task, fleet, strategies
@@ -205,6 +222,7 @@ class ExperimentConfig(Section):
     time_limit: Positive | None = None
     tensorboard: Name | None = None
     sweep: Grid = Field(default_factory=dict)
+    sweep_titles: dict[Name, SweepTitle] = Field(default_factory=dict)
     tuning: TuningConfig | None = None
     task: TaskConfig = DigitsConfig()
     fleet: dict[str, Any]
