@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Set as AbstractSet
+from contextlib import contextmanager
 from typing import cast
 
 import numpy as np
@@ -19,7 +21,7 @@ from fedgc.protocol import RECORD, SHARD_IDS
 from fedgc.records.copies import config_of
 from fedgc.simulation.clock import VirtualClock
 from fedgc.simulation.grid_state import Due, Event, GridState, state_from_tree, state_to_tree
-from fedgc.simulation.isolation import seeded_globals
+from fedgc.simulation.isolation import kept_globals, seed_globals
 from fedgc.simulation.messages import Job, as_received, copy_of, reply_of, round_of
 from fedgc.simulation.work import answer_time
 
@@ -74,6 +76,7 @@ class VirtualGrid(Grid):
         self._run = Run.create_empty(run_id)
         self._num_shards = fleet.n_clients if num_shards is None else num_shards
         self._backlog = backlog
+        self._globals_are_kept = False
         self.state = GridState(online=dict.fromkeys(sorted(contexts)))
 
     @property
@@ -128,7 +131,7 @@ class VirtualGrid(Grid):
         A second pull for the same messages at the same instant that would find nothing either waits for the next event,
         so that loops without a sleep end.
         """
-        wanted = set(message_ids)
+        wanted = message_ids if isinstance(message_ids, AbstractSet) else set(message_ids)
         found = [key for key in self.state.replies if key in wanted]
         if self.state.looked_at != self.clock.now():
             self.state.looked_at, self.state.looked_for = self.clock.now(), set()
@@ -136,13 +139,28 @@ class VirtualGrid(Grid):
             # Asking again at the same instant is a loop that waits without sleeping: let it wait for the next event.
             self.clock.wait(float("inf"))
             found = [key for key in self.state.replies if key in wanted]
-        self.state.looked_for |= wanted
+        if not found:  # what finds something goes on with it: to note that too would take a whole round's ids each time
+            self.state.looked_for |= wanted
         return [self.state.replies.pop(key) for key in found]
 
     def send_and_receive(self, messages: Iterable[Message], *, timeout: float | None = None) -> Iterable[Message]:
         """Send messages and wait for the replies, for at most `timeout` virtual seconds."""
         limit = float("inf") if timeout is None else timeout
-        return collect_replies(self, messages, timeout=limit, clock=self.clock).replies
+        with self._keeping_globals():
+            return collect_replies(self, messages, timeout=limit, clock=self.clock).replies
+
+    @contextmanager
+    def _keeping_globals(self) -> Iterator[None]:
+        """Keep the server's global generators while clients use them: once, for as long as no server code runs."""
+        if self._globals_are_kept:
+            yield
+            return
+        self._globals_are_kept = True
+        try:
+            with kept_globals():
+                yield
+        finally:
+            self._globals_are_kept = False
 
     def _push(self, message: Message) -> str:
         client = message.metadata.dst_node_id - FIRST_NODE_ID
@@ -213,7 +231,8 @@ class VirtualGrid(Grid):
         instruction = as_received(job)
         delay = 0.0
         try:
-            with seeded_globals(self._fleet.seed, job.client, job.server_round, job.stream):
+            with self._keeping_globals():
+                seed_globals(self._fleet.seed, job.client, job.server_round, job.stream)
                 reply, delay = self.clock.call_client(lambda: self._client_app(instruction, context))
             if not isinstance(reply, Message) or reply.metadata.reply_to_message_id != key:
                 raise TypeError(f"a ClientApp must return a Message in reply to the one it got; got {reply!r:.80}")

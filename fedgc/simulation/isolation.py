@@ -11,7 +11,7 @@ import random
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 
@@ -19,17 +19,21 @@ from fedgc.checkpoint import Tree
 from fedgc.simulation.numpy_state import keep_numpy_state
 
 
-@contextmanager
-def seeded_globals(*key: int) -> Iterator[None]:
-    """Seed the global generators of `random`, numpy and torch (if it is loaded) from `key`, and restore them after."""
+def seed_globals(*key: int) -> None:
+    """Seed the global generators of `random`, numpy and torch (if it is loaded) from `key`."""
     seed = int(np.random.SeedSequence(key).generate_state(1)[0])
+    random.seed(seed)
+    np.random.seed(seed)  # noqa: NPY002
+    if torch := cast(Any, sys.modules.get("torch")):
+        torch.default_generator.manual_seed(seed)  # torch.manual_seed also seeds every accelerator, at a millisecond
+
+
+@contextmanager
+def kept_globals() -> Iterator[None]:
+    """Put the global generators of `random`, numpy and torch (if it is loaded) back to where they were, after."""
     torch: Any = sys.modules.get("torch")
     python_state, put_numpy_back = random.getstate(), keep_numpy_state()
     torch_state = torch.get_rng_state() if torch else None
-    random.seed(seed)
-    np.random.seed(seed)  # noqa: NPY002
-    if torch:
-        torch.default_generator.manual_seed(seed)  # torch.manual_seed also seeds every accelerator, at a millisecond
     try:
         yield
     finally:
@@ -37,6 +41,14 @@ def seeded_globals(*key: int) -> Iterator[None]:
         put_numpy_back()
         if torch and torch_state is not None:
             torch.set_rng_state(torch_state)
+
+
+@contextmanager
+def seeded_globals(*key: int) -> Iterator[None]:
+    """Seed the global generators from `key`, and put them back after."""
+    with kept_globals():
+        seed_globals(*key)
+        yield
 
 
 def globals_to_tree() -> Tree:
