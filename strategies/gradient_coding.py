@@ -41,7 +41,7 @@ from numpy.typing import NDArray
 from fedgc.assignment import AssignmentConstraints
 from fedgc.checkpoint import CheckpointFolder
 from fedgc.coherence import CoherenceEstimate
-from fedgc.deadline import DeadlineRule, FixedDeadline, Timing
+from fedgc.deadline import DeadlineRule, Timing
 from fedgc.decoders import Decoder, automatic_decoder
 from fedgc.memory import MemoryStore
 from fedgc.quantisers import BucketedNorm
@@ -278,7 +278,7 @@ class GradientCoding(StartedStrategy):
         self.first_deadline = None if first_deadline is None else check_positive("first_deadline", first_deadline)
         self.start_timeout = as_seconds("start_timeout", start_timeout)
         self.nodes_timeout = as_seconds("nodes_timeout", nodes_timeout) or 0.0
-        foreseen = schedule == "work-list" or not isinstance(self.deadline, FixedDeadline)
+        foreseen = schedule == "work-list" or self.deadline.changes
         automatic = automatic_decoder(memory=bool(memory), foreseen=foreseen)
         self.planning = Planning(
             load=load,

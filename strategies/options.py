@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 from fedgc.assignment import AssignmentConstraints
 from fedgc.checkpoint import CheckpointFolder
 from fedgc.coherence import CoherenceEstimate
-from fedgc.deadline import AutomaticDeadline, DeadlineRule, FixedDeadline, Timing
+from fedgc.deadline import DeadlineRule, FixedDeadline, Timing
 from fedgc.decoders import AUTO, DECODERS, CappedDecoder, Decoder
 from fedgc.memory import MemoryStore, UpdateMemory
 from fedgc.moments import SECOND_MOMENTS, SecondMoment
@@ -369,6 +369,6 @@ def first_state(  # noqa: PLR0917  (what a state begins with)
         reliability or ReliabilityPosterior(),
         coherence if coherence is not None else CoherenceEstimate(),
         memory=UpdateMemory.empty(sizes.size, store) if memory else None,
-        noise=NoiseSensitivity() if isinstance(rule, AutomaticDeadline) and rule.learns_noise else None,
+        noise=NoiseSensitivity() if rule is not None and rule.learns_noise else None,
         outages=None if domains is None else (outages or OutagePosterior()).for_domains(domains.n_domains),
     )

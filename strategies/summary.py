@@ -8,7 +8,6 @@ import numpy as np
 
 from fedgc.assignment import own_share
 from fedgc.codes import WorkLists
-from fedgc.deadline import FixedDeadline
 from fedgc.decoders import AUTO
 from fedgc.round import Planning, RoundPlan, RoundState, first_load, plan_round
 
@@ -41,7 +40,7 @@ def summary_lines(
     ]
     if planning.deadline is not None:
         initial = planning.deadline.initial
-        rule = "" if isinstance(planning.deadline, FixedDeadline) else f"{planning.deadline.name}, at first "
+        rule = f"{planning.deadline.name}, at first " if planning.deadline.changes else ""
         lines.append(f"Deadline: {rule}{initial:g} s (first round: {first_deadline or initial:g} s)")
     lines += _first_plan(planning, state, nodes)
     marks = ["├──"] * (len(lines) - 1) + ["└──"]

@@ -1,11 +1,13 @@
 """Deadline: how long a round may last, one file per rule, and the loop that keeps to it."""
 
-from fedgc.deadline.automatic import AutomaticDeadline, cover_time, time_at_fixed_step, time_to_target
-from fedgc.deadline.base import DeadlineRule, Outlook, Presence, RoundForecast, Timing, TimingAtOnce
+from fedgc.deadline.automatic import AutomaticDeadline
+from fedgc.deadline.base import DeadlineRule
 from fedgc.deadline.build import DEADLINES, build_deadline
 from fedgc.deadline.collect import Collected, collect_replies
 from fedgc.deadline.fixed import WAIT_FOR_EVERYONE, FixedDeadline
+from fedgc.deadline.outlook import Outlook, Presence, RoundForecast, Timing, TimingAtOnce
 from fedgc.deadline.quantile import QuantileDeadline
+from fedgc.deadline.ranking import cover_time, time_at_fixed_step, time_to_target
 
 __all__ = [
     "DEADLINES",

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import ClassVar
 
-from fedgc.deadline.base import DeadlineRule, Outlook
+from fedgc.deadline.base import DeadlineRule
+from fedgc.deadline.outlook import Outlook
 from fedgc.validation import check_positive
 
 #: Seconds that stand for "until everyone has answered".
@@ -26,6 +27,7 @@ class FixedDeadline(DeadlineRule):
     """
 
     name: ClassVar[str] = "fixed"
+    changes: ClassVar[bool] = False
 
     def __init__(self, seconds: float) -> None:
         self.initial = check_positive("deadline", seconds)

@@ -6,7 +6,8 @@ from typing import ClassVar
 
 import numpy as np
 
-from fedgc.deadline.base import DeadlineRule, Outlook
+from fedgc.deadline.base import DeadlineRule
+from fedgc.deadline.outlook import Outlook
 from fedgc.validation import check_positive, check_within
 
 

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from fedgc.assignment import Assignment, InfeasibleAssignmentError, longest_list, with_backups
 from fedgc.codes import Code
-from fedgc.deadline import AutomaticDeadline, RoundForecast, Timing, cover_time, time_to_target
+from fedgc.deadline import RoundForecast, Timing, cover_time, time_to_target
 from fedgc.decoders import AUTO, CalibratedDecoder
 from fedgc.forecast import forecast_round
 from fedgc.round.choices import Planning, assign_those_here
@@ -116,7 +116,7 @@ def foresee(given: Given, assignment: Assignment) -> Lists:
         given.timing, code, decoder, gram, given.deadline, clients=active, early_end=planning.early_end
     )
     sensitivity = sensitivity_of(given.state, code)
-    time = rule.time(ahead, sensitivity) if isinstance(rule, AutomaticDeadline) else time_to_target(ahead)
+    time = time_to_target(ahead) if rule is None else rule.time(ahead, sensitivity)
     return Lists(assignment, code, active, ahead, time, calibrated if decoder is planning.decoder else None)
 
 

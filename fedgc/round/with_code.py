@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from fedgc.arrivals import ArrivalModel, IndependentArrivals
 from fedgc.assignment import Assignment
 from fedgc.codes import Code
-from fedgc.deadline import FixedDeadline, Outlook, RoundForecast, Timing
+from fedgc.deadline import Outlook, RoundForecast, Timing
 from fedgc.forecast import forecast_round, work_of
 from fedgc.round.choices import Planning
 from fedgc.round.failure_domains import arrivals_with_outages
@@ -130,7 +130,7 @@ def _learnt(
     rule = planning.deadline
     # Past outcomes are about past deadlines and past work: where a rule changes the deadline, or blocks are sized by
     # speed, the times have to tell. With a fixed deadline and blocks of equal size, outcomes tell without a model.
-    settled = isinstance(rule, FixedDeadline) and given.assignment is None
+    settled = rule is not None and not rule.changes and given.assignment is None
     if rule is None or settled or not state.completion_times.priors:
         return None if rule is None else rule.initial, state.reliability.straggle_prob(given.nodes), False
     timing = learnt_timing(state, given.nodes)

@@ -16,7 +16,6 @@ from numpy.typing import NDArray
 
 from fedgc.arrivals import DomainArrivals
 from fedgc.codes import WorkLists
-from fedgc.deadline import FixedDeadline
 from fedgc.round import RoundPlan, present_load
 
 if TYPE_CHECKING:
@@ -147,8 +146,7 @@ def _silence(
     if isinstance(plan.code, WorkLists):
         in_time = np.minimum((1.0 - silent) / (1.0 - plan.straggle_prob), 1.0)
         return np.asarray(1.0 - (1.0 - missing) * in_time)
-    fixed = isinstance(strategy.deadline, FixedDeadline)
-    return missing if fixed or not strategy.state.completion_times.priors else silent
+    return missing if not strategy.deadline.changes or not strategy.state.completion_times.priors else silent
 
 
 def _blocks(plan: RoundPlan, silent: NDArray[np.float64], tally: RunTally) -> tuple[BlockStatus, ...]:
