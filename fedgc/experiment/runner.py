@@ -128,6 +128,7 @@ def _build_strategy(
         schedule=choice.schedule,
         sums=choice.sums,
         redraw=choice.redraw,
+        order=choice.order,
         early_end=choice.early_end,
         code=choice.code,
         memory=choice.memory,

@@ -23,6 +23,7 @@ from fedgc.round import (
     check_failure_domains,
     check_list_options,
     check_load,
+    check_order,
     check_partial_work,
     check_sum_only,
     first_load,
@@ -145,6 +146,7 @@ def _check_coding(strategy: GradientCodingConfig, where: str, *, n_clients: int,
         )
         check_load(strategy.load, schedule)
         check_list_options(schedule, sums=sums, redraw=strategy.redraw)
+        check_order(strategy.order, schedule=schedule, sums=sums, given_code=strategy.code != BALANCED_BLOCKS)
         if strategy.code not in (BALANCED_BLOCKS, *LIST_CODES) and schedule == "work-list":
             raise ConfigError(
                 f"{where}.code must be one of {', '.join((BALANCED_BLOCKS, *LIST_CODES))} for schedule 'work-list'; "

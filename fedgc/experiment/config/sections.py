@@ -75,6 +75,7 @@ class GradientCodingConfig(InnerConfig):
     schedule: Schedule = "full"
     sums: Sums | None = None
     redraw: Annotated[bool | None, Field(strict=True)] = None
+    order: Literal["least-error", "worst-case"] = "least-error"
     early_end: Annotated[bool, Field(strict=True)] = True
     code: str = BALANCED_BLOCKS
     decoder: str = AUTO
