@@ -114,8 +114,8 @@ BAD = {
     "rounds=2.5": "rounds must be a valid integer; got 2.5",
     'rounds="five"': "rounds must be a valid integer; got 'five'",
     "colour=1": "colour is not a known key, allowed are name, rounds, seeds, target_accuracy, target_loss, "
-    "stop_at_target, record_every, runtime, timing, deadline_unit, time_limit, tensorboard, sweep, tuning, "
-    "task, fleet, strategies; got 1",
+    "stop_at_target, record_every, runtime, timing, deadline_unit, time_limit, tensorboard, sweep, "
+    "sweep_titles, tuning, decentralised, task, fleet, strategies; got 1",
     "task.depth=3": "task.depth is not a known key, allowed are name, shards, partition, alpha, hidden, "
     "local_epochs, batch_size, learning_rate; got 3",
     "strategies.1.loads=3": "strategies.1.loads is not a known key, allowed are inner, "

@@ -16,7 +16,7 @@ from fedgc.clients import gradient_coded
 from fedgc.deadline import WAIT_FOR_EVERYONE
 from fedgc.errors import ExperimentError, TooFewNodesError
 from fedgc.experiment.audit import measured_residual_error, remember_round
-from fedgc.experiment.config import ExperimentConfig, RivalConfig, StrategyConfig
+from fedgc.experiment.config import ExperimentConfig, RivalConfig, ServedConfig
 from fedgc.experiment.deadlines import in_seconds, time_limit_seconds
 from fedgc.experiment.draws import draws_met
 from fedgc.experiment.recording import KeptRows, RunEnded
@@ -32,14 +32,14 @@ from fedgc.tasks import Task, build_task
 logger = logging.getLogger("flwr.fedgc")
 
 
-def run_one(config: ExperimentConfig, choice: StrategyConfig, seed: int, keep: Callable[[Row], None]) -> str:
+def run_one(config: ExperimentConfig, choice: ServedConfig, seed: int, keep: Callable[[Row], None]) -> str:
     """Run one strategy with one seed in virtual time, and return what identifies the draws that it met.
 
     Parameters
     ----------
     config : ExperimentConfig
         A checked configuration without a sweep.
-    choice : StrategyConfig
+    choice : ServedConfig
         One of its strategies.
     seed : int
         One of its seeds.
@@ -102,7 +102,7 @@ def run_one(config: ExperimentConfig, choice: StrategyConfig, seed: int, keep: C
 
 
 def _build_strategy(
-    choice: StrategyConfig, config: ExperimentConfig, task: Task, fleet: Fleet, seed: int
+    choice: ServedConfig, config: ExperimentConfig, task: Task, fleet: Fleet, seed: int
 ) -> tuple[Strategy, float]:
     """Return the strategy and the timeout for its ``start``."""
     # One client may be all there is, and the model is tested on the server.
