@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from fedgc.decentralised.graph import Graph
+from fedgc.fleets.work import answers
 from fedgc.simulation.play import Draws
 from fedgc.validation import check_integer, check_positive, check_vector
 
@@ -123,7 +124,4 @@ def _checked(draws: Draws, loads: ArrayLike, n_rounds: int) -> Vector:
 
 def _seconds(draws: Draws, work: Vector, number: int, now: float) -> Vector:
     """Return the seconds until each node has its gradients, infinite if it goes away before; rounds count from 1."""
-    fixed, per_shard, leaves_after = draws.of_round(number + 1, now)
-    fixed = np.where(work > 0.0, fixed, draws.fleet.parameters["overhead"])
-    seconds = fixed + np.where(work > 0.0, per_shard, 0.0) * work
-    return np.where((leaves_after > 0.0) & (seconds <= leaves_after), seconds, np.inf)
+    return answers(draws.of_round(number + 1, now), work, draws.fleet.parameters["overhead"])[0]

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from fedgc.codes import WorkLists, redraw_places
 from fedgc.decoders import CalibratedDecoder
 from fedgc.fleets import Fleet
-from fedgc.simulation.work import work_done
+from fedgc.fleets.work import answers
 from fedgc.validation import check_indices, check_integer, check_positive
 
 Vector = NDArray[np.float64]
@@ -178,16 +178,16 @@ def play_rounds(
         for client, most in enumerate(work)
     ]
     idle_seconds = fleet.parameters["overhead"][asked]
+    budget = deadline if isinstance(code, WorkLists) else np.inf
     arrived = np.zeros((n_rounds, code.n_rows), dtype=np.bool_)
     coverage, seconds = np.zeros((n_rounds, code.n_shards)), np.zeros(n_rounds)
     decoded: dict[bytes, Vector] = {}
     now = float(start)
     for number in range(n_rounds):
-        fixed, per_shard, leaves_after = draws.of_round(first_round + number, now)[:, asked]
-        # A message without work, to a client whose coefficients are all zero, takes the overhead only.
-        fixed = np.where(work > 0.0, fixed, idle_seconds)
-        limit = deadline if isinstance(code, WorkLists) else None
-        replies = _replies(fixed, per_shard, leaves_after, work, limit, now=now, loss_detection=fleet.loss_detection)
+        drawn = draws.of_round(first_round + number, now)[:, asked]
+        # A client whose coefficients are all zero is sent a message without work.
+        seconds_to_reply, done = answers(drawn, work, idle_seconds, budget)
+        replies = _replies(seconds_to_reply, done, now=now, loss_detection=fleet.loss_detection)
         came, end = _until_end(replies, decoder, sent, now + deadline, early_end)
         key = np.packbits(came).tobytes()
         if key not in decoded:
@@ -198,22 +198,9 @@ def play_rounds(
     return PlayedRounds(coverage, seconds, arrived, now)
 
 
-def _replies(
-    fixed: Vector,
-    per_shard: Vector,
-    leaves_after: Vector,
-    work: Vector,
-    limit: float | None,
-    *,
-    now: float,
-    loss_detection: float,
-) -> _Replies:
-    """Return when each client replies and with how much; `limit` is the deadline if work lists are partly done.
-
-    As :func:`fedgc.simulation.work.answer_time`, for all clients at once.
-    """
-    seconds, done = work_done(fixed, per_shard, work, np.inf if limit is None else limit)
-    answered = (leaves_after > 0.0) & (seconds <= leaves_after) & np.isfinite(seconds)
+def _replies(seconds: Vector, done: Vector, *, now: float, loss_detection: float) -> _Replies:
+    """Return when the server hears of each client, whose answers come after so many seconds, and with how much."""
+    answered = np.isfinite(seconds)
     return _Replies(now + np.where(answered, seconds, loss_detection), answered, np.ceil(done).astype(np.intp))
 
 
