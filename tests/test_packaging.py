@@ -70,11 +70,8 @@ UPPER = (
 ALLOWED = {
     "fedgc.records": {"flwr"},
     "fedgc.simulation": {"flwr"},
-    # These play rounds that have no messages.
-    "fedgc.decentralised": {"fedgc.simulation"},
-    "fedgc.planning": {"fedgc.simulation"},
     # What replays rounds is above them, as strategies are, and trains the tasks.
-    "fedgc.replay": {"fedgc.round", "fedgc.simulation", "fedgc.tasks"},
+    "fedgc.replay": {"fedgc.round", "fedgc.tasks"},
     # A task is what a client does with a shard.
     "fedgc.tasks": {"flwr", "fedgc.clients"},
     "fedgc.clients": {"flwr", "fedgc.simulation"},
@@ -99,6 +96,22 @@ def test_dependencies_point_down_only() -> None:
     assert len(used) >= 30
     # What is no longer imported is no longer allowed.
     assert {package: above for package, above in used.items() if above} == ALLOWED
+
+
+def test_nothing_below_flower_loads_it() -> None:
+    """Whatever it is that imports it: what one imports may import others."""
+    above = {*UPPER, "fedgc.records", "fedgc.replay", "fedgc.report"} - {"fedgc.round"}
+    packages = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]["packages"]
+    names = [name for name in packages if not any(_is_within(name, upper) for upper in above)]
+    modules = [
+        f"{name}.{path.stem}"
+        for name in names
+        for path in (ROOT / name.replace(".", "/")).glob("*.py")
+        if not path.stem.startswith("__")
+    ]
+    assert {"fedgc.play.rounds", "fedgc.planning.recorded", "fedgc.round.plan"} <= set(modules)
+    code = f"import sys, {', '.join(modules)}; print(sorted({{'flwr', 'torch', 'ray'}} & set(sys.modules)))"
+    assert in_a_fresh_process(code) == "[]"
 
 
 def test_what_a_module_imports_is_seen_however_it_is_written(tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from fedgc.decentralised.graph import Graph
 from fedgc.fleets.work import answers
-from fedgc.simulation.play import Draws
+from fedgc.play import Draws
 from fedgc.validation import check_integer, check_positive, check_vector
 
 Vector = NDArray[np.float64]
@@ -58,7 +58,7 @@ def deadline_rounds(draws: Draws, loads: ArrayLike, deadline: float, n_rounds: i
     Examples
     --------
     >>> from fedgc.fleets import LogNormalFleet
-    >>> from fedgc.simulation.play import RoundDraws
+    >>> from fedgc.play import RoundDraws
     >>> fleet = LogNormalFleet(2, seed=1, sigma=0.0, median=[1.0, 5.0])
     >>> rounds = deadline_rounds(RoundDraws(fleet), [1, 1], 2.0, 2)
     >>> rounds.finished.tolist(), rounds.ends.tolist()
@@ -96,7 +96,7 @@ def waiting_rounds(draws: Draws, loads: ArrayLike, n_rounds: int, *, graph: Grap
     Examples
     --------
     >>> from fedgc.fleets import LogNormalFleet
-    >>> from fedgc.simulation.play import RoundDraws
+    >>> from fedgc.play import RoundDraws
     >>> fleet = LogNormalFleet(3, seed=1, sigma=0.0, median=[1.0, 1.0, 5.0])
     >>> path = Graph(3, [(0, 1), (1, 2)])
     >>> waiting_rounds(RoundDraws(fleet), [1, 1, 1], 2, graph=path).ends.tolist()

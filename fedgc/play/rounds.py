@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import NamedTuple, Protocol
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from fedgc.codes import WorkLists, redraw_places
 from fedgc.decoders import CalibratedDecoder
-from fedgc.fleets import Fleet
 from fedgc.fleets.work import answers
+from fedgc.play.draws import Draws
 from fedgc.validation import check_indices, check_integer, check_positive
 
 Vector = NDArray[np.float64]
@@ -37,47 +37,6 @@ class PlayedRounds:
     seconds: Vector
     arrived: NDArray[np.bool_]
     end: float
-
-
-class RoundDraws:
-    """The draws of all clients of a fleet, round by round, for one run after another.
-
-    Parameters
-    ----------
-    fleet : Fleet
-        The clients.
-
-    Notes
-    -----
-    Draws are keyed by client and round, so every run on a fleet meets the same ones. They are kept, unless clients come
-    and go in virtual time: then they depend on the instant at which the round begins.
-    """
-
-    def __init__(self, fleet: Fleet) -> None:
-        self.fleet = fleet
-        own = fleet.parameters
-        in_site = (own["site"] >= 0) & (own["outage_fraction"] > 0)
-        self._in_time = bool(np.isfinite(own["session_on"]).any() or in_site.any())
-        self._kept: dict[int, Vector] = {}
-
-    def of_round(self, server_round: int, now: float) -> Vector:
-        """Return fixed seconds, seconds per shard and seconds until leaving of each client, (3, n_clients)."""
-        drawn = self._kept.get(server_round)
-        if drawn is None:
-            fleet = self.fleet
-            drawn = np.array([fleet.draw(client, server_round, now=now) for client in range(fleet.n_clients)]).T
-            if not self._in_time:
-                self._kept[server_round] = drawn
-        return drawn
-
-
-class Draws(Protocol):
-    """What :func:`play_rounds` asks of draws: :class:`RoundDraws`, or rounds that were recorded."""
-
-    fleet: Fleet
-
-    def of_round(self, server_round: int, now: float) -> Vector:
-        """Return fixed seconds, seconds per shard and seconds until leaving of each client, (3, n_clients)."""
 
 
 class _Replies(NamedTuple):
@@ -151,6 +110,7 @@ def play_rounds(
     >>> from fedgc.decoders import OptimalUnbiasedDecoder
     >>> from fedgc.fleets import LogNormalFleet
     >>> from fedgc.gram import GramModel
+    >>> from fedgc.play import RoundDraws
     >>> fleet = LogNormalFleet(3, seed=1, sigma=0.0, median=[1.0, 2.0, 9.0])
     >>> code = FractionalRepetition([0, 1, 0], [0, 1])
     >>> decoder = OptimalUnbiasedDecoder().calibrate(code, [0.0, 0.0, 0.5], GramModel.uniform(2, 0.0))
