@@ -70,8 +70,3 @@ def cells_of(config: ExperimentConfig) -> list[Cell]:
         for strategy, choice in zip(point.config.strategies, point.choices, strict=True)
         for seed in config.seeds
     ]
-
-
-def settings_of(cells: list[Cell]) -> list[str]:
-    """Return the keys that are varied, in order of their first appearance."""
-    return list(dict.fromkeys(key for cell in cells for key in cell.settings))

@@ -27,7 +27,7 @@ from fedgc.experiment.recording import KeptRows, RunEnded
 from fedgc.experiment.row import Row
 from fedgc.fleets import Fleet, build_fleet
 from fedgc.gram import GramModel
-from fedgc.simulation.play import RoundDraws
+from fedgc.play import RoundDraws
 from fedgc.tasks.digits_data import digits_data
 from fedgc.tasks.partition import build_shards
 

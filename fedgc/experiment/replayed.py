@@ -17,10 +17,10 @@ from fedgc.experiment.draws import draws_met
 from fedgc.experiment.recording import KeptRows, RunEnded
 from fedgc.experiment.row import MEASURED, Row
 from fedgc.fleets import build_fleet
+from fedgc.play import RoundDraws
 from fedgc.replay import DescentStep, Method, check_units, descend, known_rounds
 from fedgc.round import first_load
 from fedgc.schemes import BALANCED_BLOCKS, CODES
-from fedgc.simulation.play import RoundDraws
 from fedgc.tasks import GradientTask, build_task
 
 

@@ -23,8 +23,8 @@ from fedgc.experiment.recording import KeptRows, RunEnded
 from fedgc.experiment.row import MEASURED, Row
 from fedgc.experiment.sites import shards_at_sites, site_labels
 from fedgc.fleets import Fleet, build_fleet
+from fedgc.play import RoundDraws
 from fedgc.simulation import VirtualGrid, run_virtual
-from fedgc.simulation.play import RoundDraws
 from fedgc.strategies import GradientCoding, SecureSum
 from fedgc.strategies.baselines import RivalOptions, build_rival
 from fedgc.tasks import Task, build_task
