@@ -8,7 +8,9 @@ from itertools import product
 import numpy as np
 import pytest
 
+from fedgc.protocol import rounding_seed
 from fedgc.quantisers import QUANTISERS, BucketedNorm, GlobalNorm, Quantiser, RotatedNorm
+from fedgc.quantisers.packed_sum import PackedSum, pack_arrays
 from fedgc.quantisers.packing import pack_bits, packed_size, unpack_bits
 
 BITS = (1, 2, 3, 4, 5, 7, 8, 9, 15, 16)
@@ -57,6 +59,28 @@ def test_drawn_roundings_have_that_mean_and_variance(name: str, bits: int) -> No
     variance = quantiser.variance(vector, seed=7)
     assert ((drawn - vector) ** 2).sum(axis=1).mean() == pytest.approx(variance, rel=0.05)
     assert ((drawn.mean(axis=0) - vector) ** 2).sum() == pytest.approx(variance / 200, rel=0.3)
+
+
+@pytest.mark.parametrize("bits", [1, 2, 4])
+@pytest.mark.parametrize("name", QUANTISERS)
+def test_over_the_seeds_of_the_wire_the_mean_of_what_is_read_is_what_was_packed(name: str, bits: int) -> None:
+    """A rotation is drawn from the seed as well as the rounding, and the two must not know of each other."""
+    quantiser, n_seeds = QUANTISERS[name](bits), 2000
+    update = {
+        "b": np.array([1.0, -0.5, 0.3, 0.8, -1.2, 0.6, 0.4, 1.0]),
+        "w": np.random.default_rng(2).standard_normal((2, 4)),
+    }
+    read = np.zeros((n_seeds, 16))
+    for server_round in range(n_seeds):
+        seed = rounding_seed(1, server_round, [0])
+        data, _ = pack_arrays(update, ["b", "w"], quantiser, seed)
+        total = PackedSum(data, update, {}, quantiser, seed=seed, scale=1.0)
+        read[server_round] = np.concatenate([total["b"], total["w"].ravel()])
+    off = np.abs(read.mean(axis=0) - np.concatenate([update["b"], update["w"].ravel()]))
+    deviation = read.std(axis=0) / np.sqrt(n_seeds)
+    # Of 16 normal numbers the largest exceeds this with a probability of at most 1e-6, by Gauss's tail bound. An entry
+    # that is its bucket's scale is not rounded, but for the scale's own last digit.
+    assert (off <= np.sqrt(2.0 * np.log(2 * 16 / 1e-6)) * deviation + 1e-6).all()
 
 
 def test_the_global_norm_is_the_papers_sign_and_magnitude_rounding() -> None:

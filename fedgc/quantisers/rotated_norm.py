@@ -12,6 +12,9 @@ from fedgc.quantisers.bucketed_norm import BucketedNorm
 
 #: Most entries that are rotated together, a power of two: they then have all but equal sizes, and stay in the cache.
 _LONGEST = 2**12
+#: Draws the signs apart from the rounding, which callers draw from the same seed: an entry whose sign and rounding come
+#: of the same random bits is rounded up where it is turned one way and down where it is turned the other.
+_SIGNS = 1
 
 
 class RotatedNorm(BucketedNorm):
@@ -58,7 +61,7 @@ class RotatedNorm(BucketedNorm):
 
 
 def _signs(size: int, seed: int) -> Vector:
-    signs: Vector = np.random.default_rng([seed]).integers(0, 2, size, dtype=np.int8).astype(np.float64)
+    signs: Vector = np.random.default_rng([seed, _SIGNS]).integers(0, 2, size, dtype=np.int8).astype(np.float64)
     signs *= -2.0
     signs += 1.0
     return signs
