@@ -44,7 +44,7 @@ LARGEST_ENTRY = "largest-entry"
 #: the sum of coefficient x number of examples x update over the number of examples, of each array of floats that is no
 #: running statistic, rounded and packed; the others as ever.
 BITS, QUANTISER = "bits", "quantiser"
-#: Name of the array of bytes that the rounded arrays of a sum are packed into, in the order of their names.
+#: Name of the array of bytes that the rounded arrays of a sum are packed into: one vector, in the order of their names.
 PACKED = "fedgc-packed"
 #: list of float, in such a reply: the variance factor of each sum's rounding.
 VARIANCE_FACTORS = "variance-factors"

@@ -117,6 +117,21 @@ def test_factors_are_measured_by_the_quantiser_on_what_is_given() -> None:
     assert sent_sums(32, entries=10).n_bytes == 40
 
 
+@pytest.mark.parametrize("bits", [4, 12])
+def test_factors_of_models_that_are_too_long_to_round_are_theirs(bits: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With a global norm a longer vector has a coarser grid, also where only a part of it is looked at."""
+    exact = [sent_sums(bits, quantiser="global-norm", entries=10**n).variance_factor for n in (4, 6)]
+    assert exact[1] > 8.0 * exact[0]
+    monkeypatch.setattr("fedgc.quantisers.base._LOOKED_AT", 20_000)
+    measured = sent_sums(bits, quantiser="global-norm", entries=10**6).variance_factor
+    assert measured == pytest.approx(exact[1], rel=0.03)
+    part = np.random.default_rng(5).standard_normal(20_000)
+    for kind in (BucketedNorm, GlobalNorm):
+        of_all = sent_sums(bits, quantiser=kind.name, entries=10**6).variance_factor
+        told = sent_sums(bits, quantiser=kind.name, entries=10**6, sample=part).variance_factor
+        assert told == pytest.approx(of_all, rel=0.05)
+
+
 def test_sending_takes_the_seconds_of_a_sum_on_whole_blocks_and_of_all_of_a_list() -> None:
     options: dict[str, Any] = {"n_shards": 8, "redundancies": (2,), "deadlines": [9.0], "schemes": False}
     found = plan_fleet(small(), sums=[SentSums(32, 0.0, 4, seconds=0.5)], **options)

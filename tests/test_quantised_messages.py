@@ -216,6 +216,11 @@ def another_size(data: np.ndarray) -> np.ndarray:
     return data
 
 
+def the_format_before(data: np.ndarray) -> np.ndarray:
+    data[:4] = np.frombuffer(b"fgq1", np.uint8)
+    return data
+
+
 ATTACKS: dict[str, tuple[Any, str]] = {
     "too short": (packed_as(lambda data: data[:-1]), "packed arrays of 4 bits must be uint8 of shape"),
     "too long": (packed_as(lambda data: np.append(data, np.uint8(0))), "packed arrays of 4 bits must be uint8"),
@@ -223,6 +228,7 @@ ATTACKS: dict[str, tuple[Any, str]] = {
     "of floats": (packed_as(lambda data: data.astype(np.float32)), "must be uint8"),
     "in two dimensions": (packed_as(lambda data: data[None]), "must be uint8 of shape"),
     "a wrong size inside": (packed_as(another_size), "must begin with format, quantiser, bits and size"),
+    "a format of before": (packed_as(the_format_before), "must begin with format, quantiser, bits and size"),
     "NaN scale": (with_scale(np.nan), "the scale of bucket 0 must be finite and at least 0; got nan"),
     "infinite scale": (with_scale(np.inf), "the scale of bucket 0 must be finite and at least 0; got inf"),
     "negative scale": (with_scale(-1.0), "the scale of bucket 0 must be finite and at least 0; got -1"),
@@ -266,8 +272,16 @@ def test_bytes_of_another_quantiser_are_no_packed_sum() -> None:
     data, _ = pack_arrays(sums, ["w"], BucketedNorm(8), 3)
     total = PackedSum(data, sums, {}, BucketedNorm(8), seed=3, scale=2.0)
     assert dict(total).keys() == sums.keys()
-    with pytest.raises(ValueError, match=re.escape("array 'w' cannot be read: a packed vector must begin with")):
+    with pytest.raises(ValueError, match=re.escape("packed arrays cannot be read: a packed vector must begin with")):
         PackedSum(data, {"w": np.zeros((2, 3))}, {}, QUANTISERS["rotated-norm"](8), seed=3, scale=2.0)
+
+
+def test_an_update_that_cannot_be_rounded_is_told_by_its_name() -> None:
+    update = {"a": np.ones(2), "b": np.array([1.0, np.inf])}
+    with pytest.raises(ValueError, match=r"^array 'b' cannot be rounded: entries must be finite; got NaN or infinity$"):
+        pack_arrays(update, ["a", "b"], BucketedNorm(8), 3)
+    with pytest.raises(ValueError, match=r"^arrays cannot be rounded: scales must be finite in single precision; got "):
+        pack_arrays({"a": np.array([1e300])}, ["a"], BucketedNorm(8), 3)
 
 
 @pytest.mark.parametrize("bits", [0, 17, -1, 2.5, True])

@@ -8,7 +8,9 @@ from itertools import product
 import numpy as np
 import pytest
 
+from fedgc.protocol import rounding_seed
 from fedgc.quantisers import QUANTISERS, BucketedNorm, GlobalNorm, Quantiser, RotatedNorm
+from fedgc.quantisers.packed_sum import PackedSum, pack_arrays
 from fedgc.quantisers.packing import pack_bits, packed_size, unpack_bits
 
 BITS = (1, 2, 3, 4, 5, 7, 8, 9, 15, 16)
@@ -59,6 +61,29 @@ def test_drawn_roundings_have_that_mean_and_variance(name: str, bits: int) -> No
     assert ((drawn.mean(axis=0) - vector) ** 2).sum() == pytest.approx(variance / 200, rel=0.3)
 
 
+@pytest.mark.parametrize(("bits", "n_seeds"), [(1, 4000), (2, 1000), (4, 1000)])
+@pytest.mark.parametrize("name", QUANTISERS)
+def test_over_the_seeds_of_the_wire_the_mean_of_what_is_read_is_what_was_packed(
+    name: str, bits: int, n_seeds: int
+) -> None:
+    """A rotation is drawn from the seed as well as the rounding, and the two must not know of each other.
+
+    There are as many entries as bits in a random word, of which each is a sign or a digit of what rounds an entry.
+    """
+    quantiser, whole = QUANTISERS[name](bits), np.random.default_rng(2).standard_normal(64)
+    update = {"b": whole[:8], "w": whole[8:].reshape(8, 7)}
+    read = np.zeros((n_seeds, whole.size))
+    for server_round in range(n_seeds):
+        seed = rounding_seed(1, server_round, [0])
+        data, _ = pack_arrays(update, ["b", "w"], quantiser, seed)
+        total = PackedSum(data, update, {}, quantiser, seed=seed, scale=1.0)
+        read[server_round] = np.concatenate([total["b"], total["w"].ravel()])
+    off, deviation = np.abs(read.mean(axis=0) - whole), read.std(axis=0) / np.sqrt(n_seeds)
+    # Of so many normal numbers the largest exceeds this with a probability of at most 1e-6, by Gauss's tail bound. An
+    # entry that is its bucket's scale is not rounded, but for the scale's own last digit.
+    assert (off <= np.sqrt(2.0 * np.log(2 * whole.size / 1e-6)) * deviation + 1e-6).all()
+
+
 def test_the_global_norm_is_the_papers_sign_and_magnitude_rounding() -> None:
     """``s sign(x) level / M`` with the level stochastically rounded from ``M |x| / s``."""
     vector, bits = np.random.default_rng(5).standard_normal(9), 4
@@ -86,7 +111,67 @@ def test_a_rotation_pays_where_entries_stand_out() -> None:
         vector = rng.standard_normal(size)
         turned = RotatedNorm(8)._turned(vector.copy(), 9)
         assert turned @ turned == pytest.approx(vector @ vector, rel=1e-12)
-        np.testing.assert_allclose(RotatedNorm(8)._turned_back(turned, 9), vector, atol=1e-12)
+        np.testing.assert_allclose(RotatedNorm(8)._turned_back(turned, 9, 0), vector, atol=1e-12)
+
+
+SHAPES = {"bn.weight": (5,), "c.weight": (67, 61), "d": (), "e": (0, 2), "f.weight": (129, 33), "g.bias": (3,)}
+
+
+@pytest.mark.parametrize("bits", [1, 3, 8])
+@pytest.mark.parametrize("name", QUANTISERS)
+def test_all_arrays_of_a_sum_are_one_vector(name: str, bits: int) -> None:
+    """One header, the norm of all, and buckets and rotations that run on from one array to the next."""
+    quantiser, rng = QUANTISERS[name](bits), np.random.default_rng(4)
+    update = {key: rng.standard_normal(shape) * rng.uniform(0.1, 3.0) for key, shape in SHAPES.items()}
+    whole = np.concatenate([value.ravel() for value in update.values()])
+    data, factor = pack_arrays(update, list(update), quantiser, 7)
+    assert data.tobytes() == quantiser.quantise(whole, np.random.default_rng([7]), 7)
+    assert data.size == quantiser.n_bytes(whole.size)
+    assert factor == pytest.approx(quantiser.variance_factor(whole, 7), rel=1e-9)
+    read = PackedSum(data, update, {}, quantiser, seed=7, scale=2.0)
+    assert {key: value.shape for key, value in read.items()} == SHAPES
+    np.testing.assert_array_equal(
+        np.concatenate([value.ravel() for value in read.values()]),
+        2.0 * quantiser.dequantise(data.tobytes(), whole.size, 7),
+    )
+
+
+@pytest.mark.parametrize("bits", [1, 3, 5, 8, 16])
+@pytest.mark.parametrize("quantiser", [GlobalNorm, BucketedNorm, RotatedNorm])
+def test_a_part_is_read_without_the_rest(quantiser: type[Quantiser], bits: int) -> None:
+    rng = np.random.default_rng(bits)
+    for size in (1, 63, 4095, 4096, 4097, 11000):
+        data = quantiser(bits).quantise(rng.standard_normal(size), rng, seed=5)
+        whole = quantiser(bits).dequantise(data, size, seed=5)
+        for start, stop in [(0, 0), (size, size), *np.sort(rng.integers(0, size + 1, (20, 2))).tolist()]:
+            part = quantiser(bits).dequantise_part(data, size, start, stop, seed=5)
+            np.testing.assert_array_equal(part, whole[start:stop])
+
+
+@pytest.mark.parametrize("name", QUANTISERS)
+def test_a_long_vector_is_rounded_piece_by_piece_as_if_at_once(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    vector, quantiser = np.random.default_rng(6).standard_normal(20_000), QUANTISERS[name](3)
+    at_once = quantiser.quantised(vector, np.random.default_rng(1), seed=2)
+    monkeypatch.setattr("fedgc.quantisers.base._AT_ONCE", 1000)
+    data, variance = quantiser.quantised(vector, np.random.default_rng(1), seed=2)
+    assert data == at_once[0]
+    assert variance == pytest.approx(at_once[1], rel=1e-12)
+
+
+@pytest.mark.parametrize("bits", [1, 4, 7, 12])
+@pytest.mark.parametrize("name", QUANTISERS)
+def test_a_sample_says_what_rounding_the_whole_costs(name: str, bits: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The scale of all entries is that of the whole, however few are looked at."""
+    monkeypatch.setattr("fedgc.quantisers.base._LOOKED_AT", 100_000)
+    whole, quantiser = np.random.default_rng(7).standard_normal(500_000), QUANTISERS[name](bits)
+    from_a_sample = quantiser.variance_factor(whole[:100_000], 1, entries=whole.size)
+    assert from_a_sample == pytest.approx(quantiser.variance_factor(whole, 1), rel=0.05)
+    assert quantiser.usual_variance_factor(whole.size) == pytest.approx(quantiser.variance_factor(whole, 1), rel=0.05)
+
+
+def test_a_whole_smaller_than_its_sample_is_an_error() -> None:
+    with pytest.raises(ValueError, match=r"^entries must be an integer of at least 3; got 2$"):
+        GlobalNorm(4).variance_factor([1.0, 2.0, 3.0], entries=2)
 
 
 @pytest.mark.parametrize("bits", range(1, 17))

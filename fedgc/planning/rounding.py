@@ -13,7 +13,7 @@ from fedgc.decoders.optimal_quantised import rounding_energy
 from fedgc.errors import ConfigError
 from fedgc.fleets import Fleet, TraceFleet
 from fedgc.gram import GramModel
-from fedgc.quantisers import MOST_BITS, QUANTISERS, BucketedNorm
+from fedgc.quantisers import MOST_BITS, QUANTISERS, BucketedNorm, Quantiser
 from fedgc.validation import check_integer, check_positive, one_of
 
 #: What is sent where nothing is rounded: single precision.
@@ -22,8 +22,6 @@ SINGLE = 32
 CHOICE = (4, 8, 16, SINGLE)
 #: Entries of the model where nobody says how many; more of them are a slip of the keyboard.
 ENTRIES, MOST_ENTRIES = 100_000, 10**9
-#: Entries that are rounded for a look, as many of a longer vector say the same but for the global norm.
-_MOST_MEASURED = 10_000_000
 
 
 @dataclass(frozen=True)
@@ -67,8 +65,8 @@ def sent_sums(
     entries : int
         Entries of the model.
     sample : array_like, optional
-        An update, whose rounding is measured; of normal numbers, as many as entries, if not given. Where few entries of
-        real updates are much larger than the rest, they have several times the variance.
+        An update, or a part of one, whose rounding as entries of the whole is measured; of normal numbers if not given.
+        Where few entries of real updates are much larger than the rest, they have several times the variance.
     upload_mbps : float, optional
         Megabits per second that a client sends.
 
@@ -94,19 +92,20 @@ def sent_sums(
         if bits == SINGLE:
             factor, n_bytes = 0.0, 4 * entries
         else:
-            factor, n_bytes = kind(bits).variance_factor(_vector(sample, entries)), kind(bits).n_bytes(entries)
+            factor, n_bytes = _factor(kind(bits), sample, entries), kind(bits).n_bytes(entries)
     except ValueError as error:
         raise ConfigError(str(error)) from None
     return SentSums(bits, factor, n_bytes, 0.0 if rate is None else 8e-6 * n_bytes / rate)
 
 
-def _vector(sample: ArrayLike | None, entries: int) -> NDArray[np.float64]:
+def _factor(quantiser: Quantiser, sample: ArrayLike | None, entries: int) -> float:
     if sample is None:
-        return np.random.default_rng(0).standard_normal(min(entries, _MOST_MEASURED))
+        return quantiser.usual_variance_factor(entries)
     vector = np.asarray(sample, dtype=np.float64).ravel()
     if vector.size == 0 or not np.isfinite(vector).all() or not vector.any():
         raise ValueError(f"sample must hold finite numbers, not all 0; got {vector.size} entries")
-    return vector
+    # A larger model's update says of a smaller one what it says of itself.
+    return quantiser.variance_factor(vector, entries=max(entries, vector.size))
 
 
 def seconds_sending(sums: SentSums, schedule: str, per_client: float) -> float:

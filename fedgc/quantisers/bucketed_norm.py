@@ -48,10 +48,10 @@ class BucketedNorm(Quantiser):
         """Return the number of buckets; see the base class."""
         return -(-size // self.bucket)
 
-    def _bucket_of(self, size: int) -> NDArray[np.intp]:
-        return np.arange(size, dtype=np.intp) // self.bucket
+    def _bucket_of(self, start: int, stop: int) -> NDArray[np.intp]:
+        return np.arange(start, stop, dtype=np.intp) // self.bucket
 
-    def _scales(self, values: Vector) -> Vector:
+    def _scales(self, values: Vector, entries: int) -> Vector:
         if values.size == 0:
             return np.zeros(0)
         return np.maximum.reduceat(np.abs(values), np.arange(0, values.size, self.bucket))

@@ -37,9 +37,11 @@ class GlobalNorm(Quantiser):
         """Return 1; see the base class."""
         return 1
 
-    def _bucket_of(self, size: int) -> NDArray[np.intp]:
-        return np.zeros(size, dtype=np.intp)
+    def _bucket_of(self, start: int, stop: int) -> NDArray[np.intp]:
+        return np.zeros(stop - start, dtype=np.intp)
 
-    def _scales(self, values: Vector) -> Vector:
+    def _scales(self, values: Vector, entries: int) -> Vector:
         largest = float(np.abs(values).max(initial=0.0))
-        return np.array([largest * float(np.linalg.norm(values / largest)) if largest else 0.0])
+        if largest == 0.0:
+            return np.zeros(1)
+        return np.array([largest * float(np.linalg.norm(values / largest)) * np.sqrt(entries / values.size)])

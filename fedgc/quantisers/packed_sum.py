@@ -1,8 +1,9 @@
-"""The sum of a reply as bytes: its arrays rounded and packed one after another, and read one by one when asked for."""
+"""The sum of a reply as bytes: its arrays rounded and packed as one vector, and read one by one when asked for."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from itertools import accumulate
 from typing import Any
 
 import numpy as np
@@ -35,7 +36,7 @@ def pack_arrays(update: Arrays, names: list[str], quantiser: Quantiser, seed: in
     names : list of str
         Those that are packed, in this order.
     quantiser : Quantiser
-        What rounds them, each by itself.
+        What rounds them, as one vector: buckets and rotations run on from one to the next, and norms are those of all.
     seed : int
         Whom it is known to can read the bytes, and who rounds the same by it gets the same.
 
@@ -51,18 +52,19 @@ def pack_arrays(update: Arrays, names: list[str], quantiser: Quantiser, seed: in
     >>> data.size, factor
     (22, 0.0)
     """
-    rng = np.random.default_rng([seed])
-    parts, variance, energy = [b""], 0.0, 0.0
+    parts = [np.zeros(0)]
     for name in names:
-        vector = np.asarray(update[name], dtype=np.float64).reshape(-1)
-        try:
-            data, added = quantiser.quantised(vector, rng, seed)
-        except ValueError as error:
-            raise ValueError(f"array {name!r} cannot be rounded: {error}") from None
-        parts.append(data)
-        variance += added
-        energy += float(vector @ vector)
-    return np.frombuffer(b"".join(parts), np.uint8), variance / energy if energy > 0.0 else 0.0
+        parts.append(np.asarray(update[name], dtype=np.float64).reshape(-1))
+        if not np.isfinite(parts[-1]).all():
+            raise ValueError(f"array {name!r} cannot be rounded: entries must be finite; got NaN or infinity")
+    vector = np.concatenate(parts)
+    parts.clear()
+    try:
+        data, variance = quantiser.quantised(vector, np.random.default_rng([seed]), seed)
+    except ValueError as error:
+        raise ValueError(f"arrays cannot be rounded: {error}") from None
+    energy = float(vector @ vector)
+    return np.frombuffer(data, np.uint8), variance / energy if energy > 0.0 else 0.0
 
 
 class PackedSum(Mapping[str, NDArray[Any]]):
@@ -103,25 +105,25 @@ class PackedSum(Mapping[str, NDArray[Any]]):
         self, data: NDArray[np.uint8], arrays: Arrays, exact: Arrays, quantiser: Quantiser, *, seed: int, scale: float
     ) -> None:
         names = rounded_names(arrays)
-        ends = np.cumsum([0, *(quantiser.n_bytes(arrays[name].size) for name in names)])
-        if data.dtype != np.uint8 or data.shape != (int(ends[-1]),):
+        ends = [0, *accumulate(arrays[name].size for name in names)]
+        wanted = (quantiser.n_bytes(ends[-1]),)
+        if data.dtype != np.uint8 or data.shape != wanted:
             got = f"{data.dtype} of shape {data.shape}"
-            raise ValueError(f"packed arrays of {quantiser.bits} bits must be uint8 of shape ({ends[-1]},); got {got}")
+            raise ValueError(f"packed arrays of {quantiser.bits} bits must be uint8 of shape {wanted}; got {got}")
         self._arrays, self._exact, self._quantiser, self._seed, self._scale = arrays, exact, quantiser, seed, scale
-        wire = np.ascontiguousarray(data).data
-        self._wire = {name: wire[ends[at] : ends[at + 1]] for at, name in enumerate(names)}
-        for name, part in self._wire.items():
-            try:
-                quantiser.check(part, arrays[name].size)
-            except ValueError as error:
-                raise ValueError(f"array {name!r} cannot be read: {error}") from None
+        self._wire, self._size = np.ascontiguousarray(data).data, ends[-1]
+        self._at = {name: (ends[at], ends[at + 1]) for at, name in enumerate(names)}
+        try:
+            quantiser.check(self._wire, self._size)
+        except ValueError as error:
+            raise ValueError(f"packed arrays cannot be read: {error}") from None
 
     def __getitem__(self, name: str) -> NDArray[Any]:
         """Return the array of that name."""
-        if name not in self._wire:
+        if name not in self._at:
             return self._exact[name]
         like = self._arrays[name]
-        values = self._quantiser.dequantise(self._wire[name], like.size, self._seed)
+        values = self._quantiser.dequantise_part(self._wire, self._size, *self._at[name], self._seed)
         with np.errstate(over="ignore", invalid="ignore"):
             values *= self._scale
             return values.astype(sum_dtype(like.dtype), copy=False).reshape(like.shape)

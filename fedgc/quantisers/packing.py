@@ -63,16 +63,28 @@ def unpack_bits(data: bytes | memoryview, count: int, bits: int) -> NDArray[np.u
     ValueError: the bits beyond the last of 3 numbers must be zero; got others
     """
     check_filling(data, count, bits)
+    return unpack_part(data, 0, count, bits)
+
+
+def unpack_part(data: bytes | memoryview, start: int, stop: int, bits: int) -> NDArray[np.uint16]:
+    """Return the numbers from `start` to `stop` of :func:`pack_bits`, of bytes that hold as many.
+
+    Examples
+    --------
+    >>> unpack_part(bytes.fromhex("2103"), 1, 3, 4).tolist()
+    [2, 3]
+    """
     raw = np.frombuffer(data, np.uint8)
     if bits in {8, 16}:
-        return raw.view(f"<u{bits // 8}").astype(np.uint16)
-    codes = np.empty(count, dtype=np.uint16)
+        return raw.view(f"<u{bits // 8}")[start:stop].astype(np.uint16)
+    first = start // 8 * 8  # eight numbers fill whole bytes
+    codes = np.empty(stop - first, dtype=np.uint16)
     weight = (1 << np.arange(bits)).astype(np.uint16)
-    for start in range(0, count, _CHUNK):
-        own = min(_CHUNK, count - start)
-        spread = np.unpackbits(raw[start * bits // 8 :], count=own * bits, bitorder="little").reshape(own, bits)
-        codes[start : start + own] = spread @ weight
-    return codes
+    for chunk in range(first, stop, _CHUNK):
+        own = min(_CHUNK, stop - chunk)
+        spread = np.unpackbits(raw[chunk * bits // 8 :], count=own * bits, bitorder="little").reshape(own, bits)
+        codes[chunk - first : chunk - first + own] = spread @ weight
+    return codes[start - first :]
 
 
 def check_filling(data: bytes | memoryview, count: int, bits: int) -> None:

@@ -12,6 +12,9 @@ from fedgc.quantisers.bucketed_norm import BucketedNorm
 
 #: Most entries that are rotated together, a power of two: they then have all but equal sizes, and stay in the cache.
 _LONGEST = 2**12
+#: Draws the signs apart from the rounding, which callers draw from the same seed: an entry whose sign and rounding come
+#: of the same random bits is rounded up where it is turned one way and down where it is turned the other.
+_SIGNS = 1
 
 
 class RotatedNorm(BucketedNorm):
@@ -45,23 +48,31 @@ class RotatedNorm(BucketedNorm):
     number: ClassVar[int] = 3
 
     def _turned(self, values: Vector, seed: int) -> Vector:
-        turned = values * _signs(values.size, seed)
+        turned = values * _signs(0, values.size, seed)
         for run in _runs(values.size):
             _hadamard(turned[run])
         return turned
 
-    def _turned_back(self, values: Vector, seed: int) -> Vector:
+    def _turned_back(self, values: Vector, seed: int, start: int) -> Vector:
         for run in _runs(values.size):
             _hadamard(values[run])
-        values *= _signs(values.size, seed)
+        values *= _signs(start, start + values.size, seed)
         return values
 
+    def _turned_with(self, start: int, stop: int, size: int) -> tuple[int, int]:
+        # What is left after the longest runs is one part: shorter runs are looked for from its beginning.
+        return start // _LONGEST * _LONGEST, min(-(-stop // _LONGEST) * _LONGEST, size)
 
-def _signs(size: int, seed: int) -> Vector:
-    signs: Vector = np.random.default_rng([seed]).integers(0, 2, size, dtype=np.int8).astype(np.float64)
+
+def _signs(start: int, stop: int, seed: int) -> Vector:
+    """Return the signs of these entries: each is a bit of a stream in which one can begin anywhere."""
+    first = start // 64
+    stream = np.random.PCG64([seed, _SIGNS]).advance(first)
+    words = stream.random_raw(-(-stop // 64) - first).astype("<u8")
+    signs: Vector = np.unpackbits(words.view(np.uint8), bitorder="little").astype(np.float64)
     signs *= -2.0
     signs += 1.0
-    return signs
+    return signs[start - 64 * first : stop - 64 * first]
 
 
 def _runs(size: int) -> Iterator[slice]:
