@@ -98,7 +98,8 @@ class KnownCoherence(CoherenceEstimate):
     """A coherence between single shards that is given and not learnt: ``overlap / energy``.
 
     For simulations in which the shards' updates are known to follow the model, and for comparing predictions with what
-    they predict.
+    they predict. It is of updates as clients compute them: what rounding adds is added to it, see
+    :func:`fedgc.round.sizes.shard_gram`.
 
     Examples
     --------

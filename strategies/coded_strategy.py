@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterable
+from dataclasses import replace
 
 import numpy as np
 from fedgc.strategies.messages.arrays import check_finite
@@ -27,10 +28,14 @@ from numpy.typing import NDArray
 
 from fedgc.assignment import InfeasibleAssignmentError
 from fedgc.checkpoint import CheckpointFolder
+from fedgc.coherence import KnownCoherence
 from fedgc.decoders import Decoder
 from fedgc.moments import SecondMoment
 from fedgc.quantisers import Quantiser
+from fedgc.quantisers.packed_sum import rounded_names
+from fedgc.records.array_bytes import views
 from fedgc.round import plan_round
+from fedgc.round.rounding import RoundingEstimate
 
 # A child of Flower's logger, so that its lines appear where the user looks for Flower's.
 logger = logging.getLogger("flwr.fedgc")
@@ -104,6 +109,7 @@ class CodedStrategy(MeetingStrategy):
                 node_id,
             )
             del inner[node_id]
+        self._expect_rounding(arrays)
         self._plan_with(here)
         for node_id, why in self._without_limits(list(inner)).items():
             self._warn_once(node_id, f"node {node_id} is not asked: {why}")
@@ -215,6 +221,16 @@ class CodedStrategy(MeetingStrategy):
         if self._evaluates:
             self._journal.evaluated(self, server_round, metrics)
         return metrics
+
+    def _expect_rounding(self, arrays: ArrayRecord) -> None:
+        """Take clients' rounding to be as usual for such a model until they have told of theirs."""
+        if self.quantiser is None or self.state.rounding is not None:
+            return
+        if isinstance(self.state.coherence, KnownCoherence):
+            values = views(arrays)
+            entries = sum(values[name].size for name in rounded_names(values))
+            usual = RoundingEstimate(self.quantiser.usual_variance_factor(entries))
+            self.state = replace(self.state, rounding=usual)
 
     def _learn_if_passed_over(self) -> None:
         """Learn from a round of which a strategy around this one has made nothing, since nothing came."""

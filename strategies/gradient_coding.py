@@ -158,7 +158,8 @@ class GradientCoding(StartedStrategy):
         is partition k, whoever is there, if any node tells a partition; else clients are in the order of the node ids
         at the start, and as many must be there.
     coherence : CoherenceEstimate, optional
-        How far updates point the same way, to start from; :class:`fedgc.coherence.KnownCoherence` is not learnt.
+        How far updates point the same way, to start from; :class:`fedgc.coherence.KnownCoherence` is not learnt, and is
+        of updates before they are rounded.
     constraints : AssignmentConstraints, optional
         What clients can and may hold, by the same numbers, on either schedule. A node that tells no partition then, or
         one that they are not stated for, or one that another node is, is not asked, and the log says why. Limits that
@@ -192,8 +193,9 @@ class GradientCoding(StartedStrategy):
         bytes per sum, so that 8 bits take a quarter of single precision. Counters and running statistics are sent as
         they are. All that send the same sum round it alike, so that copies stay equal and are decoded as they come;
         between sums the rounding is independent. Its noise is in the updates that the server sees, and so in the
-        coherence that it learns and the weights that it decodes with. By default nothing is rounded. Not under a
-        strategy around this one, nor for clients' mods that change models: a reply holds none then.
+        coherence that it learns and the weights that it decodes with; to a coherence that is given the noise is added
+        that clients tell of their rounding, and before they do, that of normal numbers. By default nothing is rounded.
+        Not under a strategy around this one, nor for clients' mods that change models: a reply holds none then.
     quantiser : str
         What rounds them, one of ``fedgc.quantisers.QUANTISERS``: "bucketed-norm", "rotated-norm" where few entries are
         much larger than the rest, or "global-norm", as in the paper, to compare with.

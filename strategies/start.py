@@ -51,6 +51,7 @@ class StartedStrategy(CodedStrategy):
             if journal.rounds_before > 0:
                 self.reporting.resume(self.history[self._run.first_report :])
             self.planning = replace(self.planning, rounds=self.state.rounds + rounds_left)
+            self._expect_rounding(arrays)  # the summary tells what is predicted
             self._run.grid.expect(initial_arrays)
             with self._run.grid as timed:
                 self._write_status()

@@ -59,11 +59,11 @@ def _first_plan(planning: Planning, state: RoundState, nodes: Sequence[int]) -> 
         return
     try:
         plan = plan_round(state, nodes, planning)
-    except ValueError as error:  # a run says so itself, where it must be planned
-        yield f"Plan: {error}"
+    except ValueError as why:  # a run says so itself, where it must be planned
+        yield f"Plan: {why}"
         return
-    error_ = plan.decoder.residual_error
-    predicted = "unknown" if error_ is None else f"{error_:.3g}"
+    error = plan.residual_error
+    predicted = "unknown" if error is None else f"{error:.3g}"
     asked = f"{len(plan.node_ids)} of {len(nodes)} {name}s"
     until = "" if plan.deadline is None else f", deadline {plan.deadline:.3g} s"
     yield f"Plan: {asked}, load {plan.code.load:.3g}, predicted residual error {predicted}{until}"

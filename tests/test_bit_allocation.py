@@ -40,6 +40,41 @@ def test_the_dynamic_programme_is_the_best_of_all_divisions() -> None:
         assert allocate_bits_exactly(p, omega, budget).objective == pytest.approx(values.max(), rel=1e-12)
 
 
+def test_clients_with_factors_of_their_own_have_the_best_of_all_divisions() -> None:
+    rng = np.random.default_rng(7)
+    pool = [measured_factors(rng) for _ in range(10)]
+    for _ in range(100):
+        n = int(rng.integers(2, 25))
+        p = rng.uniform(0.0, 1.0, n) ** rng.uniform(0.3, 4.0)
+        omega = np.array([pool[rng.integers(10)] * rng.uniform(0.2, 30.0) for _ in range(n)])
+        budget = int(rng.integers(1, n * rng.choice([1, 2, 4, 16]) + 1))
+        found = allocate_bits(p, omega, budget)
+        assert found.bits.sum() <= budget
+        assert found.objective == pytest.approx(((1 - p) / (p + omega[np.arange(n), found.bits])).sum(), rel=1e-12)
+        assert found.objective == pytest.approx(most_of_all(p, omega, budget), rel=1e-9)
+
+
+def most_of_all(p: np.ndarray, omega: np.ndarray, budget: int) -> float:
+    """The optimum by a dynamic programme of its own, client by client."""
+    best = np.zeros(budget + 1)
+    for chance, own in zip(p, omega, strict=True):
+        with_it = np.zeros(budget + 1)
+        for total in range(budget + 1):
+            bits = np.arange(min(own.size - 1, total) + 1)
+            with_it[total] = ((1 - chance) / (chance + own[bits]) + best[total - bits]).max()
+        best = with_it
+    return float(best[-1])
+
+
+def test_a_reliable_client_that_is_hard_to_round_is_not_served_first() -> None:
+    """With all bits it is worth most, with few next to nothing; and bits that cannot send are worth nothing."""
+    vector = np.random.default_rng(0).standard_normal(600)
+    omega = np.array([BucketedNorm(bits).variance_factor(vector) for bits in range(17)])
+    assert allocate_bits([0.1, 0.2], [50 * omega, omega], 3).bits.tolist() == [0, 3]
+    late = [[np.inf, np.inf, np.inf, 1e-3], [np.inf, 0.1, 0.05, 0.01]]
+    assert allocate_bits([0.01, 0.2], late, 1).bits.tolist() == [0, 1]
+
+
 def test_clients_with_factors_of_their_own() -> None:
     p, omega = [0.2, 0.2], [[np.inf, 8.0, 4.0, 1.0], [np.inf, 0.4, 0.3, 0.29]]
     for allocate in (allocate_bits, allocate_bits_exactly):
@@ -59,6 +94,8 @@ def test_what_cannot_be_allocated_is_an_error_of_one_line(allocate: object) -> N
     refused("^budget must be an integer from 2 to 4; got 1$", [0.1, 0.2], omega, 1)
     refused("^budget must be an integer from 2 to 4; got 5$", [0.1, 0.2], omega, 5)
     refused("for 0 to at most 16 bits; got 18", [0.1], np.ones(18), 3)
+    refused("^straggle_prob must be that of at least one client; got none$", [], omega, 1)
+    refused("^straggle_prob must be that of at least one client; got none$", [], np.ones((0, 3)), 1)
     refused("above 0; got 0", [0.1], [np.inf, 0.0], 1)
     refused("above 0; got nan", [0.1], [np.inf, np.nan], 1)
     refused("finite for some number of bits", [0.1], [np.inf, np.inf], 1)

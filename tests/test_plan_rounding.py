@@ -13,12 +13,13 @@ import pytest
 from fedgc.arrivals import IndependentArrivals
 from fedgc.codes import Code, CyclicRepetition, FractionalRepetition
 from fedgc.decoders import DECODERS, OptimalUnbiasedDecoder
+from fedgc.decoders.optimal_quantised import noisy_gram
 from fedgc.errors import ConfigError
 from fedgc.fleets import Fleet, build_fleet
 from fedgc.forecast import forecast_round
 from fedgc.gram import GramModel
 from fedgc.planning import SentSums, candidates, plan_fleet, sent_sums
-from fedgc.planning.rounding import noise_apart, noisy_gram, with_noise
+from fedgc.planning.rounding import noise_apart, with_noise
 from fedgc.quantisers import BucketedNorm, GlobalNorm
 from tests.test_plan_command import fleet_file, plan
 

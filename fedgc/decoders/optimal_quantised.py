@@ -146,8 +146,26 @@ def rounding_energy(code: Code, gram: GramModel, variance_factor: float) -> Vect
     return noise
 
 
+def noisy_gram(code: Code, gram: GramModel, variance_factor: float) -> GramModel | None:
+    """Return the Gram model with the rounding in it that all holders share, None where the rows of a code overlap.
+
+    See :func:`with_shared_rounding`.
+    """
+    try:
+        return GramModel(gram.incoherent + rounding_energy(code, gram, variance_factor), gram.coherent)
+    except ValueError:
+        return None
+
+
 def errors_with_rounding(
-    code: Code, gram: GramModel, factors: Sequence[float], coverage: Vector, *, predicted: float | None, observed: float
+    code: Code,
+    gram: GramModel,
+    factors: Sequence[float],
+    coverage: Vector,
+    *,
+    predicted: float | None,
+    observed: float,
+    told: float | None = None,
 ) -> tuple[float | None, float]:
     """Return residual errors with the noise of rounding in them, of messages that were rounded alike.
 
@@ -158,12 +176,20 @@ def errors_with_rounding(
     gram : GramModel
         Gram model of the messages as they were received, noise and all.
     factors : sequence of float
-        The variance factors of the messages, of which the mean counts; none if nothing was rounded.
+        The variance factors of the messages, of which the mean counts; none if nothing was rounded, or nothing came.
     coverage : ndarray, shape (n_shards,)
         The round's coverage v.
     predicted, observed : float
         ``E[(v - 1)' G (v - 1)] / 1' G 1``, None if not known, and the same for this v. Both are returned as they are
         for codes whose rows overlap.
+    told : float, optional
+        The variance factor of the noise that the Gram model has been told of, which is then what is expected; if not
+        given, it has been learnt with that of the messages.
+
+    Returns
+    -------
+    predicted, observed : float
+        ``E|decoded - full|^2 / |full|^2`` before anything came, and over the rounding of what did.
 
     Examples
     --------
@@ -172,15 +198,19 @@ def errors_with_rounding(
     >>> errors_with_rounding(code, gram, [0.5], np.ones(1), predicted=0.0, observed=0.0)
     (0.5, 0.5)
     """
-    if not factors:
+    mean = sum(factors) / len(factors) if factors else told
+    if mean is None:
         return predicted, observed
-    factor = sum(factors) / len(factors)
+    inside = mean if told is None else told
     try:
-        noise = rounding_energy(code, gram, factor / (1.0 + factor))
+        noise = rounding_energy(code, gram, inside / (1.0 + inside))
+        energy = noise / inside if inside > 0.0 else rounding_energy(code, gram, 1.0)
     except ValueError:
         return predicted, observed
     ones = np.ones(code.n_shards)
     noisy, added = gram.inner(ones, ones), float(noise.sum())
     clean = noisy - added
-    told = None if predicted is None else (predicted * noisy + added) / clean
-    return told, (observed * noisy + 2.0 * float((coverage - 1.0) @ noise) + added) / clean
+    expected = None if predicted is None else (predicted * noisy + added) / clean
+    # Of what came the noise is known, and need not be what was expected.
+    more = 0.0 if mean == inside else (mean - inside) * float(coverage**2 @ energy)
+    return expected, (observed * noisy + 2.0 * float((coverage - 1.0) @ noise) + added + more) / clean

@@ -9,6 +9,7 @@ import numpy as np
 
 from fedgc.assignment import AssignmentConstraints, InfeasibleAssignmentError
 from fedgc.deadline import cover_time, time_to_target
+from fedgc.decoders.optimal_quantised import noisy_gram
 from fedgc.errors import ConfigError
 from fedgc.fleets import Fleet
 from fedgc.forecast import forecast_round, work_of
@@ -17,7 +18,7 @@ from fedgc.gram import GramModel
 from fedgc.planning.candidates import Candidate, candidates, fits_schemes
 from fedgc.planning.choice import BLOCK_CODES, Choice, FleetPlan, recommend
 from fedgc.planning.recorded import recorded_rounds
-from fedgc.planning.rounding import SentSums, noise_apart, noisy_gram, seconds_sending, with_noise, with_sending
+from fedgc.planning.rounding import SentSums, noise_apart, seconds_sending, with_noise, with_sending
 from fedgc.planning.timing import AtRound, InUnits
 
 #: Deadlines of the default grid from a cover on, and those before it if wanted; the growth from one to the next.

@@ -7,9 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from fedgc.codes import Code
 from fedgc.decoders import CalibratedDecoder
-from fedgc.decoders.optimal_quantised import rounding_energy
 from fedgc.errors import ConfigError
 from fedgc.fleets import Fleet, TraceFleet
 from fedgc.gram import GramModel
@@ -150,18 +148,6 @@ def with_sending(fleet: Fleet, seconds: float) -> Fleet:
         raise ConfigError("upload_mbps must be left out for a recorded trace, whose times have the sending in them")
     parameters = {**fleet.parameters, "overhead": fleet.parameters["overhead"] + seconds}
     return type(fleet)(fleet.n_clients, seed=fleet.seed, loss_detection=fleet.loss_detection, **parameters)
-
-
-def noisy_gram(code: Code, gram: GramModel, factor: float) -> GramModel | None:
-    """Return the Gram model with the rounding in it, None where the rows of a code overlap.
-
-    Copies are rounded alike, and rounding is then nothing but incoherent energy: see
-    :func:`fedgc.decoders.optimal_quantised.with_shared_rounding`.
-    """
-    try:
-        return GramModel(gram.incoherent + rounding_energy(code, gram, factor), gram.coherent)
-    except ValueError:
-        return None
 
 
 def with_noise(error: float, gram: GramModel, noisy: GramModel) -> float:

@@ -31,32 +31,41 @@ class BitAllocation:
 
 
 def allocate_bits(straggle_prob: ArrayLike, variance_factor: ArrayLike, budget: int) -> BitAllocation:
-    """Divide a budget of bits among the clients by the paper's prefix method.
+    """Divide a budget of bits among the clients, by prefixes of their order where one quantiser serves all.
 
     Parameters
     ----------
     straggle_prob : array_like, shape (n_clients,)
         Probability in [0, 1) that each client misses the deadline.
     variance_factor : array_like, shape (n_bits,) or (n_clients, n_bits)
-        ``omega(b)`` for b = 0, 1, ... up to 16 bits, as measured; infinite for numbers of bits that send nothing.
+        ``omega(b)`` for b = 0, 1, ... up to 16 bits, as measured; infinite for numbers of bits that send nothing. With
+        a row for each client the division is that of :func:`allocate_bits_exactly`.
     budget : int
-        Most bits per entry over all clients together.
+        Bits per entry to divide, over all clients together: at least what one of them needs to send, at most what all
+        of them can take, the most bits that factors are given for times the clients. Bits that gain nothing stay over.
 
     Raises
     ------
     ValueError
-        If the factors are for more than 16 bits, not positive, or NaN; if the budget is more than all clients can
-        take, or too small for any of them to send.
+        If there is no client; if the factors are for more than 16 bits, not positive, or NaN; if the budget is more
+        than all clients can take, or too small for any of them to send.
 
     Notes
     -----
     What a client is worth, ``q / (p + omega(b))``, is an S in its bits: each of the first ones buys more than the one
     before, up to a number of bits where the gain is greatest, and from there on each buys less. So clients are sorted
-    by what they are worth at most, which is by p, and for every k the first k have at least so many bits, and what is
-    left of the budget by the multiplier: every bit that gains more. It is found among the gains themselves, which is
-    where bisection ends. One more client may have any few bits, since one of them can be on the S's lower half in the
-    optimum. The best k is then improved by moving single bits. The paper rounds the real solution for a multiplier
-    down; on whole bits, for which alone an omega is measured, there is nothing to round.
+    by p, and for every k the first k have at least so many bits, and what is left of the budget by the multiplier:
+    every bit that gains more. One more client may have any few bits, since one of them can be on the S's lower half in
+    the optimum. The best k is then improved by moving single bits.
+
+    This is not quite the paper's method, which has the prefixes by p and the moves of single bits in common with it.
+    There omega is a formula of real bits: for each prefix the multiplier is found by bisection, its real solution is
+    rounded down, and the rest is handed out by the marginal gain. Here omega is measured, on whole bits alone: the
+    multiplier is found among the gains themselves, which is where bisection ends, and there is nothing to round. The
+    one more client is not in the paper.
+
+    Where factors differ between clients, none of this holds: who is worth most with all bits may be worth least with
+    few, and no order has the optimum among its prefixes.
 
     References
     ----------
@@ -68,13 +77,15 @@ def allocate_bits(straggle_prob: ArrayLike, variance_factor: ArrayLike, budget: 
     >>> allocate_bits([0.1, 0.1, 0.9], omega, 6).bits.tolist()
     [3, 3, 0]
     """
+    if np.ndim(variance_factor) == 2:
+        return allocate_bits_exactly(straggle_prob, variance_factor, budget)
     worth, prob = _worth(straggle_prob, variance_factor, budget)
     gain = np.diff(worth, axis=1)
     start = np.argmax(gain, axis=1) + 1
     later = np.arange(1, worth.shape[1]) > start[:, None]
     # What is measured may not be quite concave; the bits of a client go in order all the same.
     ordered = np.minimum.accumulate(np.where(later, gain, np.inf), axis=1)
-    best, clients = np.zeros(prob.size, dtype=np.intp), np.argsort(-worth.max(axis=1), kind="stable")
+    best, clients = np.zeros(prob.size, dtype=np.intp), np.argsort(prob, kind="stable")
     most = -np.inf
     for k in range(prob.size + 1):
         first, spare = clients[:k], budget - int(start[clients[:k]].sum())
@@ -110,7 +121,7 @@ def allocate_bits_exactly(straggle_prob: ArrayLike, variance_factor: ArrayLike, 
     [3, 3, 0]
     """
     worth, prob = _worth(straggle_prob, variance_factor, budget)
-    best, chosen = np.zeros(budget + 1), np.zeros((prob.size, budget + 1), dtype=np.intp)
+    best, chosen = np.zeros(budget + 1), np.zeros((prob.size, budget + 1), dtype=np.uint8)
     for client, own in enumerate(worth):
         # [b, t]: b bits for this client and t in all.
         tried = np.full((own.size, budget + 1), -np.inf)
@@ -120,7 +131,7 @@ def allocate_bits_exactly(straggle_prob: ArrayLike, variance_factor: ArrayLike, 
         best = tried.max(axis=0)
     bits, left = np.zeros(prob.size, dtype=np.intp), budget
     for client in reversed(range(prob.size)):
-        bits[client] = chosen[client, left]
+        bits[client] = int(chosen[client, left])
         left -= int(bits[client])
     return BitAllocation(bits, _value(worth, bits))
 
@@ -143,6 +154,8 @@ def equal_bits(straggle_prob: ArrayLike, variance_factor: ArrayLike, budget: int
 def _worth(straggle_prob: ArrayLike, variance_factor: ArrayLike, budget: int) -> tuple[Vector, Vector]:
     """Return ``q / (p + omega)`` by client and bits, and p."""
     prob = check_straggle_prob(straggle_prob, np.size(np.asarray(straggle_prob)))
+    if prob.size == 0:
+        raise ValueError("straggle_prob must be that of at least one client; got none")
     omega = np.asarray(variance_factor, dtype=np.float64)
     if omega.ndim not in {1, 2} or (omega.ndim == 2 and omega.shape[0] != prob.size):
         raise ValueError(f"variance_factor must have a row, or one per client ({prob.size}); got shape {omega.shape}")

@@ -16,11 +16,10 @@ from fedgc.assignment import Assignment, InfeasibleAssignmentError, in_worst_cas
 from fedgc.codes import Code
 from fedgc.deadline import RoundForecast, Timing, cover_time, time_to_target
 from fedgc.decoders import AUTO, CalibratedDecoder
-from fedgc.forecast import forecast_round
 from fedgc.round.choices import Planning, assign_those_here
 from fedgc.round.loads import other_loads
 from fedgc.round.option_checks import ORDERS
-from fedgc.round.outlook import ranked_by, sensitivity_of
+from fedgc.round.outlook import foresee_round, ranked_by, sensitivity_of
 from fedgc.round.sizes import shard_gram
 from fedgc.round.state import RoundState
 
@@ -112,10 +111,11 @@ def foresee(given: Given, assignment: Assignment) -> Lists:
     planning, rule = given.planning, given.planning.deadline
     assignment = in_order(given, assignment)
     code, active = assignment.code(segments=planning.sums, redraw=planning.redraw is not False)
-    gram = shard_gram(given.state.coherence, given.state.shard_examples, code)
+    state = given.state
+    gram = shard_gram(state.coherence, state.shard_examples, code, state.variance_factor)
     decoder = ranked_by(planning.decoder)
-    ahead, calibrated = forecast_round(
-        given.timing, code, decoder, gram, given.deadline, clients=active, early_end=planning.early_end
+    ahead, calibrated = foresee_round(
+        state, given.timing, code, decoder, gram, given.deadline, clients=active, early_end=planning.early_end
     )
     sensitivity = sensitivity_of(given.state, code)
     time = time_to_target(ahead) if rule is None else rule.time(ahead, sensitivity)

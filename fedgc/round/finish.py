@@ -8,7 +8,6 @@ from dataclasses import replace
 import numpy as np
 from numpy.typing import NDArray
 
-from fedgc.decoders import Decoding
 from fedgc.decoders.optimal_quantised import errors_with_rounding
 from fedgc.memory import UpdateMemory, units_of
 from fedgc.round.evidence import outcomes_seen, overheads_seen, times_seen
@@ -89,9 +88,20 @@ def finish_round(
             add_scaled(update, 1.0, memory.rest(decoding.coverage, arrays))
         scale_in_place(update, 1.0 / float(sizes.sum()))
         square = fold.square(update, 1.0 / float(sizes.sum()))
+    factors = [factor for reply in fold.replies.values() for factor in reply.variance_factors]
+    predicted, model_error = errors_with_rounding(
+        plan.decoder.code,
+        plan.gram,
+        factors,
+        decoding.coverage,
+        predicted=plan.decoder.residual_error,
+        observed=plan.gram.residual_error(decoding.coverage),
+        told=plan.variance_factor,
+    )
     noise = state.noise
     if noise is not None and update is not None:
-        noise = noise.update(fold.probe(update), _error_of(plan, state, decoding))
+        error = model_error if predicted is None else predicted
+        noise = noise.update(fold.probe(update), error * share_of_changes(state, plan.code))
 
     silent = (
         {} if waited is None else {c: waited for c in range(len(plan.node_ids)) if c not in {*fold.replies, *pending}}
@@ -124,32 +134,17 @@ def finish_round(
         fruitless=_fruitless(state, plan, nothing_came=nothing_came) if learn else state.fruitless,
         nothing_came=nothing_came,
         outages=outages,
+        rounding=None if state.rounding is None else state.rounding.update(factors),
     )
     if new_state.reconsiders:
         fitted = new_state.completion_times.update(new_state.new_times)
         new_state = replace(new_state, completion_times=fitted, new_times=())
-    predicted, model_error = errors_with_rounding(
-        plan.decoder.code,
-        plan.gram,
-        [factor for reply in fold.replies.values() for factor in reply.variance_factors],
-        decoding.coverage,
-        predicted=plan.decoder.residual_error,
-        observed=plan.gram.residual_error(decoding.coverage),
-    )
     n_arrived = sum(bool(rows) for rows in fold.rows.values())
     return new_state, RoundOutcome(update, decoding, predicted, model_error, n_arrived, shard_examples, square)
 
 
 def _fruitless(state: RoundState, plan: RoundPlan, *, nothing_came: bool) -> float:
     return max(state.fruitless, plan.deadline) if nothing_came and plan.deadline else _FADING * state.fruitless
-
-
-def _error_of(plan: RoundPlan, state: RoundState, decoding: Decoding) -> float:
-    """Return the residual error of a decoded update as predicted, relative to all of it."""
-    error = plan.decoder.residual_error
-    if error is None:
-        error = plan.gram.residual_error(decoding.coverage)
-    return error * share_of_changes(state, plan.code)
 
 
 def _remember(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -10,6 +11,9 @@ from numpy.typing import NDArray
 from fedgc.codes import Code
 from fedgc.deadline import Outlook, RoundForecast, Timing
 from fedgc.decoders import Decoder, FixedDecoder, OptimalUnbiasedDecoder
+from fedgc.decoders.optimal_quantised import errors_with_rounding
+from fedgc.forecast import Forecast, forecast_round
+from fedgc.gram import GramModel
 from fedgc.round.sizes import unit_sizes
 from fedgc.round.state import RoundState
 
@@ -35,6 +39,40 @@ def outlook_of(  # noqa: PLR0917  (those of Outlook, and what is known)
     """
     n_shards = state.shard_examples.size
     return Outlook(timing, work, n_shards, before, ahead, sensitivity_of(state, code), state.fruitless)
+
+
+def foresee_round(  # noqa: PLR0917  (those of forecast_round, and what is known)
+    state: RoundState,
+    timing: Timing,
+    code: Code,
+    decoder: Decoder,
+    gram: GramModel,
+    deadline: float,
+    *,
+    clients: NDArray[np.intp] | None = None,
+    early_end: bool = True,
+) -> Forecast:
+    """Return what :func:`fedgc.forecast.forecast_round` does, relative to updates that have not been rounded.
+
+    Parameters
+    ----------
+    state : RoundState
+        What is known before the round: how much rounding `gram` has been told of.
+    timing, code, decoder, gram, deadline, clients, early_end
+        See there.
+    """
+    seen = forecast_round(timing, code, decoder, gram, deadline, clients=clients, early_end=early_end)
+    error, _ = errors_with_rounding(
+        code,
+        gram,
+        [],
+        np.ones(code.n_shards),
+        predicted=seen.round.residual_error,
+        observed=0.0,
+        told=state.variance_factor,
+    )
+    assert error is not None
+    return seen._replace(round=replace(seen.round, residual_error=error))
 
 
 def ranked_by(decoder: Decoder) -> Decoder:

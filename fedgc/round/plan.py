@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 from fedgc.coherence import KnownCoherence
 from fedgc.decoders import AUTO
@@ -11,7 +12,11 @@ from fedgc.round.loads import first_load
 from fedgc.round.plan_blocks import plan_blocks
 from fedgc.round.plan_given_code import plan_given_code
 from fedgc.round.plan_work_lists import plan_work_lists
+from fedgc.round.sizes import shard_gram
 from fedgc.round.state import RoundPlan, RoundState
+
+#: Variance factors that differ by less than this part of them need no other weights.
+_SAME_ROUNDING = 0.01
 
 
 def plan_round(state: RoundState, node_ids: Sequence[int], planning: Planning) -> RoundPlan:
@@ -38,7 +43,7 @@ def plan_round(state: RoundState, node_ids: Sequence[int], planning: Planning) -
         raise ValueError(f"node_ids must be at least one distinct id; got {list(node_ids)}")
     nothing_is_learnt = planning.timing is not None and isinstance(state.coherence, KnownCoherence)
     if nothing_is_learnt and state.plan is not None and state.plan.everyone == nodes and state.plan.node_ids:
-        plan = state.plan
+        plan = _with_rounding(state.plan, state, planning)
     else:
         copies = max(min(present_load(planning, state.plan), len(nodes)), -(-len(nodes) // state.shard_examples.size))
         make = plan_work_lists if planning.schedule == "work-list" else plan_blocks
@@ -46,6 +51,17 @@ def plan_round(state: RoundState, node_ids: Sequence[int], planning: Planning) -
             make = plan_given_code
         plan = make(state, nodes, copies, planning_for(planning, nodes))
     return plan.in_round(state.rounds + 1, planning.seed)
+
+
+def _with_rounding(plan: RoundPlan, state: RoundState, planning: Planning) -> RoundPlan:
+    """Return a plan with the weights for the rounding that has been told since it was made, if that is another."""
+    factor, before = state.variance_factor, plan.variance_factor or 0.0
+    if factor is None or abs(factor - before) <= _SAME_ROUNDING * factor:
+        return plan
+    code = plan.code if plan.base is None else plan.base.code
+    gram = shard_gram(state.coherence, state.shard_examples, code, factor)
+    decoder = planning.decoder.calibrate(code, plan.arrivals, gram)
+    return replace(plan, code=code, gram=gram, decoder=decoder, base=None, variance_factor=factor)
 
 
 def present_load(planning: Planning, plan: RoundPlan | None) -> int:

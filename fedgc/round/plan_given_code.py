@@ -7,9 +7,9 @@ from numpy.typing import NDArray
 
 from fedgc.codes import Code, MatrixCode, WorkLists, over_shards
 from fedgc.deadline import RoundForecast
-from fedgc.forecast import arrivals_by_deadline, forecast_round, work_of
+from fedgc.forecast import arrivals_by_deadline, work_of
 from fedgc.round.choices import Planning
-from fedgc.round.outlook import outlook_of, ranked_by
+from fedgc.round.outlook import foresee_round, outlook_of, ranked_by
 from fedgc.round.sizes import shard_gram
 from fedgc.round.state import RoundPlan, RoundState
 from fedgc.round.timing import SomeClients, list_timing
@@ -77,10 +77,11 @@ def _plan_lists(state: RoundState, nodes: tuple[int, ...], planning: Planning, c
     lists_code = WorkLists(segments, code.n_shards, interchangeable=labels)
     active = np.arange(code.n_clients)
     timing, known = list_timing(state, nodes, planning)
-    gram = shard_gram(state.coherence, state.shard_examples, lists_code)
+    gram = shard_gram(state.coherence, state.shard_examples, lists_code, state.variance_factor)
 
     def ahead(seconds: float) -> RoundForecast:
-        return forecast_round(timing, lists_code, ranked_by(planning.decoder), gram, seconds, clients=active).round
+        ranks = ranked_by(planning.decoder)
+        return foresee_round(state, timing, lists_code, ranks, gram, seconds, clients=active).round
 
     same = state.plan is not None and state.plan.everyone == nodes
     before = planning.deadline.initial if not same or state.plan is None else state.plan.deadline
@@ -94,4 +95,15 @@ def _plan_lists(state: RoundState, nodes: tuple[int, ...], planning: Planning, c
     calibrated = planning.decoder.calibrate(lists_code, arrivals, gram)
     away = state.reliability.straggle_prob(nodes)[active]
     chosen = tuple(nodes[client] for client in active)
-    return RoundPlan(chosen, lists_code, away, arrivals, gram, calibrated, deadline, None, nodes)
+    return RoundPlan(
+        chosen,
+        lists_code,
+        away,
+        arrivals,
+        gram,
+        calibrated,
+        deadline,
+        None,
+        nodes,
+        variance_factor=state.variance_factor,
+    )

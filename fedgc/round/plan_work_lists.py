@@ -7,11 +7,11 @@ import numpy as np
 from fedgc.assignment import own_share
 from fedgc.codes import Code
 from fedgc.deadline import RoundForecast
-from fedgc.forecast import Forecast, arrivals_by_deadline, forecast_round, work_of
+from fedgc.forecast import Forecast, arrivals_by_deadline, work_of
 from fedgc.round.choices import Planning
 from fedgc.round.choose_lists import Given, Lists, better_lists, first_lists, in_order
 from fedgc.round.move_lists import carried_over, moved_lists
-from fedgc.round.outlook import outlook_of, ranked_by
+from fedgc.round.outlook import foresee_round, outlook_of, ranked_by
 from fedgc.round.sizes import shard_gram
 from fedgc.round.state import RoundPlan, RoundState
 from fedgc.round.timing import SomeClients, list_timing
@@ -41,7 +41,7 @@ def plan_work_lists(state: RoundState, nodes: tuple[int, ...], copies: int, plan
     else:
         assignment = in_order(given, assignment)
         code, active = assignment.code(segments=planning.sums, redraw=planning.redraw is not False)
-    gram = shard_gram(state.coherence, state.shard_examples, code)
+    gram = shard_gram(state.coherence, state.shard_examples, code, state.variance_factor)
 
     # The present deadline is asked about more than once, and the decoder for the chosen one is wanted in the end.
     foreseen: dict[tuple[Code, float], Forecast] = {}
@@ -51,8 +51,8 @@ def plan_work_lists(state: RoundState, nodes: tuple[int, ...], copies: int, plan
 
     def ahead_of(one: Code, seconds: float) -> RoundForecast:
         if (one, seconds) not in foreseen:
-            foreseen[one, seconds] = forecast_round(
-                timing, one, ranks, gram, seconds, clients=active, early_end=planning.early_end
+            foreseen[one, seconds] = foresee_round(
+                state, timing, one, ranks, gram, seconds, clients=active, early_end=planning.early_end
             )
         return foreseen[one, seconds].round
 
@@ -78,4 +78,15 @@ def plan_work_lists(state: RoundState, nodes: tuple[int, ...], copies: int, plan
     ready = None if there is None else there.decoder
     calibrated = planning.decoder.calibrate(code, arrivals, gram) if ready is None else ready
     chosen = tuple(nodes[client] for client in active)
-    return RoundPlan(chosen, code, away[active], arrivals, gram, calibrated, deadline, assignment, nodes)
+    return RoundPlan(
+        chosen,
+        code,
+        away[active],
+        arrivals,
+        gram,
+        calibrated,
+        deadline,
+        assignment,
+        nodes,
+        variance_factor=state.variance_factor,
+    )

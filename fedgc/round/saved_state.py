@@ -21,6 +21,7 @@ from fedgc.memory import MemoryStore, UpdateMemory
 from fedgc.noise import NoiseSensitivity
 from fedgc.reliability import OutagePosterior, ReliabilityPosterior
 from fedgc.round.choices import Planning
+from fedgc.round.rounding import RoundingEstimate
 from fedgc.round.state import RoundPlan, RoundState
 
 _COHERENCE = {"learnt": CoherenceEstimate, "known": KnownCoherence}
@@ -52,6 +53,7 @@ def state_to_tree(state: RoundState) -> Tree:
         "nothing_came": state.nothing_came,
         "memory": None if state.memory is None else _memory_to_tree(state.memory),
         "outages": None if state.outages is None else state.outages.to_data(),
+        "rounding": None if state.rounding is None else asdict(state.rounding),
     }
 
 
@@ -91,6 +93,7 @@ def state_from_tree(tree: Mapping[str, Any], planning: Planning, store: MemorySt
             nothing_came=bool(tree.get("nothing_came", False)),
             memory=None if tree["memory"] is None else _memory_from_tree(tree["memory"], store or MemoryStore()),
             outages=None if tree.get("outages") is None else OutagePosterior.from_data(tree["outages"]),
+            rounding=None if tree.get("rounding") is None else RoundingEstimate(**tree["rounding"]),
         )
     except (KeyError, TypeError, ValueError) as error:
         raise CheckpointError(f"the state of a checkpoint must be what was written; got {error!r:.200}") from error
@@ -107,6 +110,7 @@ def _plan_to_tree(plan: RoundPlan) -> Tree:
         "gram": (plan.gram.incoherent, plan.gram.coherent),
         "arrivals": _arrivals_to_tree(plan.arrivals),
         "domain": plan.domain,
+        "variance_factor": plan.variance_factor,
         "assignment": None if plan.assignment is None else _assignment_to_tree(plan.assignment),
         "blocks": blocks if isinstance(code, FractionalRepetition) else None,
         "redraw": code.interchangeable is not None,
@@ -141,6 +145,7 @@ def _plan_from_tree(tree: Mapping[str, Any], planning: Planning) -> RoundPlan:
         assignment=assignment,
         everyone=tree["everyone"],
         domain=tree.get("domain"),
+        variance_factor=tree.get("variance_factor"),
     )
 
 

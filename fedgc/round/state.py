@@ -11,13 +11,15 @@ from numpy.typing import NDArray
 from fedgc.arrivals import ArrivalModel
 from fedgc.assignment import Assignment
 from fedgc.codes import Code, redraw_places
-from fedgc.coherence import CoherenceEstimate
+from fedgc.coherence import CoherenceEstimate, KnownCoherence
 from fedgc.completion_times import CompletionTimes, Overheads, TimeObservation
 from fedgc.decoders import CalibratedDecoder, Decoding
+from fedgc.decoders.optimal_quantised import errors_with_rounding
 from fedgc.gram import GramModel
 from fedgc.memory import UpdateMemory
 from fedgc.noise import NoiseSensitivity
 from fedgc.reliability import OutagePosterior, ReliabilityPosterior
+from fedgc.round.rounding import RoundingEstimate
 from fedgc.updates import Arrays, Update
 
 #: Deadlines and blocks are thought over after each of the first rounds, and then every so many rounds: what is known of
@@ -70,6 +72,8 @@ class RoundState:
         Whether nothing came in the last round.
     outages : OutagePosterior or None
         How often each failure domain is down, if any are named.
+    rounding : RoundingEstimate or None
+        How much clients add by rounding, if they do and the coherence is given.
     """
 
     shard_examples: NDArray[np.float64]
@@ -86,6 +90,14 @@ class RoundState:
     fruitless: float = 0.0
     nothing_came: bool = False
     outages: OutagePosterior | None = None
+    rounding: RoundingEstimate | None = None
+
+    @property
+    def variance_factor(self) -> float | None:
+        """Of the rounding that a Gram model has to be told; None if there is none, or it is learnt with the updates."""
+        if self.rounding is None or not isinstance(self.coherence, KnownCoherence):
+            return None
+        return self.rounding.variance_factor
 
     @property
     def reconsiders(self) -> bool:
@@ -111,7 +123,7 @@ class RoundPlan:
     arrivals : ArrivalModel
         What may come by the deadline, and how likely.
     gram : GramModel
-        Model of the Gram matrix of the weighted shard updates.
+        Model of the Gram matrix of the weighted shard updates as they are received.
     decoder : CalibratedDecoder
         Ready to weigh any set of arrivals.
     deadline : float or None
@@ -124,6 +136,8 @@ class RoundPlan:
         The decoder before shards changed places for the round.
     domain : ndarray of int, shape (n_clients,), or None
         Failure domain of each client, -1 for none, if any are named.
+    variance_factor : float or None
+        Of the rounding that the Gram model has been told of, see :attr:`RoundState.variance_factor`.
     """
 
     node_ids: tuple[int, ...]
@@ -137,6 +151,22 @@ class RoundPlan:
     everyone: tuple[int, ...]
     base: CalibratedDecoder | None = None
     domain: NDArray[np.intp] | None = None
+    variance_factor: float | None = None
+
+    @property
+    def residual_error(self) -> float | None:
+        """Expected ``E|decoded - full|^2 / |full|^2`` with what is known of the rounding; None if it has no form."""
+        ones = np.ones(self.code.n_shards)
+        expected, _ = errors_with_rounding(
+            self.decoder.code,
+            self.gram,
+            [],
+            ones,
+            predicted=self.decoder.residual_error,
+            observed=0.0,
+            told=self.variance_factor,
+        )
+        return expected
 
     def in_round(self, server_round: int, seed: int) -> RoundPlan:
         """Return the plan for a round, in which interchangeable shards have other places."""

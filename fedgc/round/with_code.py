@@ -11,10 +11,10 @@ from fedgc.arrivals import ArrivalModel, IndependentArrivals
 from fedgc.assignment import Assignment
 from fedgc.codes import Code
 from fedgc.deadline import Outlook, RoundForecast, Timing
-from fedgc.forecast import forecast_round, work_of
+from fedgc.forecast import work_of
 from fedgc.round.choices import Planning
 from fedgc.round.failure_domains import arrivals_with_outages
-from fedgc.round.outlook import outlook_of, ranked_by
+from fedgc.round.outlook import foresee_round, outlook_of, ranked_by
 from fedgc.round.sizes import shard_gram
 from fedgc.round.state import RoundPlan, RoundState
 from fedgc.round.timing import LearntTiming
@@ -67,7 +67,7 @@ def plan_with_code(state: RoundState, planning: Planning, given: CodeForNodes) -
         deadline, prob, by_times = _learnt(state, planning, given)
     else:
         deadline, prob = _known(state, planning, given, planning.timing)
-    gram = shard_gram(state.coherence, state.shard_examples, code)
+    gram = shard_gram(state.coherence, state.shard_examples, code, state.variance_factor)
     domain, arrivals = _arrivals(state, planning, given, prob[active], by_times=by_times)
     calibrated = planning.decoder.calibrate(code, arrivals, gram)
     return RoundPlan(
@@ -81,6 +81,7 @@ def plan_with_code(state: RoundState, planning: Planning, given: CodeForNodes) -
         assignment=given.assignment,
         everyone=given.nodes,
         domain=domain,
+        variance_factor=state.variance_factor,
     )
 
 
@@ -105,7 +106,7 @@ def forecast_learnt(state: RoundState, planning: Planning, plan: RoundPlan) -> R
     if plan.deadline is None:
         raise ValueError("deadline must be given for a forecast; got None")
     timing = learnt_timing(state, plan.node_ids)
-    return forecast_round(timing, plan.code, planning.decoder, plan.gram, plan.deadline).round
+    return foresee_round(state, timing, plan.code, planning.decoder, plan.gram, plan.deadline).round
 
 
 def _arrivals(
@@ -161,11 +162,11 @@ def _same_nodes(state: RoundState, given: CodeForNodes) -> bool:
 def _outlook(
     state: RoundState, planning: Planning, given: CodeForNodes, timing: Timing, before: float | None
 ) -> Outlook:
-    gram = shard_gram(state.coherence, state.shard_examples, given.code)
+    gram = shard_gram(state.coherence, state.shard_examples, given.code, state.variance_factor)
 
     ranks = ranked_by(planning.decoder)
 
     def ahead(seconds: float) -> RoundForecast:
-        return forecast_round(timing, given.code, ranks, gram, seconds, clients=given.active).round
+        return foresee_round(state, timing, given.code, ranks, gram, seconds, clients=given.active).round
 
     return outlook_of(state, given.code, timing, given.work, before, ahead)

@@ -199,7 +199,10 @@ def _seconds(value: object) -> float | None:
 
 
 def _factors(value: object, n_sums: int) -> tuple[float, ...]:
-    """Return the variance factors that a client tells, or none if they make no sense: they are told, not used."""
+    """Return the variance factors that a client tells, or none if they make no sense.
+
+    They are reported, and of a known coherence weights go by the median of what all tell: no update is lost for them.
+    """
     given = value if isinstance(value, list) and len(value) == n_sums else []
     good = all(isinstance(factor, float) and 0.0 <= factor < 1e12 for factor in given)
     return tuple(given) if good else ()

@@ -49,7 +49,8 @@ class RoundReport:
         The same for the arrivals that were observed, ``(v - 1)' G (v - 1) / 1' G 1`` with the coverage v and the Gram
         model G that was learnt before the round: what has not come cannot be measured. With a memory both errors are of
         what is decoded then, the changes since the last updates. With rounded sums both have the noise of the rounding
-        in them, as clients have measured it in the round, unless rows of the code overlap.
+        in them, as clients have measured it in the round (before it, in what is expected with a coherence that is
+        given), unless rows of the code overlap.
     rejected : dict of int to str
         Reason for each reply that was left out, by node id.
     load : float
