@@ -68,6 +68,22 @@ def test_the_worst_case_order_is_ahead_of_random_orders(tmp_path: Path) -> None:
             assert float(best["unbiased"]) < float(random["unbiased"]) or random["unbiased"] == "inf"
 
 
+def test_the_table_of_bits_for_a_budget_is_what_its_command_writes(tmp_path: Path) -> None:
+    (rows,) = tables_of("bit_budget", tmp_path, options=())
+    with (NEIGHBOURS / "results" / "bit_budget.csv").open() as file:
+        kept = list(csv.DictReader(file))
+    assert len(rows) == len(kept) == 3 * 8 * 4
+    for row, other in zip(rows, kept, strict=True):
+        assert [row[key] for key in ("quantiser", "bits_per_client", "way")] == [
+            other[key] for key in ("quantiser", "bits_per_client", "way")
+        ]
+        for key in ("variance", "over_no_rounding", "over_optimum", "half_interval"):
+            assert float(row[key]) == pytest.approx(float(other[key]), rel=1e-3, abs=1e-9, nan_ok=True)
+        assert np.isnan(float(row["half_interval"])) == (row["over_optimum"] == "inf")
+        if row["way"] == "prefix method":
+            assert float(row["over_optimum"]) == pytest.approx(1.0, abs=1e-12)
+
+
 def test_who_takes_clients_of_a_site_for_independent_is_biased_and_expects_less_error(tmp_path: Path) -> None:
     (rows,) = tables_of("outages", tmp_path, options=())
     assert len(rows) == 2 * 6 * 2

@@ -3,7 +3,7 @@
 Digits on the uneven fleet: 20 clients, 80 label-skewed shards, two holders on work lists, a deadline in which the fleet
 can do every shard once. The bytes are those of the replies' arrays as Flower serialises them.
 
-    .venv/bin/python experiments/benchmarks/bytes_per_round.py [--preset uneven] [--rounds 40] [--bits 0 8 4]
+    .venv/bin/python experiments/benchmarks/bytes_per_round.py [--preset uneven] [--rounds 40] [--bits 32 8 4]
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ from fedgc.assignment import SUMS
 from fedgc.deadline import cover_time
 from fedgc.experiment.audit import measured_residual_error, remember_round
 from fedgc.fleets import build_fleet
+from fedgc.planning.rounding import SINGLE
 from fedgc.simulation import run_virtual
 from fedgc.tasks import DigitsTask
 
@@ -39,7 +40,7 @@ class Measured(NamedTuple):
 
 
 def measure(sums: str, bits: int, seed: int, args: argparse.Namespace) -> Measured:
-    """Train with so many sums per reply, of so many bits per entry; 0 for single precision."""
+    """Train with so many sums per reply, of so many bits per entry; 32 for sums as they are."""
     task = DigitsTask(shards=args.shards, seed=seed, local_epochs=1, learning_rate=0.1)
     trainer = remember_round(task.train_shard)
     fleet = build_fleet({"preset": args.preset, "clients": args.clients}, seed=seed)
@@ -50,7 +51,7 @@ def measure(sums: str, bits: int, seed: int, args: argparse.Namespace) -> Measur
         load=args.holders,
         schedule="work-list",
         sums=sums,
-        bits=bits or None,
+        bits=None if bits == SINGLE else bits,
         early_end=False,
         shard_examples=task.shard_examples,
         timing=fleet,
@@ -106,7 +107,7 @@ def main() -> None:
     parser.add_argument("--deadline", type=float, default=1.0, help="in times of doing every shard once")
     parser.add_argument("--rounds", type=int, default=40)
     parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--bits", type=int, nargs="+", default=[0], help="bits per entry; 0 for single precision")
+    parser.add_argument("--bits", type=int, nargs="+", default=[SINGLE], help="bits per entry; 32: none rounded")
     args = parser.parse_args()
     print("| sums | bits | kB per round | models per reply | residual error predicted | measured |")
     print("| --- | ---: | ---: | ---: | ---: | ---: |")
@@ -114,9 +115,8 @@ def main() -> None:
         for bits in args.bits:
             runs = np.array([measure(sums, bits, seed, args) for seed in range(1, args.seeds + 1)])
             size, models, predicted, measured = runs.mean(axis=0)
-            told = bits or "32"
             print(
-                f'| `"{sums}"` | {told} | {size / 1e3:.1f} | {models:.1f} | {predicted:.3f} | {measured:.3f} |',
+                f'| `"{sums}"` | {bits} | {size / 1e3:.1f} | {models:.1f} | {predicted:.3f} | {measured:.3f} |',
                 flush=True,
             )
 

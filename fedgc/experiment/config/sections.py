@@ -60,7 +60,8 @@ class GradientCodingConfig(InnerConfig):
     `noise_sensitivity` (what residual error costs; learnt by default) to "auto".
     With `secure_sum` the server uses only the sum of what arrives, in fixed point with so many `fractional_bits`; the
     decoder must then be one whose weights are settled before the round: "fixed", say. A `coherence` that is given is
-    not learnt. With `bits` clients round what they send to so many per entry, by the `quantiser`; not for secure sums.
+    not learnt. With `bits` clients round what they send to so many per entry, from 1 to 16, by the `quantiser`; not for
+    secure sums.
     With `failure_domains` the strategy knows the fleet's sites, whose clients go down together, and learns how often;
     with `residency` each shard stays at a site, so that all its holders do.
     """
