@@ -219,6 +219,6 @@ def test_a_sweep_over_targets_is_refused(folder: Path) -> None:
     summary["config"]["sweep"]["target_accuracy"] = [0.5, 0.9]
     (folder / "summary.json").write_text(json.dumps(summary))
     with pytest.raises(
-        ConfigError, match="must hold results of one target; got .*, whose sweep varies target_accuracy"
+        ConfigError, match=r"must hold results of one target; got .*, whose sweep varies target_accuracy"
     ):
         read_results(folder)
