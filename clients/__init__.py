@@ -8,9 +8,9 @@ from fedgc.clients.masks import pairwise_masks
 from fedgc.clients.shard_sources import FolderShards, FunctionShards, MissingShardError, PartitionShards, ShardSource
 from fedgc.clients.shard_store import ShardStore
 from fedgc.clients.shards import ShardUpdate, gradient_coded
-from fedgc.clients.stragglers import simulated_straggling
 
 if TYPE_CHECKING:
+    from fedgc.clients.stragglers import simulated_straggling
     from fedgc.clients.torch_state import torch_arrays
     from fedgc.clients.torch_update import torch_epochs, torch_gradient
 
@@ -31,12 +31,18 @@ __all__ = [
     "torch_gradient",
 ]
 
-# Clients of numpy and scikit-learn models need not wait for torch to load. No module has the name of a function: the
-# import system would put the module in the function's place.
-_NEED_TORCH = {"torch_arrays": "torch_state", "torch_epochs": "torch_update", "torch_gradient": "torch_update"}
+# Clients of numpy and scikit-learn models need not wait for torch to load, and those that straggle by themselves not
+# for fleets and the runtime in virtual time. No module has the name of a function: the import system would put the
+# module in the function's place.
+_LOADED_WHEN_USED = {
+    "simulated_straggling": "stragglers",
+    "torch_arrays": "torch_state",
+    "torch_epochs": "torch_update",
+    "torch_gradient": "torch_update",
+}
 
 
 def __getattr__(name: str) -> Any:  # noqa: ANN401
-    if name not in _NEED_TORCH:
+    if name not in _LOADED_WHEN_USED:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(f"{__name__}.{_NEED_TORCH[name]}"), name)
+    return getattr(import_module(f"{__name__}.{_LOADED_WHEN_USED[name]}"), name)

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from fedgc.clients.shards import TrainFunction
-from fedgc.clients.stragglers import Mod
+from fedgc.clients.shards import Mod, TrainFunction
 from flwr.app import Context, Message
 
 from fedgc.protocol import PUSHED, RECORD, SHARD_IDS

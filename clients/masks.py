@@ -6,7 +6,7 @@ import hashlib
 from collections.abc import Callable, Mapping
 
 import numpy as np
-from fedgc.clients.stragglers import Mod
+from fedgc.clients.shards import Mod
 from flwr.app import Array, ArrayRecord, Context, Message
 from numpy.typing import NDArray
 

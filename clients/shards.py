@@ -72,6 +72,8 @@ class ShardUpdate:
 #: The user's function: (shard_id, arrays, config), and context= if it has that parameter, to ShardUpdate.
 ShardTrainer = Callable[..., ShardUpdate]
 TrainFunction = Callable[[Message, Context], Message]
+#: A Flower mod: what it does around a train function, or around the next mod.
+Mod = Callable[[Message, Context, TrainFunction], Message]
 
 
 def gradient_coded(

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
 from typing import cast
 
+from fedgc.clients.shards import Mod, TrainFunction
 from flwr.app import Context, Error, Message
 from flwr.common.constant import ErrorCode
 
@@ -13,8 +13,6 @@ from fedgc.assignment import own_part
 from fedgc.fleets import Fleet, WorkDraw
 from fedgc.protocol import DEADLINE, INTRODUCE, RECORD, SERVER_ROUND, SHARD_IDS
 from fedgc.simulation.work import answer_time
-
-Mod = Callable[[Message, Context, Callable[[Message, Context], Message]], Message]
 
 
 def simulated_straggling(
@@ -44,7 +42,7 @@ def simulated_straggling(
     >>> mod = simulated_straggling(build_fleet({"preset": "phones", "clients": 4}, seed=1), seconds_per_second=0.1)
     """
 
-    def mod(message: Message, context: Context, call_next: Callable[[Message, Context], Message]) -> Message:
+    def mod(message: Message, context: Context, call_next: TrainFunction) -> Message:
         start = time.monotonic()
         configs = message.content.config_records
         client = int(cast(int, context.node_config["partition-id"]))

@@ -10,8 +10,8 @@ import torch
 from flwr.app import ConfigRecord
 from torch import Tensor, nn
 
+from fedgc.global_random import seeded_globals
 from fedgc.protocol import SHARD_SEED
-from fedgc.simulation.isolation import seeded_globals
 
 #: (output of the model, targets) to the mean over the examples of the batch.
 BatchMean = Callable[[Any, Any], Tensor]

@@ -70,7 +70,10 @@ EXPERIMENTS: dict[str, Callable[[Path], None]] = {
     "paper/lists": partial(sweep, "paper/lists", by="rounds", relative_to="fedgc, work lists, two holders"),
     "paper/load": load,
     "paper/adam": partial(script, "paper/adam"),
-    **{name: partial(_WALL_CLOCK, name) for name in ("wallclock/fleets", "wallclock/partitions", "wallclock/skew")},
+    **{
+        name: partial(_WALL_CLOCK, name)
+        for name in ("wallclock/fleets", "wallclock/coded", "wallclock/partitions", "wallclock/skew")
+    },
     "wallclock/ablations": partial(sweep, "wallclock/ablations", by="seconds", relative_to="as it comes"),
     "wallclock/known": partial(_WALL_CLOCK, "wallclock/known"),
     "theory/bounds": partial(script, "theory/bounds"),

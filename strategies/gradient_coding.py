@@ -94,6 +94,10 @@ class GradientCoding(StartedStrategy):
         Whether the shards of a block change places in its work lists every round, so that none is always last and
         seldom done: see :func:`fedgc.codes.redraw_places`. If not given, they do unless fixed places are predicted to
         have less residual error, as where shards differ much in size and their updates point the same way.
+    order : str
+        Of work lists: "least-error", in which backups work from the far ends of each other's lists, or "worst-case", in
+        which the most work that can be done while some shard is still missing is least, whoever is slow
+        (:func:`fedgc.assignment.worst_case_lists`).
     early_end : bool
         Whether a round ends before its deadline once nothing more could be gained.
     code : str or callable
@@ -247,6 +251,7 @@ class GradientCoding(StartedStrategy):
         schedule: str = "full",
         sums: str | None = None,
         redraw: bool | None = None,
+        order: str = "least-error",
         early_end: bool = True,
         code: str | BuildCode = BALANCED_BLOCKS,
         decoder: str | Decoder = "auto",
@@ -299,6 +304,7 @@ class GradientCoding(StartedStrategy):
             failure_domains=as_failure_domains(failure_domains),
             code=as_code(code),
             early_end=check_flag("early_end", early_end),
+            order=order,
         )
         stated_for(self.planning)  # limits, domains and times of different clients are refused
         check_list_options(schedule, sums=sums, redraw=redraw, fetch_seconds=fetch_seconds)

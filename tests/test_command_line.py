@@ -114,15 +114,15 @@ BAD = {
     "rounds=2.5": "rounds must be a valid integer; got 2.5",
     'rounds="five"': "rounds must be a valid integer; got 'five'",
     "colour=1": "colour is not a known key, allowed are name, rounds, seeds, target_accuracy, target_loss, "
-    "stop_at_target, record_every, runtime, timing, deadline_unit, time_limit, tensorboard, sweep, tuning, "
-    "task, fleet, strategies; got 1",
+    "stop_at_target, record_every, runtime, timing, deadline_unit, time_limit, tensorboard, sweep, "
+    "sweep_titles, tuning, decentralised, task, fleet, strategies; got 1",
     "task.depth=3": "task.depth is not a known key, allowed are name, shards, partition, alpha, hidden, "
     "local_epochs, batch_size, learning_rate; got 3",
     "strategies.1.loads=3": "strategies.1.loads is not a known key, allowed are inner, "
     "server_learning_rate, beta_1, beta_2, adaptivity, second_moment, second_decoder, kind, label, deadline, "
-    "deadline_rule, deadline_share, deadline_cover, noise_sensitivity, load, schedule, sums, redraw, early_end, code, "
-    "decoder, max_weight, memory, coherence, secure_sum, fractional_bits, bits, quantiser, failure_domains, residency, "
-    "grid; got 3, did you mean load?",
+    "deadline_rule, deadline_share, deadline_cover, noise_sensitivity, load, schedule, sums, redraw, order, early_end, "
+    "code, decoder, max_weight, memory, coherence, secure_sum, fractional_bits, bits, quantiser, failure_domains, "
+    "residency, grid; got 3, did you mean load?",
     "strategies.1.secure_sum=true": f"strategies.1.decoder must be one of {SETTLED} for secure_sum; got "
     "'optimal-unbiased'",
     "strategies.1.noise_sensitivity=1.0": "strategies.1.noise_sensitivity must be left out unless deadline_rule is "
@@ -152,8 +152,8 @@ BAD = {
     "in a shifted-exponential fleet; got 'speed', did you mean spread?",
     "fleet.clients=none": "fleet.clients must be an integer from 1 to 10000000; got 'none'",
     "fleet=3": "fleet must be a valid dictionary; got 3",
-    "strategies.1.kind=fedsgd": f"strategies.1.kind must be one of gradient-coding, {', '.join(RIVALS)}; got "
-    "'fedsgd', did you mean fedavg?",
+    "strategies.1.kind=fedsgd": f"strategies.1.kind must be one of gradient-coding, {', '.join(RIVALS)}, "
+    "decentralised; got 'fedsgd', did you mean fedavg?",
     "strategies.1.inner=fedadm": "strategies.1.inner must be one of fedadam, fedavg, fedyogi; got 'fedadm', did you "
     "mean fedadam?",
     "strategies.1.decoder=best": f"strategies.1.decoder must be one of auto, {', '.join(DECODERS)}; got 'best'",

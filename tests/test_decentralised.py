@@ -46,7 +46,7 @@ from fedgc.decoders import (
 )
 from fedgc.fleets import build_fleet
 from fedgc.gram import GramModel
-from fedgc.simulation.play import RoundDraws
+from fedgc.play import RoundDraws
 from tests.enumeration import arrival_sets
 
 N, M = 8, 10

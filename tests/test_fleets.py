@@ -11,6 +11,7 @@ from scipy.stats import norm
 
 from fedgc.errors import ConfigError
 from fedgc.fleets import FLEETS, Fleet, LogNormalFleet, WorkDraw, build_fleet, presets
+from fedgc.fleets.work import answers, work_done
 
 TABLES: dict[str, dict[str, Any]] = {
     "paper": {"preset": "paper", "clients": 4},
@@ -87,6 +88,27 @@ def test_a_client_answers_only_if_it_stays_until_it_is_done() -> None:
     assert WorkDraw(1.0, 2.0, 5.0).completion_time(2) == 5.0
     assert WorkDraw(1.0, 2.0, 4.9).completion_time(2) == np.inf
     assert WorkDraw(0.0, 2.0, 0.0).completion_time(0) == np.inf  # not there at all, and nothing to do
+
+
+def test_the_answer_of_one_client_is_that_of_many_at_once_to_the_last_bit() -> None:
+    """One client's rule is written for numbers, that of many for arrays."""
+    rng = np.random.default_rng(3)
+    drawn = rng.exponential(size=(3, 3000)) * [[1.0], [1.0], [8.0]]
+    drawn[rng.random(drawn.shape) < 0.2] = 0.0
+    drawn[2, rng.random(3000) < 0.4] = np.inf
+    load = rng.integers(0, 6, 3000).astype(float)
+    for budget in (np.inf, 2.5, *(drawn[0, 0] + k * drawn[1, 0] for k in range(4))):
+        draws = [WorkDraw(*own) for own in drawn.T.tolist()]
+        one = [draw.work_done(n, budget) for draw, n in zip(draws, load, strict=True)]
+        many = work_done(drawn[0], drawn[1], load, budget)
+        np.testing.assert_array_equal(np.array(one).T, many)
+        seconds, done = answers(drawn, load, np.full(3000, 0.3), budget)
+        told = [draw if n else draw._replace(fixed=0.3) for draw, n in zip(draws, load, strict=True)]
+        of_one = [draw.work_done(n, budget) for draw, n in zip(told, load, strict=True)]
+        assert seconds.tolist() == [draw.reply_time(took) for draw, (took, _) in zip(told, of_one, strict=True)]
+        assert done.tolist() == [n for _, n in of_one]
+        if np.isinf(budget):
+            assert seconds.tolist() == [draw.completion_time(n) for draw, n in zip(told, load, strict=True)]
 
 
 def test_limits_of_the_probabilities() -> None:

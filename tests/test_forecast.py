@@ -24,7 +24,7 @@ from fedgc.fleets import LogNormalFleet, build_fleet
 from fedgc.forecast import arrivals_by_deadline, forecast_round, work_of
 from fedgc.gram import GramModel
 from fedgc.planning.timing import AtRound
-from fedgc.simulation import RoundDraws, play_rounds
+from fedgc.play import RoundDraws, play_rounds
 from tests.enumeration import exact_moments
 
 #: Instants of the quadrature over the deadline: what happens on their boundaries is integrated exactly.

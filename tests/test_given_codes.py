@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from typing import Any
 
 import numpy as np
@@ -10,9 +11,10 @@ from fedgc.strategies import GradientCoding
 from flwr.serverapp.strategy import FedAvg
 
 from fedgc.assignment import AssignmentConstraints, own_part
-from fedgc.codes import Uncoded, over_shards
+from fedgc.codes import MatrixCode, Uncoded, over_shards
 from fedgc.decoders import DECODERS
 from fedgc.fleets import build_fleet
+from fedgc.gram import GramModel
 from fedgc.schemes import CODES, SCHEMES
 from fedgc.simulation.grid import FIRST_NODE_ID
 from tests.apps import EXAMPLES, N_SHARDS, arrays_of, full_aggregate, initial_arrays, shard_delta, steady, train
@@ -172,3 +174,21 @@ def test_a_partial_mean_weighs_clients_by_their_part_whatever_they_have_done(sum
     assert coverage[0].tolist() == [1.5, 1.5]
     assert sorted(coverage[1].tolist()) == [0.0, 3.0]
     assert coverage[2].tolist() == [0.0, 0.0]
+
+
+def test_of_copies_that_are_dealt_at_random_only_what_nobody_holds_is_lost() -> None:
+    code = CODES["sgc-authors"](np.full(6, 0.5), 2, np.random.default_rng(3))
+    held = code.sparse_matrix.toarray().any(axis=0)
+    assert 0 < held.sum() < 6
+    decoder = DECODERS["inverse-probability"]().calibrate(code, np.linspace(0.2, 0.7, 6), GramModel.uniform(6, 0.0))
+    mean = np.zeros(6)
+    for arrived in itertools.product([False, True], repeat=6):
+        chance = np.prod(np.where(arrived, 1.0 - np.linspace(0.2, 0.7, 6), np.linspace(0.2, 0.7, 6)))
+        mean += chance * decoder.decode(np.array(arrived)).coverage
+    np.testing.assert_allclose(mean, held, atol=1e-12)
+
+
+def test_coefficients_of_a_shard_that_cancel_are_refused() -> None:
+    code = MatrixCode(np.array([[1.0, 1.0], [-1.0, 1.0]]))
+    with pytest.raises(ValueError, match="columns of the encoding matrix must not sum to 0; got 0 for shard 0"):
+        DECODERS["inverse-probability"]().calibrate(code, [0.5, 0.5], GramModel.uniform(2, 0.0))

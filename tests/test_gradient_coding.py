@@ -35,8 +35,7 @@ from fedgc.deadline import AutomaticDeadline, QuantileDeadline
 from fedgc.decoders import DECODERS, FixedDecoder
 from fedgc.errors import ConfigError
 from fedgc.experiment.config import load_config
-from fedgc.fleets import build_fleet
-from fedgc.fleets.base import WorkDraw
+from fedgc.fleets import WorkDraw, build_fleet
 from fedgc.reliability import ReliabilityPosterior
 from fedgc.simulation import run_virtual
 from tests.apps import (

@@ -19,8 +19,7 @@ from flwr.serverapp.strategy import FedAvg, Result
 from numpy.typing import NDArray
 
 from fedgc.coherence import KnownCoherence
-from fedgc.fleets import LogNormalFleet
-from fedgc.fleets.base import WorkDraw
+from fedgc.fleets import LogNormalFleet, WorkDraw
 from fedgc.simulation import run_virtual
 from tests.malformed_replies import CHANGES, MIXTURE, OTHERS, copy_of, malformed
 

@@ -16,10 +16,10 @@ from flwr.serverapp import Grid, ServerApp
 from flwr.serverapp.strategy import FedAvg
 
 from fedgc.fleets import Fleet, build_fleet
+from fedgc.global_random import seeded_globals
 from fedgc.records.array_bytes import record_array, view
 from fedgc.records.copies import own_copy
 from fedgc.simulation import VirtualGrid, VirtualRun, run_virtual
-from fedgc.simulation.isolation import seeded_globals
 
 
 def steady(clients: int) -> Fleet:

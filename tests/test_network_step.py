@@ -16,10 +16,10 @@ from torch import nn
 from fedgc.coherence import KnownCoherence
 from fedgc.decoders import DECODERS
 from fedgc.fleets import build_fleet
+from fedgc.play import RoundDraws
 from fedgc.replay import Method, descend, known_rounds
 from fedgc.schemes import CODES
 from fedgc.simulation import run_virtual
-from fedgc.simulation.play import RoundDraws
 from fedgc.tasks.digits_data import digits_data
 from fedgc.tasks.network_step import NetworkStepTask
 from fedgc.tasks.torch_model import drawn_arrays

@@ -26,9 +26,9 @@ from fedgc.decoders import DECODERS, CalibratedDecoder, Decoder, OptimalUnbiased
 from fedgc.fleets import Fleet, build_fleet
 from fedgc.gram import GramModel
 from fedgc.planning import constraints_of, plan_fleet
+from fedgc.play import RoundDraws, play_rounds
 from fedgc.round import RoundPlan
 from fedgc.simulation import run_virtual
-from fedgc.simulation.play import RoundDraws, play_rounds
 
 sys.path.append(str(Path(__file__).parents[1] / "experiments" / "planning"))
 from check_plan import play

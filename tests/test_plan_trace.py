@@ -13,7 +13,7 @@ from fedgc.fleets.parameters import Vector
 from fedgc.fleets.trace_file import Trace
 from fedgc.planning import FleetPlan, plan_fleet
 from fedgc.planning import recorded as recorded_file
-from fedgc.simulation.play import RoundDraws
+from fedgc.play import RoundDraws
 
 sys.path.append(str(Path(__file__).parents[1] / "experiments" / "planning"))
 from check_plan import play

@@ -20,9 +20,9 @@ from fedgc.experiment.row import Row
 from fedgc.experiment.runner import _build_strategy, run_one
 from fedgc.experiment.sweep import run_experiment
 from fedgc.fleets import build_fleet
+from fedgc.play import RoundDraws
 from fedgc.replay import descend, known_rounds
 from fedgc.simulation import run_virtual
-from fedgc.simulation.play import RoundDraws
 from fedgc.tasks import GradientTask, build_task
 
 ROUNDS = 15

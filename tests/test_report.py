@@ -212,3 +212,13 @@ def test_titles_of_swept_values_stand_in_tables_and_what_has_none_stands_as_it_i
     summary["config"]["sweep_titles"] = {"fleet.preset": {"name": "everyone", "values": {"phones": "has a phone"}}}
     (folder / "summary.json").write_text(json.dumps(summary))
     assert list(by_condition(entries(read_results(folder)))) == ["everyone has a phone", "preset paper"]
+
+
+def test_a_sweep_over_targets_is_refused(folder: Path) -> None:
+    summary = json.loads((folder / "summary.json").read_text())
+    summary["config"]["sweep"]["target_accuracy"] = [0.5, 0.9]
+    (folder / "summary.json").write_text(json.dumps(summary))
+    with pytest.raises(
+        ConfigError, match=r"must hold results of one target; got .*, whose sweep varies target_accuracy"
+    ):
+        read_results(folder)

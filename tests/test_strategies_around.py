@@ -26,8 +26,7 @@ from flwr.serverapp.strategy import (
 )
 from numpy.typing import NDArray
 
-from fedgc.fleets import Fleet, LogNormalFleet
-from fedgc.fleets.base import WorkDraw
+from fedgc.fleets import Fleet, LogNormalFleet, WorkDraw
 from fedgc.reliability import ReliabilityPosterior
 from fedgc.simulation import VirtualRun, run_virtual
 from tests.apps import EXAMPLES, N_SHARDS, arrays_of, initial_arrays, shard_delta, steady, train_shard

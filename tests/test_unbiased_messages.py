@@ -20,8 +20,7 @@ from numpy.typing import NDArray
 
 from fedgc.codes import WorkLists, redraw_places
 from fedgc.coherence import KnownCoherence
-from fedgc.fleets import LogNormalFleet
-from fedgc.fleets.base import WorkDraw
+from fedgc.fleets import LogNormalFleet, WorkDraw
 from fedgc.memory import UpdateMemory
 from fedgc.round import RoundPlan, RoundState
 from fedgc.simulation import run_virtual

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import itertools
 import re
+from dataclasses import replace
 
 import numpy as np
 import pytest
+from fedgc.strategies import GradientCoding
 from numpy.typing import NDArray
 
 from fedgc.assignment import (
@@ -18,8 +20,11 @@ from fedgc.assignment import (
     worst_case_lists_exactly,
 )
 from fedgc.codes import CyclicRepetition, WorkLists
+from fedgc.deadline import AutomaticDeadline, DeadlineRule, FixedDeadline
 from fedgc.decoders import OptimalUnbiasedDecoder
+from fedgc.fleets import build_fleet
 from fedgc.gram import GramModel
+from fedgc.round import Planning, RoundState, finish_round, plan_round
 from tests.enumeration import assert_unbiased
 
 Ints = NDArray[np.intp]
@@ -143,6 +148,56 @@ def test_lists_in_worst_case_order_are_decoded_without_bias() -> None:
     lists = worst_case_lists(holdings, 3, rng=np.random.default_rng(0))
     code = WorkLists([[[int(shard)] for shard in own] for own in lists], 3)
     assert_unbiased(OptimalUnbiasedDecoder(), code, np.array([0.2, 0.5, 0.3, 0.6, 0.1, 0.9]), GramModel.uniform(3, 0.0))
+
+
+@pytest.mark.parametrize("redraw", [True, False])
+@pytest.mark.parametrize("deadline", [FixedDeadline(6.0), AutomaticDeadline(initial=6.0)])
+def test_a_run_keeps_to_the_worst_case_order(deadline: DeadlineRule, redraw: bool) -> None:
+    fleet = build_fleet({"model": "log-normal", "clients": 6, "dropout": 0.1, "sigma": 0.4}, seed=2)
+    planning = Planning(
+        load=4,
+        decoder=OptimalUnbiasedDecoder(),
+        schedule="work-list",
+        deadline=deadline,
+        redraw=redraw,
+        timing=fleet,
+        nodes=tuple(range(6)),
+    )
+    arrays = {"w": np.zeros(2)}
+    worst = dict[str, list[int]]()
+    for order in ("least-error", "worst-case"):
+        state = RoundState(np.ones(12))
+        for nodes in (range(6), range(6), range(5), range(6)):
+            plan = plan_round(state, nodes, replace(planning, order=order))
+            assert plan.assignment is not None
+            lists = plan.assignment.lists
+            worst.setdefault(order, []).append(int(work_while_missing(lists, 12).max()))
+            assert worst["worst-case"][-1] == worst_case_bound(lists, 12) if order == "worst-case" else True
+            state, _ = finish_round(state, plan, {}, arrays=arrays, waited=plan.deadline or 0.0)
+    # The other order has another aim: somewhere it leaves a shard longer without a copy.
+    assert sum(worst["worst-case"]) < sum(worst["least-error"])
+
+
+def test_an_order_that_has_been_found_is_kept() -> None:
+    reach = reach_of(6, 12, 0)
+    once = in_worst_case_order(assign(reach, 12, holders=3, schedule="work-list"), reach, rng=np.random.default_rng(0))
+    again = in_worst_case_order(once, reach, rng=np.random.default_rng(0))
+    assert (once.list_shards == again.list_shards).all()
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"order": "worst"}, "order must be one of least-error, worst-case; got 'worst', did you mean worst-case?"),
+        ({"schedule": "full"}, "order must be 'least-error' for schedule 'full', where order does not matter; got"),
+        ({"sums": "share"}, "order must be 'least-error' for sums 'share', which are of own shares; got 'worst-case'"),
+        ({"code": "uncoded"}, "order must be 'least-error' for a code that says itself who holds what; got"),
+    ],
+)
+def test_the_order_belongs_to_lists_of_single_shards(options: dict[str, str], message: str) -> None:
+    given = {"schedule": "work-list", "order": "worst-case", **options}
+    with pytest.raises(ValueError, match=f"^{re.escape(message)}"):
+        GradientCoding(num_shards=4, deadline=1.0, **given)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(

@@ -45,9 +45,9 @@ from fedgc.decentralised import (
 from fedgc.decoders import Decoder, FixedDecoder, InverseProbabilityDecoder, SumDecoder
 from fedgc.fleets import Fleet, build_fleet
 from fedgc.gram import GramModel
+from fedgc.play import RoundDraws
 from fedgc.report.rows import write_rows
 from fedgc.report.style import look_of, plain
-from fedgc.simulation.play import RoundDraws
 from fedgc.tasks.digits_data import digits_data
 
 Array = NDArray[np.float64]

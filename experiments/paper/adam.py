@@ -26,10 +26,10 @@ from numpy.typing import NDArray
 from fedgc.decoders import DECODERS
 from fedgc.experiment.files import write_whole
 from fedgc.fleets import build_fleet
+from fedgc.play import RoundDraws
 from fedgc.replay import Method, MethodRounds, known_rounds
 from fedgc.report.tables import mean_and_half_width
 from fedgc.schemes import CODES
-from fedgc.simulation.play import RoundDraws
 from fedgc.tasks import DigitsRegressionTask
 
 Coverages = NDArray[np.float32]

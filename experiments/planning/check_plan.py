@@ -1,7 +1,7 @@
 """Does the plan tell the truth? Predictions of ``fedgc plan`` against the virtual-time runtime, on every preset fleet.
 
 Every choice of the plan is played with the runtime's own draws and decoding, without its messages: see
-:mod:`fedgc.simulation.play`, and tests/test_plan_check.py for that both give the same. Round time and residual error
+:mod:`fedgc.play`, and tests/test_plan_check.py for that both give the same. Round time and residual error
 are compared with what was predicted. The coverages that came about are then replayed on multinomial regression of
 scikit-learn's digits, label-sorted shards, with the step tuned for each choice: the observed time to target. A replay
 ends once it has taken a quarter longer than the best one so far; the best are run again in other rounds.
@@ -26,8 +26,8 @@ from run_choices import PreparedChoice, prepare
 
 from fedgc.fleets import Fleet, build_fleet, presets
 from fedgc.planning import Choice, FleetPlan, constraints_of, plan_fleet
+from fedgc.play import PlayedRounds, RoundDraws
 from fedgc.report.rows import write_rows
-from fedgc.simulation import PlayedRounds, RoundDraws
 
 #: A replay is given up for good once it has taken so many times as long as the best one so far.
 _CLOSE = 1.25

@@ -25,8 +25,8 @@ from fedgc.forecast import arrivals_by_deadline, work_of
 from fedgc.gram import GramModel
 from fedgc.planning import Candidate, Choice, candidates, constraints_of
 from fedgc.planning.choice import BLOCK_CODES
+from fedgc.play import PlayedRounds, RoundDraws, play_rounds
 from fedgc.simulation import run_virtual
-from fedgc.simulation.play import PlayedRounds, RoundDraws, play_rounds
 
 #: Rounds and virtual seconds between the starts of two runs on a fleet: they have nothing to do with each other.
 _ROUNDS_APART, _SECONDS_APART = 20_000, 1e6

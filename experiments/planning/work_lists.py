@@ -27,8 +27,8 @@ from fedgc.errors import NoUnbiasedDecoderError
 from fedgc.fleets import Fleet, build_fleet, presets
 from fedgc.forecast import arrivals_by_deadline
 from fedgc.gram import GramModel
+from fedgc.play import RoundDraws, play_rounds
 from fedgc.report.rows import write_rows
-from fedgc.simulation import RoundDraws, play_rounds
 
 ARMS = ("by speed", "1", "2", "3", "5")
 #: Deadlines, relative to the one by which the fleet can do every shard once.

@@ -40,9 +40,9 @@ from fedgc.bounds import smooth_bound, smooth_strongly_convex_bound, strongly_co
 from fedgc.decoders import DECODERS, CalibratedDecoder
 from fedgc.fleets import build_fleet
 from fedgc.gram import GramModel
+from fedgc.play import RoundDraws, play_rounds
 from fedgc.report.style import look_of, plain
 from fedgc.schemes import BALANCED_BLOCKS, CODES
-from fedgc.simulation.play import RoundDraws, play_rounds
 
 sys.path.append(str(Path(__file__).parents[1] / "planning"))
 from plan_errors import lost_together

@@ -27,8 +27,8 @@ from matplotlib.lines import Line2D
 from fedgc.deadline import cover_time
 from fedgc.fleets import build_fleet, presets
 from fedgc.planning import constraints_of, plan_fleet
+from fedgc.play import RoundDraws
 from fedgc.report.style import legend_outside, look_of, plain
-from fedgc.simulation import RoundDraws
 
 sys.path.append(str(Path(__file__).parents[1] / "planning"))
 from check_plan import play

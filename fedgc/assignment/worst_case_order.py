@@ -89,7 +89,8 @@ def in_worst_case_order(assignment: Assignment, reach: NDArray[np.float64], *, r
 
     Notes
     -----
-    Whose own share a shard is does not matter to the worst case, so each shard counts as a share of its own.
+    Whose own share a shard is does not matter to the worst case, so each shard counts as a share of its own. The order
+    depends on who holds what alone, and not on the order before: lists that have it keep it.
 
     Examples
     --------
@@ -102,7 +103,7 @@ def in_worst_case_order(assignment: Assignment, reach: NDArray[np.float64], *, r
     """
     if assignment.schedule != "work-list":
         return assignment
-    lists = worst_case_lists(assignment.lists, assignment.n_shards, rng=rng)
+    lists = worst_case_lists([np.sort(own) for own in assignment.lists], assignment.n_shards, rng=rng)
     changed = replace(
         assignment,
         list_shards=np.concatenate(lists),

@@ -2,11 +2,11 @@
 
 from fedgc.decentralised.descent import disagreement, gossip_descent, node_coefficients
 from fedgc.decentralised.graph import Graph, complete, erdos_renyi, random_geometric, ring
+from fedgc.decentralised.graph_fixed import GraphFixedDecoder, disagreement_form
 from fedgc.decentralised.losses import QuadraticLoss, ShardedLoss
 from fedgc.decentralised.mixing import check_mixing, metropolis_weights, second_singular_value
 from fedgc.decentralised.regression import RegressionLoss
 from fedgc.decentralised.rounds import NodeRounds, deadline_rounds, waiting_rounds
-from fedgc.decentralised.weights import GraphFixedDecoder, disagreement_form
 
 __all__ = [
     "Graph",

@@ -8,7 +8,8 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from fedgc.decentralised.graph import Graph
-from fedgc.simulation.play import Draws
+from fedgc.fleets.work import answers
+from fedgc.play import Draws
 from fedgc.validation import check_integer, check_positive, check_vector
 
 Vector = NDArray[np.float64]
@@ -57,7 +58,7 @@ def deadline_rounds(draws: Draws, loads: ArrayLike, deadline: float, n_rounds: i
     Examples
     --------
     >>> from fedgc.fleets import LogNormalFleet
-    >>> from fedgc.simulation.play import RoundDraws
+    >>> from fedgc.play import RoundDraws
     >>> fleet = LogNormalFleet(2, seed=1, sigma=0.0, median=[1.0, 5.0])
     >>> rounds = deadline_rounds(RoundDraws(fleet), [1, 1], 2.0, 2)
     >>> rounds.finished.tolist(), rounds.ends.tolist()
@@ -95,7 +96,7 @@ def waiting_rounds(draws: Draws, loads: ArrayLike, n_rounds: int, *, graph: Grap
     Examples
     --------
     >>> from fedgc.fleets import LogNormalFleet
-    >>> from fedgc.simulation.play import RoundDraws
+    >>> from fedgc.play import RoundDraws
     >>> fleet = LogNormalFleet(3, seed=1, sigma=0.0, median=[1.0, 1.0, 5.0])
     >>> path = Graph(3, [(0, 1), (1, 2)])
     >>> waiting_rounds(RoundDraws(fleet), [1, 1, 1], 2, graph=path).ends.tolist()
@@ -123,7 +124,4 @@ def _checked(draws: Draws, loads: ArrayLike, n_rounds: int) -> Vector:
 
 def _seconds(draws: Draws, work: Vector, number: int, now: float) -> Vector:
     """Return the seconds until each node has its gradients, infinite if it goes away before; rounds count from 1."""
-    fixed, per_shard, leaves_after = draws.of_round(number + 1, now)
-    fixed = np.where(work > 0.0, fixed, draws.fleet.parameters["overhead"])
-    seconds = fixed + np.where(work > 0.0, per_shard, 0.0) * work
-    return np.where((leaves_after > 0.0) & (seconds <= leaves_after), seconds, np.inf)
+    return answers(draws.of_round(number + 1, now), work, draws.fleet.parameters["overhead"])[0]

@@ -54,6 +54,8 @@ class Cell:
         if config.stop_at_target or config.record_every > 1:
             target = config.target.quantity, config.target.value
             point["recording"] = [config.stop_at_target, config.record_every, *target]
+        if config.decentralised is not None:
+            point["decentralised"] = config.decentralised.model_dump(mode="json")
         if config.time_limit is not None:
             point["time_limit"] = config.time_limit
         plain = json.dumps([point, strategy, self.seed], sort_keys=True)
@@ -68,8 +70,3 @@ def cells_of(config: ExperimentConfig) -> list[Cell]:
         for strategy, choice in zip(point.config.strategies, point.choices, strict=True)
         for seed in config.seeds
     ]
-
-
-def settings_of(cells: list[Cell]) -> list[str]:
-    """Return the keys that are varied, in order of their first appearance."""
-    return list(dict.fromkeys(key for cell in cells for key in cell.settings))

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import math
+from typing import TypeVar, cast
 
 from fedgc.deadline import cover_time
-from fedgc.experiment.config import ExperimentConfig, StrategyConfig
+from fedgc.experiment.config import ExperimentConfig, GradientCodingConfig, NodesConfig, RivalConfig
 from fedgc.fleets import Fleet
 
+Chosen = TypeVar("Chosen", bound=GradientCodingConfig | NodesConfig | RivalConfig)
 
-def in_seconds(choice: StrategyConfig, config: ExperimentConfig, fleet: Fleet) -> StrategyConfig:
+
+def in_seconds(choice: Chosen, config: ExperimentConfig, fleet: Fleet) -> Chosen:
     """Return a strategy with its deadline in seconds.
 
     Parameters
@@ -24,7 +27,8 @@ def in_seconds(choice: StrategyConfig, config: ExperimentConfig, fleet: Fleet) -
     """
     if choice.deadline is None:
         return choice
-    return choice.model_copy(update={"deadline": choice.deadline * unit_seconds(config, fleet)})
+    changed = choice.model_copy(update={"deadline": choice.deadline * unit_seconds(config, fleet)})
+    return cast(Chosen, changed)
 
 
 def unit_seconds(config: ExperimentConfig, fleet: Fleet) -> float:

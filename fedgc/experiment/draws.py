@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 
-from fedgc.simulation.play import RoundDraws
+from fedgc.play import RoundDraws
 
 
 def draws_met(draws: RoundDraws, rounds: int) -> str:

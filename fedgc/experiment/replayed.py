@@ -10,21 +10,21 @@ from typing import cast
 
 from fedgc.decoders import DECODERS, CappedDecoder
 from fedgc.errors import ConfigError
-from fedgc.experiment.config import ExperimentConfig, RivalConfig, StrategyConfig
+from fedgc.experiment.config import ExperimentConfig, RivalConfig, ServedConfig
 from fedgc.experiment.config.replays import replayed_rival
 from fedgc.experiment.deadlines import in_seconds, time_limit_seconds
 from fedgc.experiment.draws import draws_met
 from fedgc.experiment.recording import KeptRows, RunEnded
 from fedgc.experiment.row import MEASURED, Row
 from fedgc.fleets import build_fleet
+from fedgc.play import RoundDraws
 from fedgc.replay import DescentStep, Method, check_units, descend, known_rounds
 from fedgc.round import first_load
 from fedgc.schemes import BALANCED_BLOCKS, CODES
-from fedgc.simulation.play import RoundDraws
 from fedgc.tasks import GradientTask, build_task
 
 
-def replay_one(config: ExperimentConfig, choice: StrategyConfig, seed: int, keep: Callable[[Row], None]) -> str:
+def replay_one(config: ExperimentConfig, choice: ServedConfig, seed: int, keep: Callable[[Row], None]) -> str:
     """Replay one strategy with one seed, and return what identifies the draws that it met.
 
     As :func:`fedgc.experiment.runner.run_one`, for the runtime "replay".
@@ -67,7 +67,7 @@ def _accuracy(task: GradientTask, state: DescentStep) -> float:
     return float(cast(float, task.evaluate(task.as_arrays(state.weights))["accuracy"]))
 
 
-def method_of(choice: StrategyConfig) -> Method:
+def method_of(choice: ServedConfig) -> Method:
     """Return what a strategy's section stands for.
 
     Examples

@@ -16,15 +16,15 @@ from fedgc.clients import gradient_coded
 from fedgc.deadline import WAIT_FOR_EVERYONE
 from fedgc.errors import ExperimentError, TooFewNodesError
 from fedgc.experiment.audit import measured_residual_error, remember_round
-from fedgc.experiment.config import ExperimentConfig, RivalConfig, StrategyConfig
+from fedgc.experiment.config import ExperimentConfig, RivalConfig, ServedConfig
 from fedgc.experiment.deadlines import in_seconds, time_limit_seconds
 from fedgc.experiment.draws import draws_met
 from fedgc.experiment.recording import KeptRows, RunEnded
 from fedgc.experiment.row import MEASURED, Row
 from fedgc.experiment.sites import shards_at_sites, site_labels
 from fedgc.fleets import Fleet, build_fleet
+from fedgc.play import RoundDraws
 from fedgc.simulation import VirtualGrid, run_virtual
-from fedgc.simulation.play import RoundDraws
 from fedgc.strategies import GradientCoding, SecureSum
 from fedgc.strategies.baselines import RivalOptions, build_rival
 from fedgc.tasks import Task, build_task
@@ -32,14 +32,14 @@ from fedgc.tasks import Task, build_task
 logger = logging.getLogger("flwr.fedgc")
 
 
-def run_one(config: ExperimentConfig, choice: StrategyConfig, seed: int, keep: Callable[[Row], None]) -> str:
+def run_one(config: ExperimentConfig, choice: ServedConfig, seed: int, keep: Callable[[Row], None]) -> str:
     """Run one strategy with one seed in virtual time, and return what identifies the draws that it met.
 
     Parameters
     ----------
     config : ExperimentConfig
         A checked configuration without a sweep.
-    choice : StrategyConfig
+    choice : ServedConfig
         One of its strategies.
     seed : int
         One of its seeds.
@@ -102,7 +102,7 @@ def run_one(config: ExperimentConfig, choice: StrategyConfig, seed: int, keep: C
 
 
 def _build_strategy(
-    choice: StrategyConfig, config: ExperimentConfig, task: Task, fleet: Fleet, seed: int
+    choice: ServedConfig, config: ExperimentConfig, task: Task, fleet: Fleet, seed: int
 ) -> tuple[Strategy, float]:
     """Return the strategy and the timeout for its ``start``."""
     # One client may be all there is, and the model is tested on the server.
@@ -128,6 +128,7 @@ def _build_strategy(
         schedule=choice.schedule,
         sums=choice.sums,
         redraw=choice.redraw,
+        order=choice.order,
         early_end=choice.early_end,
         code=choice.code,
         memory=choice.memory,

@@ -16,7 +16,8 @@ from typing import Any
 
 from fedgc.errors import ExperimentError
 from fedgc.experiment.cells import Cell
-from fedgc.experiment.config import ExperimentConfig
+from fedgc.experiment.config import ExperimentConfig, NodesConfig
+from fedgc.experiment.decentralised import run_nodes
 from fedgc.experiment.finished import FinishedCells
 from fedgc.experiment.replayed import replay_one
 from fedgc.experiment.row import Row
@@ -107,6 +108,8 @@ def _run_cell(cell: Cell, on_row: Callable[[Row], None]) -> tuple[list[Row], str
         rows.append(replace(row, settings=cell.settings))
         on_row(rows[-1])
 
+    if isinstance(cell.strategy, NodesConfig):
+        return rows, run_nodes(cell.config, cell.strategy, cell.seed, keep)
     run = replay_one if cell.config.runtime == "replay" else run_one
     return rows, run(cell.config, cell.strategy, cell.seed, keep)
 

@@ -1,6 +1,6 @@
 """Fleets: models of heterogeneous clients, one file per model, and named presets as data."""
 
-from fedgc.fleets.base import Fleet, WorkDraw
+from fedgc.fleets.base import Fleet
 from fedgc.fleets.build import FLEETS, build_fleet, presets
 from fedgc.fleets.files import load_fleet
 from fedgc.fleets.log_normal import LogNormalFleet
@@ -9,6 +9,7 @@ from fedgc.fleets.parameters import Parameter
 from fedgc.fleets.pareto import ParetoFleet
 from fedgc.fleets.shifted_exponential import ShiftedExponentialFleet
 from fedgc.fleets.trace import TraceFleet
+from fedgc.fleets.work import WorkDraw
 
 __all__ = [
     "FLEETS",

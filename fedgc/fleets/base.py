@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -13,30 +13,8 @@ from fedgc.fleets.cells import Cells, WorkModel, each_chunk
 from fedgc.fleets.pace import Pace
 from fedgc.fleets.parameters import COMMON, LIMITS, Parameter, Vector
 from fedgc.fleets.presence import Presence, stay_prob
+from fedgc.fleets.work import WorkDraw
 from fedgc.validation import check_indices, check_integer, check_positive, check_vector
-
-
-class WorkDraw(NamedTuple):
-    """What one client makes of one message: shard k is done after ``fixed + k x per_shard`` seconds.
-
-    Attributes
-    ----------
-    fixed : float
-        Seconds before the first shard is begun.
-    per_shard : float
-        Seconds per shard.
-    leaves_after : float
-        Seconds until the client goes away: 0 if it is not there at all, infinite if it stays.
-    """
-
-    fixed: float
-    per_shard: float
-    leaves_after: float
-
-    def completion_time(self, load: float) -> float:
-        """Return the seconds from message to reply with so many shards, infinite if the client goes before that."""
-        seconds = self.fixed + load * self.per_shard if load > 0 else self.fixed
-        return seconds if self.leaves_after > 0.0 and seconds <= self.leaves_after else float("inf")
 
 
 class Fleet(ABC):

@@ -10,6 +10,7 @@ from fedgc.fleets import Fleet, TraceFleet
 from fedgc.fleets.parameters import Vector
 from fedgc.gram import GramModel
 from fedgc.planning.candidates import Candidate
+from fedgc.play import play_rounds
 
 #: Recorded rounds that are played at most for each choice, and clients for which they are, so that playing takes less
 #: time than the rest of a plan.
@@ -59,8 +60,6 @@ class RecordedRounds:
         arrivals : float
             Mean number of clients whose update counts, which does not depend on who comes together.
         """
-        from fedgc.simulation.play import play_rounds  # noqa: PLC0415 - Flower takes a second to load
-
         played = play_rounds(
             self,
             decoder,

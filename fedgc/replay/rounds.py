@@ -12,10 +12,10 @@ from fedgc.coherence import CoherenceEstimate, KnownCoherence
 from fedgc.deadline import WAIT_FOR_EVERYONE, FixedDeadline
 from fedgc.decoders import CalibratedDecoder, Decoder
 from fedgc.memory import units_of
+from fedgc.play import Draws, PlayedRounds, play_rounds
 from fedgc.replay.method import Method
 from fedgc.round import Planning, RoundState, plan_round
 from fedgc.round.sizes import shard_gram
-from fedgc.simulation.play import Draws, PlayedRounds, play_rounds
 from fedgc.validation import check_vector
 
 Vector = NDArray[np.float64]
@@ -136,7 +136,7 @@ def known_rounds(
     --------
     >>> from fedgc.decoders import DECODERS
     >>> from fedgc.fleets import build_fleet
-    >>> from fedgc.simulation.play import RoundDraws
+    >>> from fedgc.play import RoundDraws
     >>> fleet = build_fleet({"preset": "paper", "clients": 4}, seed=1)
     >>> from fedgc.schemes import CODES
     >>> method = Method(CODES["equal-blocks"], DECODERS["optimal-unbiased"](), deadline=1.5, coherence=0.0)

@@ -9,11 +9,11 @@ from typing import NamedTuple
 import numpy as np
 
 from fedgc.experiment.target import Target
+from fedgc.pages.text import count
 from fedgc.report.conditions import by_condition, condition_text, strategies_of
 from fedgc.report.ratios import Ratio, calibrations, ratio_to, reference_of
 from fedgc.report.tables import Entry, best_of, entry_text
 from fedgc.report.unit import AXIS, Unit
-from fedgc.strategies.reporting.page.text import count
 
 
 class Cell(NamedTuple):

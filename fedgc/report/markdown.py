@@ -5,9 +5,9 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
+from fedgc.pages.text import safe
 from fedgc.report.grids import Cell, Grid, grids
 from fedgc.report.page import Part
-from fedgc.strategies.reporting.page.text import safe
 
 
 def report_markdown(parts: list[Part]) -> str:

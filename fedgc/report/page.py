@@ -7,12 +7,12 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
+from fedgc.pages.style import STYLE
+from fedgc.pages.text import safe
 from fedgc.report.grids import Grid, details, grids
 from fedgc.report.read import Results
 from fedgc.report.tables import Entry
 from fedgc.report.unit import Unit
-from fedgc.strategies.reporting.page.style import STYLE
-from fedgc.strategies.reporting.page.text import safe
 
 _MORE_STYLE = """
 td.best{font-weight:700}td.number,th.number{text-align:right}figure{margin:.75rem 0}

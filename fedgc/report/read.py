@@ -99,13 +99,17 @@ def read_results(folder: Path) -> Results:
     Raises
     ------
     ConfigError
-        If it holds none, or what it holds cannot be read: one line with the file and the reason.
+        If it holds none, or what it holds cannot be read, or its sweep varies the target, which reports have one of:
+        one line with the file and the reason.
     """
     try:
         summary = json.loads((folder / "summary.json").read_text(encoding="utf-8"))
         with (folder / "results.csv").open(encoding="utf-8", newline="") as file:
             rows = list(csv.DictReader(file))
         config = summary["config"]
+        varied = next((key for key in config.get("sweep", {}) if key.startswith("target_")), None)
+        if varied is not None:
+            raise ConfigError(f"DIR must hold results of one target; got {str(folder)!r}, whose sweep varies {varied}")
         return Results(
             folder,
             str(config["name"]),

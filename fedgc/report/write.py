@@ -88,7 +88,7 @@ def _figures(results: Results, found: Sequence[Entry], unit: Unit) -> dict[str, 
     curves = {
         f"{quantity}-by-{clock}": (
             curve_figure(found, quantity, clock, target),
-            f"Test {quantity} against {AXIS[clock]}: median over seeds{spread}.",
+            f"{quantity.capitalize()} against {AXIS[clock]}: median over seeds{spread}.",
         )
         for quantity, clock in drawn
     }

@@ -14,6 +14,7 @@ from fedgc.round.loads import check_load, first_load
 from fedgc.round.option_checks import (
     check_failure_domains,
     check_list_options,
+    check_order,
     check_partial_work,
     check_sum_only,
 )
@@ -38,6 +39,7 @@ __all__ = [
     "check_failure_domains",
     "check_list_options",
     "check_load",
+    "check_order",
     "check_partial_work",
     "check_sum_only",
     "finish_round",

@@ -20,7 +20,7 @@ from fedgc.deadline import DeadlineRule, Timing
 from fedgc.decoders import Decoder
 from fedgc.round.failure_domains import FailureDomains
 from fedgc.round.loads import check_load
-from fedgc.round.option_checks import check_failure_domains, check_partial_work
+from fedgc.round.option_checks import check_failure_domains, check_order, check_partial_work
 from fedgc.round.timing import SomeClients
 from fedgc.schemes import BuildCode
 from fedgc.validation import check_integer, check_vector, one_of
@@ -79,6 +79,10 @@ class Planning:
         Another code than blocks formed for the fleet: made from straggle probabilities, load and generator, with
         as many columns as nodes, each for a run of shards; see :data:`fedgc.schemes.CODES`. The generator is the same
         in each round, so that shards stay where they are while the same nodes take part.
+    order : str
+        Of work lists: "least-error", the order of the least predicted error, in which backups work from the far ends
+        of each other's lists; or "worst-case", in which the most work that can be done while some shard is still
+        missing is least, whoever is slow (:func:`fedgc.assignment.worst_case_lists`).
     early_end : bool
         Whether rounds end before the deadline once nothing more could be gained: what work lists are chosen by.
 
@@ -104,12 +108,14 @@ class Planning:
     timing: Timing | None = None
     code: BuildCode | None = None
     early_end: bool = True
+    order: str = "least-error"
 
     def __post_init__(self) -> None:
         """Check the options."""
         check_load(self.load, self.schedule)
         one_of("schedule", self.schedule, SCHEDULES)
         one_of("sums", self.sums, SUMS)
+        check_order(self.order, schedule=self.schedule, sums=self.sums, given_code=self.code is not None)
         if not isinstance(self.decoder, Decoder):
             raise ValueError(f"decoder must be a Decoder; got {self.decoder!r}")
         check_partial_work(self.decoder, schedule=self.schedule, sums=self.sums)

@@ -12,12 +12,13 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from fedgc.assignment import Assignment, InfeasibleAssignmentError, longest_list, with_backups
+from fedgc.assignment import Assignment, InfeasibleAssignmentError, in_worst_case_order, longest_list, with_backups
 from fedgc.codes import Code
 from fedgc.deadline import RoundForecast, Timing, cover_time, time_to_target
 from fedgc.decoders import AUTO, CalibratedDecoder
 from fedgc.round.choices import Planning, assign_those_here
 from fedgc.round.loads import other_loads
+from fedgc.round.option_checks import ORDERS
 from fedgc.round.outlook import foresee_round, ranked_by, sensitivity_of
 from fedgc.round.sizes import shard_gram
 from fedgc.round.state import RoundState
@@ -108,6 +109,7 @@ class Lists(NamedTuple):
 def foresee(given: Given, assignment: Assignment) -> Lists:
     """Return lists with the forecast of their rounds at the deadline."""
     planning, rule = given.planning, given.planning.deadline
+    assignment = in_order(given, assignment)
     code, active = assignment.code(segments=planning.sums, redraw=planning.redraw is not False)
     state = given.state
     gram = shard_gram(state.coherence, state.shard_examples, code, state.variance_factor)
@@ -118,6 +120,14 @@ def foresee(given: Given, assignment: Assignment) -> Lists:
     sensitivity = sensitivity_of(given.state, code)
     time = time_to_target(ahead) if rule is None else rule.time(ahead, sensitivity)
     return Lists(assignment, code, active, ahead, time, calibrated if decoder is planning.decoder else None)
+
+
+def in_order(given: Given, assignment: Assignment) -> Assignment:
+    """Return lists in the order that is asked for."""
+    if given.planning.order == ORDERS[0]:
+        return assignment
+    reach = given.timing.reach(given.deadline, int(np.diff(assignment.first).max()))
+    return in_worst_case_order(assignment, reach, rng=np.random.default_rng(0))
 
 
 def with_everyone(given: Given, found: Assignment, reach: NDArray[np.float64]) -> Assignment:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from fedgc.decoders import DECODERS, Decoder, OptimalUnbiasedDecoder
+from fedgc.validation import one_of
 
 
 def check_list_options(
@@ -34,6 +35,41 @@ def check_list_options(
     for name, value, why in given:
         if value is not None:
             raise ValueError(f"{name} must be left out for schedule {schedule!r}, {why}; got {value!r:.80}")
+
+
+#: How work lists may be ordered.
+ORDERS = ("least-error", "worst-case")
+
+
+def check_order(order: str, *, schedule: str, sums: str | None, given_code: bool) -> None:
+    """Raise ValueError unless `order` is one of :data:`ORDERS`, and the first but for lists of ours, shard by shard.
+
+    Parameters
+    ----------
+    order, schedule : str
+        As in :class:`Planning`.
+    sums : str or None
+        As there, None for its default.
+    given_code : bool
+        Whether a code says itself who holds what.
+
+    Examples
+    --------
+    >>> check_order("worst-case", schedule="full", sums=None, given_code=False)
+    Traceback (most recent call last):
+    ...
+    ValueError: order must be 'least-error' for schedule 'full', where order does not matter; got 'worst-case'
+    """
+    if one_of("order", order, ORDERS) == ORDERS[0]:
+        return
+    if schedule != "work-list":
+        raise ValueError(
+            f"order must be {ORDERS[0]!r} for schedule {schedule!r}, where order does not matter; got {order!r}"
+        )
+    if given_code:
+        raise ValueError(f"order must be {ORDERS[0]!r} for a code that says itself who holds what; got {order!r}")
+    if sums not in (None, "shard"):
+        raise ValueError(f"order must be {ORDERS[0]!r} for sums {sums!r}, which are of own shares; got {order!r}")
 
 
 def check_partial_work(decoder: Decoder | type[Decoder], *, schedule: str, sums: str) -> None:

@@ -9,7 +9,7 @@ from fedgc.codes import Code
 from fedgc.deadline import RoundForecast
 from fedgc.forecast import Forecast, arrivals_by_deadline, work_of
 from fedgc.round.choices import Planning
-from fedgc.round.choose_lists import Given, Lists, better_lists, first_lists
+from fedgc.round.choose_lists import Given, Lists, better_lists, first_lists, in_order
 from fedgc.round.move_lists import carried_over, moved_lists
 from fedgc.round.outlook import foresee_round, outlook_of, ranked_by
 from fedgc.round.sizes import shard_gram
@@ -39,6 +39,7 @@ def plan_work_lists(state: RoundState, nodes: tuple[int, ...], copies: int, plan
     if lists is not None:
         code, active = lists.code, lists.active
     else:
+        assignment = in_order(given, assignment)
         code, active = assignment.code(segments=planning.sums, redraw=planning.redraw is not False)
     gram = shard_gram(state.coherence, state.shard_examples, code, state.variance_factor)
 

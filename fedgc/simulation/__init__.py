@@ -1,9 +1,9 @@
 """The embedded runtime: Flower apps in one process and in virtual time."""
 
+from fedgc.play import PlayedRounds, RoundDraws, play_rounds
 from fedgc.simulation.clock import VirtualClock
 from fedgc.simulation.grid import VirtualGrid
 from fedgc.simulation.grid_state import Event
-from fedgc.simulation.play import PlayedRounds, RoundDraws, play_rounds
 from fedgc.simulation.run import VirtualRun, run_virtual
 
 __all__ = [

@@ -17,11 +17,11 @@ from fedgc.assignment import own_part
 from fedgc.checkpoint import Tree
 from fedgc.deadline import collect_replies
 from fedgc.fleets import Fleet
+from fedgc.global_random import kept_globals, seed_globals
 from fedgc.protocol import RECORD, SHARD_IDS
 from fedgc.records.copies import config_of
 from fedgc.simulation.clock import VirtualClock
 from fedgc.simulation.grid_state import Due, Event, GridState, state_from_tree, state_to_tree
-from fedgc.simulation.isolation import kept_globals, seed_globals
 from fedgc.simulation.messages import Job, as_received, copy_of, reply_of, round_of
 from fedgc.simulation.work import answer_time
 

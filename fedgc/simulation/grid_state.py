@@ -9,8 +9,8 @@ from flwr.app import Context, Message
 
 from fedgc.checkpoint import Tree
 from fedgc.errors import CheckpointError
+from fedgc.records.trees import message_from_tree, message_to_tree, records_from_tree, records_to_tree
 from fedgc.simulation.messages import Job
-from fedgc.simulation.records import message_from_tree, message_to_tree, records_from_tree, records_to_tree
 
 
 @dataclass(frozen=True)

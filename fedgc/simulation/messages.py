@@ -9,8 +9,7 @@ from typing import cast
 from flwr.app import ConfigRecord, Message, RecordDict
 
 from fedgc.protocol import SERVER_ROUND
-from fedgc.records.copies import own_records
-from fedgc.simulation.records import copy_of_metadata, new_message
+from fedgc.records.copies import copy_of_metadata, new_message, own_records
 
 
 @dataclass(frozen=True, eq=False)

@@ -13,9 +13,9 @@ from flwr.serverapp import Grid
 from flwr.supercore.task_identity import TaskIdentity
 
 from fedgc.fleets import Fleet
+from fedgc.global_random import seeded_globals
 from fedgc.simulation.grid import FIRST_NODE_ID, VirtualGrid
 from fedgc.simulation.grid_state import Event
-from fedgc.simulation.isolation import seeded_globals
 from fedgc.simulation.quick_records import quick_records
 
 RUN_ID = 1

@@ -9,7 +9,7 @@ from flwr.app import ConfigRecord, Metadata
 
 from fedgc.checkpoint import Tree
 from fedgc.protocol import KEPT_SHARDS, LACKING_SHARDS, SHARD_IDS
-from fedgc.simulation.records import metadata_from_tree, metadata_to_tree
+from fedgc.records.trees import metadata_from_tree, metadata_to_tree
 
 logger = logging.getLogger("flwr.fedgc")
 

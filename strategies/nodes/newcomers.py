@@ -8,7 +8,7 @@ from fedgc.strategies.nodes.warm_up import NodeFacts, facts_of, introduction
 from flwr.app import ArrayRecord, Message
 
 from fedgc.checkpoint import Tree
-from fedgc.simulation.records import message_from_tree, message_to_tree
+from fedgc.records.trees import message_from_tree, message_to_tree
 
 
 class Newcomers:

@@ -15,8 +15,8 @@ from fedgc.strategies.rounds.size_claims import SizeClaims
 from fedgc.checkpoint import Tree
 from fedgc.deadline import Collected
 from fedgc.quantisers import Quantiser
+from fedgc.records.trees import arrays_from_tree, arrays_to_tree, message_from_tree, message_to_tree
 from fedgc.round import CodedUpdate, Copies, RoundState
-from fedgc.simulation.records import arrays_from_tree, arrays_to_tree, message_from_tree, message_to_tree
 
 
 def past_to_tree(past: PastRound) -> Tree:

@@ -15,7 +15,7 @@ from fedgc.strategies.resuming.tensor_values import tensor_from_tree, tensor_to_
 from flwr.app import Array, ArrayRecord, ConfigRecord, MetricRecord, RecordDict
 
 from fedgc.checkpoint import Tree
-from fedgc.simulation.records import records_from_tree, records_to_tree
+from fedgc.records.trees import records_from_tree, records_to_tree
 
 _PLAIN = {type(None), bool, int, float, str, bytes}
 #: Containers by their names, and how each is made of its items.

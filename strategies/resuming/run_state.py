@@ -14,10 +14,10 @@ from flwr.app import ArrayRecord
 
 from fedgc.checkpoint import Tree
 from fedgc.errors import CheckpointError
+from fedgc.global_random import globals_to_tree, restore_globals
+from fedgc.records.trees import arrays_from_tree, arrays_to_tree, message_from_tree, message_to_tree
 from fedgc.reliability import OutagePosterior
 from fedgc.round.saved_state import state_from_tree, state_to_tree
-from fedgc.simulation.isolation import globals_to_tree, restore_globals
-from fedgc.simulation.records import arrays_from_tree, arrays_to_tree, message_from_tree, message_to_tree
 
 if TYPE_CHECKING:
     from fedgc.strategies.coded_strategy import CodedStrategy

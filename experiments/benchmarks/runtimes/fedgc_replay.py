@@ -8,9 +8,9 @@ from jobs import Job, Rounds, contestant, examples, network
 
 from fedgc.decoders import DECODERS
 from fedgc.fleets import build_fleet
+from fedgc.play import RoundDraws
 from fedgc.replay import Method, descend, known_rounds
 from fedgc.schemes import CODES
-from fedgc.simulation.play import RoundDraws
 from fedgc.tasks.network_step import NetworkStepTask
 
 

@@ -2,11 +2,13 @@
 
 from fedgc.experiment.config.check import check_config, points_of
 from fedgc.experiment.config.load import load_config
+from fedgc.experiment.config.nodes import GraphConfig, NodesConfig
 from fedgc.experiment.config.points import Point, base_label
 from fedgc.experiment.config.sections import (
     ExperimentConfig,
     GradientCodingConfig,
     RivalConfig,
+    ServedConfig,
     StrategyConfig,
     TuningConfig,
 )
@@ -15,8 +17,11 @@ from fedgc.experiment.config.tasks import TaskConfig
 __all__ = [
     "ExperimentConfig",
     "GradientCodingConfig",
+    "GraphConfig",
+    "NodesConfig",
     "Point",
     "RivalConfig",
+    "ServedConfig",
     "StrategyConfig",
     "TaskConfig",
     "TuningConfig",

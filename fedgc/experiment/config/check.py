@@ -11,9 +11,16 @@ from fedgc.assignment import number_of_blocks
 from fedgc.decoders import AUTO, DECODERS
 from fedgc.errors import ConfigError
 from fedgc.experiment.config.messages import one_line
+from fedgc.experiment.config.nodes import DECENTRALISED, GraphConfig, NodesConfig, check_nodes
 from fedgc.experiment.config.points import Point, points
 from fedgc.experiment.config.replays import check_replay
-from fedgc.experiment.config.sections import ExperimentConfig, GradientCodingConfig, RivalConfig, TuningConfig
+from fedgc.experiment.config.sections import (
+    ExperimentConfig,
+    GradientCodingConfig,
+    RivalConfig,
+    StrategyConfig,
+    TuningConfig,
+)
 from fedgc.experiment.config.tasks import ImagesConfig
 from fedgc.experiment.sites import shards_at_sites, site_labels
 from fedgc.fleets import Fleet, build_fleet
@@ -23,6 +30,7 @@ from fedgc.round import (
     check_failure_domains,
     check_list_options,
     check_load,
+    check_order,
     check_partial_work,
     check_sum_only,
     first_load,
@@ -61,14 +69,39 @@ def check_config(raw: Mapping[str, Any]) -> ExperimentConfig:
         where = f"strategies.{index}"
         if labels.index(strategy.label) != index:
             raise ConfigError(f"{where}.label must differ from the other labels; got {strategy.label!r} again")
-        if isinstance(strategy, GradientCodingConfig):
-            _check_coding(strategy, where, n_clients=config.n_clients, n_shards=config.task.shards)
-            _check_sites(strategy, where, fleet, config.task.shards)
-        else:
-            _check_rival(strategy, where, n_clients=config.n_clients)
+        _check_strategy(strategy, where, config, fleet)
     if config.runtime == "replay":
         check_replay(config)
+    if config.runtime == DECENTRALISED:
+        _check_decentralised(config)
     return config
+
+
+def _check_strategy(strategy: StrategyConfig, where: str, config: ExperimentConfig, fleet: Fleet) -> None:
+    if (strategy.kind == DECENTRALISED) != (config.runtime == DECENTRALISED):
+        must = f"be {DECENTRALISED!r}" if config.runtime == DECENTRALISED else "be a strategy with a server"
+        raise ConfigError(f"{where}.kind must {must} for runtime {config.runtime!r}; got {strategy.kind!r}")
+    if isinstance(strategy, NodesConfig):
+        check_nodes(strategy, where, n_clients=config.n_clients)
+    elif isinstance(strategy, GradientCodingConfig):
+        _check_coding(strategy, where, n_clients=config.n_clients, n_shards=config.task.shards)
+        _check_sites(strategy, where, fleet, config.task.shards)
+    else:
+        _check_rival(strategy, where, n_clients=config.n_clients)
+
+
+def _check_decentralised(config: ExperimentConfig) -> None:
+    if config.task.name != "digits-regression":
+        raise ConfigError(
+            f"task.name must be 'digits-regression' for runtime {DECENTRALISED!r}; got {config.task.name!r}"
+        )
+    if config.timing != "known":
+        raise ConfigError(f"timing must be 'known' for runtime {DECENTRALISED!r}; got {config.timing!r}")
+    for seed in config.seeds:
+        try:
+            (config.decentralised or GraphConfig()).build(config.n_clients, seed)
+        except ValueError as error:
+            raise ConfigError(f"decentralised.{error}") from None
 
 
 def _check_tuning(config: ExperimentConfig, tuning: TuningConfig) -> None:
@@ -145,6 +178,7 @@ def _check_coding(strategy: GradientCodingConfig, where: str, *, n_clients: int,
         )
         check_load(strategy.load, schedule)
         check_list_options(schedule, sums=sums, redraw=strategy.redraw)
+        check_order(strategy.order, schedule=schedule, sums=sums, given_code=strategy.code != BALANCED_BLOCKS)
         if strategy.code not in (BALANCED_BLOCKS, *LIST_CODES) and schedule == "work-list":
             raise ConfigError(
                 f"{where}.code must be one of {', '.join((BALANCED_BLOCKS, *LIST_CODES))} for schedule 'work-list'; "

@@ -6,6 +6,7 @@ import re
 
 from pydantic import BaseModel, ValidationError
 
+from fedgc.experiment.config.nodes import DECENTRALISED, NodesConfig
 from fedgc.experiment.config.sections import (
     GRADIENT_CODING,
     KINDS,
@@ -22,6 +23,7 @@ _SECTIONS: dict[tuple[str, str], type[BaseModel]] = {
     **{("task", name): section for name, section in TASK_SECTIONS.items()},
     ("strategies", "rival"): RivalConfig,
     ("strategies", GRADIENT_CODING): GradientCodingConfig,
+    ("strategies", DECENTRALISED): NodesConfig,
 }
 #: Of these the key that says which kind a section is, and what it may be.
 _KINDS = {"task": ("name", tuple(TASK_SECTIONS)), "strategies": ("kind", KINDS)}

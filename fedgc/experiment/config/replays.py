@@ -74,6 +74,7 @@ def _check(strategy: StrategyConfig, where: str) -> None:
         "secure_sum": False,
         "sums": None,
         "redraw": None,
+        "order": "least-error",
         "bits": None,
         "failure_domains": None,
         "residency": None,

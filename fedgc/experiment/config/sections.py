@@ -13,6 +13,7 @@ from fedgc.deadline import DeadlineRule, build_deadline
 from fedgc.decoders import AUTO, automatic_decoder
 from fedgc.experiment.config.inner import InnerConfig
 from fedgc.experiment.config.keys import Count, Grid, Load, Name, Positive, Section, Seeds
+from fedgc.experiment.config.nodes import DECENTRALISED, GraphConfig, NodesConfig
 from fedgc.experiment.config.tasks import DigitsConfig, TaskConfig
 from fedgc.experiment.target import Target
 from fedgc.quantisers import MOST_BITS, BucketedNorm
@@ -76,6 +77,7 @@ class GradientCodingConfig(InnerConfig):
     schedule: Schedule = "full"
     sums: Sums | None = None
     redraw: Annotated[bool | None, Field(strict=True)] = None
+    order: Literal["least-error", "worst-case"] = "least-error"
     early_end: Annotated[bool, Field(strict=True)] = True
     code: str = BALANCED_BLOCKS
     decoder: str = AUTO
@@ -115,16 +117,21 @@ class GradientCodingConfig(InnerConfig):
 #: What is no rival.
 GRADIENT_CODING = "gradient-coding"
 #: Every kind of strategy.
-KINDS = (GRADIENT_CODING, *RIVALS)
+KINDS = (GRADIENT_CODING, *RIVALS, DECENTRALISED)
 
 
 def _family_of(given: object) -> str | None:
     kind = given.get("kind") if isinstance(given, Mapping) else getattr(given, "kind", None)
-    return kind if kind == GRADIENT_CODING else "rival" if kind in RIVALS else None
+    return kind if kind in (GRADIENT_CODING, DECENTRALISED) else "rival" if kind in RIVALS else None
 
+
+#: What has a server.
+ServedConfig = RivalConfig | GradientCodingConfig
 
 StrategyConfig = Annotated[
-    Annotated[RivalConfig, Tag("rival")] | Annotated[GradientCodingConfig, Tag(GRADIENT_CODING)],
+    Annotated[RivalConfig, Tag("rival")]
+    | Annotated[GradientCodingConfig, Tag(GRADIENT_CODING)]
+    | Annotated[NodesConfig, Tag(DECENTRALISED)],
     Discriminator(_family_of),
 ]
 
@@ -187,7 +194,8 @@ class ExperimentConfig(Section):
     runtime : str
         "virtual": Flower's strategies and clients exchange messages in virtual time. "replay": the same rounds without
         messages, for tasks of one gradient step per shard, whole blocks, and rivals that are a code and a decoder
-        (:mod:`fedgc.replay`).
+        (:mod:`fedgc.replay`). "decentralised": clients are nodes on a graph, without a server
+        (:mod:`fedgc.decentralised`), for logistic regression and strategies of that kind.
     timing : str
         "learnt": strategies learn how reliable and fast clients are. "known": those that use it are told.
     deadline_unit : str
@@ -205,6 +213,8 @@ class ExperimentConfig(Section):
         By dotted key, how reports call what a sweep sets.
     tuning : TuningConfig or None
         How the best choice of each strategy is found before it is measured; None to measure all of them.
+    decentralised : GraphConfig or None
+        The graph of the runtime "decentralised".
     task, fleet, strategies
         What is trained, by whom, and how. The task's `name` says which section it is. The fleet is a table as in
         :func:`fedgc.fleets.build_fleet`.
@@ -217,7 +227,7 @@ class ExperimentConfig(Section):
     target_loss: Positive | None = None
     stop_at_target: Annotated[bool, Field(strict=True)] = False
     record_every: Count = 1
-    runtime: Literal["virtual", "replay"] = "virtual"
+    runtime: Literal["virtual", "replay", "decentralised"] = "virtual"
     timing: Literal["learnt", "known"] = "learnt"
     deadline_unit: Literal["second", "cover"] = "second"
     time_limit: Positive | None = None
@@ -225,6 +235,7 @@ class ExperimentConfig(Section):
     sweep: Grid = Field(default_factory=dict)
     sweep_titles: dict[Name, SweepTitle] = Field(default_factory=dict)
     tuning: TuningConfig | None = None
+    decentralised: GraphConfig | None = None
     task: TaskConfig = DigitsConfig()
     fleet: dict[str, Any]
     strategies: Annotated[list[StrategyConfig], Field(min_length=1)]

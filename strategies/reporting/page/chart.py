@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from itertools import pairwise
 from typing import NamedTuple
 
-from fedgc.strategies.reporting.page.text import number, safe
+from fedgc.pages.text import number, safe
 
 #: Points of a curve at most: longer ones are drawn as means over rounds that follow each other.
 _POINTS = 300

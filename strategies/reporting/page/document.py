@@ -6,7 +6,6 @@ from collections.abc import Iterator
 from datetime import datetime, timedelta
 
 from fedgc.strategies.reporting.page.chart import Curve, chart
-from fedgc.strategies.reporting.page.style import STYLE
 from fedgc.strategies.reporting.page.tables import (
     MOST_ROWS,
     block_table,
@@ -15,8 +14,10 @@ from fedgc.strategies.reporting.page.tables import (
     slowest,
     table,
 )
-from fedgc.strategies.reporting.page.text import UNKNOWN, count, duration, number, percent, safe
 from fedgc.strategies.reporting.status import RISK, Evaluation, RunStatus, Waiting
+
+from fedgc.pages.style import STYLE
+from fedgc.pages.text import UNKNOWN, count, duration, number, percent, safe
 
 #: What the page begins with, by which it is known again.
 GENERATOR = (

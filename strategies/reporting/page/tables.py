@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from heapq import nsmallest
 
-from fedgc.strategies.reporting.page.text import UNKNOWN, number, percent, safe
 from fedgc.strategies.reporting.status import BlockStatus, ClientStatus
+
+from fedgc.pages.text import UNKNOWN, number, percent, safe
 
 #: Rows of a table at most; the data file has them all.
 MOST_ROWS = 100

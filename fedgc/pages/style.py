@@ -1,4 +1,4 @@
-"""How the page looks: one column that fits a phone, light or dark as the reader's device is."""
+"""How pages look: one column that fits a phone, light or dark as the reader's device is."""
 
 from __future__ import annotations
 

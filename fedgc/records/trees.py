@@ -8,6 +8,7 @@ from typing import Any, cast
 from flwr.app import Array, ArrayRecord, ConfigRecord, Error, Message, Metadata, MetricRecord, RecordDict
 
 from fedgc.checkpoint.tree import Tree
+from fedgc.records.copies import new_message
 
 Record = ArrayRecord | MetricRecord | ConfigRecord
 
@@ -80,22 +81,6 @@ def message_from_tree(tree: Tree) -> Message:
     if "error" in tree:
         return new_message(metadata, error=Error(*tree["error"]))
     return new_message(metadata, content=records_from_tree(tree["content"]))
-
-
-def new_message(metadata: Metadata, *, content: RecordDict | None = None, error: Error | None = None) -> Message:
-    """Return a message with this metadata, and with a content or an error."""
-    # As Message(metadata=..., content=...) by which Flower's own runtimes rebuild a message, but for a check of eight
-    # arguments; three are made for each message of a run.
-    made = Message.__new__(Message)
-    made.__dict__.update(_metadata=metadata, _content=content, _error=error)
-    return made
-
-
-def copy_of_metadata(source: Metadata) -> Metadata:
-    """Return metadata of its own with the same values."""
-    metadata = Metadata.__new__(Metadata)
-    metadata.__dict__.update(source.__dict__)
-    return metadata
 
 
 def metadata_to_tree(metadata: Metadata) -> Tree:

@@ -1,6 +1,6 @@
 """Keep foreign code reproducible: Flower apps draw from global random generators, so each gets seeded ones.
 
-This is the one place in the project that touches global randomness. Flower's node sampling uses `random`, its
+This package is the one place in the project that touches global randomness. Flower's node sampling uses `random`, its
 differential privacy uses `numpy.random`, and most ClientApps shuffle with torch's default generator. Seeding them once
 at the start would not do: the clients' order, and with it every later draw, differs between strategies.
 """
@@ -11,12 +11,14 @@ import random
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
-from fedgc.checkpoint import Tree
-from fedgc.simulation.numpy_state import keep_numpy_state
+from fedgc.global_random.numpy_state import keep_numpy_state
+
+if TYPE_CHECKING:
+    from fedgc.checkpoint import Tree  # a client, which saves nothing, need not load it
 
 
 def seed_globals(*key: int) -> None:

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import NamedTuple, Protocol
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from fedgc.codes import WorkLists, redraw_places
 from fedgc.decoders import CalibratedDecoder
-from fedgc.fleets import Fleet
-from fedgc.simulation.work import work_done
+from fedgc.fleets.work import answers
+from fedgc.play.draws import Draws
 from fedgc.validation import check_indices, check_integer, check_positive
 
 Vector = NDArray[np.float64]
@@ -37,47 +37,6 @@ class PlayedRounds:
     seconds: Vector
     arrived: NDArray[np.bool_]
     end: float
-
-
-class RoundDraws:
-    """The draws of all clients of a fleet, round by round, for one run after another.
-
-    Parameters
-    ----------
-    fleet : Fleet
-        The clients.
-
-    Notes
-    -----
-    Draws are keyed by client and round, so every run on a fleet meets the same ones. They are kept, unless clients come
-    and go in virtual time: then they depend on the instant at which the round begins.
-    """
-
-    def __init__(self, fleet: Fleet) -> None:
-        self.fleet = fleet
-        own = fleet.parameters
-        in_site = (own["site"] >= 0) & (own["outage_fraction"] > 0)
-        self._in_time = bool(np.isfinite(own["session_on"]).any() or in_site.any())
-        self._kept: dict[int, Vector] = {}
-
-    def of_round(self, server_round: int, now: float) -> Vector:
-        """Return fixed seconds, seconds per shard and seconds until leaving of each client, (3, n_clients)."""
-        drawn = self._kept.get(server_round)
-        if drawn is None:
-            fleet = self.fleet
-            drawn = np.array([fleet.draw(client, server_round, now=now) for client in range(fleet.n_clients)]).T
-            if not self._in_time:
-                self._kept[server_round] = drawn
-        return drawn
-
-
-class Draws(Protocol):
-    """What :func:`play_rounds` asks of draws: :class:`RoundDraws`, or rounds that were recorded."""
-
-    fleet: Fleet
-
-    def of_round(self, server_round: int, now: float) -> Vector:
-        """Return fixed seconds, seconds per shard and seconds until leaving of each client, (3, n_clients)."""
 
 
 class _Replies(NamedTuple):
@@ -151,6 +110,7 @@ def play_rounds(
     >>> from fedgc.decoders import OptimalUnbiasedDecoder
     >>> from fedgc.fleets import LogNormalFleet
     >>> from fedgc.gram import GramModel
+    >>> from fedgc.play import RoundDraws
     >>> fleet = LogNormalFleet(3, seed=1, sigma=0.0, median=[1.0, 2.0, 9.0])
     >>> code = FractionalRepetition([0, 1, 0], [0, 1])
     >>> decoder = OptimalUnbiasedDecoder().calibrate(code, [0.0, 0.0, 0.5], GramModel.uniform(2, 0.0))
@@ -178,16 +138,16 @@ def play_rounds(
         for client, most in enumerate(work)
     ]
     idle_seconds = fleet.parameters["overhead"][asked]
+    budget = deadline if isinstance(code, WorkLists) else np.inf
     arrived = np.zeros((n_rounds, code.n_rows), dtype=np.bool_)
     coverage, seconds = np.zeros((n_rounds, code.n_shards)), np.zeros(n_rounds)
     decoded: dict[bytes, Vector] = {}
     now = float(start)
     for number in range(n_rounds):
-        fixed, per_shard, leaves_after = draws.of_round(first_round + number, now)[:, asked]
-        # A message without work, to a client whose coefficients are all zero, takes the overhead only.
-        fixed = np.where(work > 0.0, fixed, idle_seconds)
-        limit = deadline if isinstance(code, WorkLists) else None
-        replies = _replies(fixed, per_shard, leaves_after, work, limit, now=now, loss_detection=fleet.loss_detection)
+        drawn = draws.of_round(first_round + number, now)[:, asked]
+        # A client whose coefficients are all zero is sent a message without work.
+        seconds_to_reply, done = answers(drawn, work, idle_seconds, budget)
+        replies = _replies(seconds_to_reply, done, now=now, loss_detection=fleet.loss_detection)
         came, end = _until_end(replies, decoder, sent, now + deadline, early_end)
         key = np.packbits(came).tobytes()
         if key not in decoded:
@@ -198,22 +158,9 @@ def play_rounds(
     return PlayedRounds(coverage, seconds, arrived, now)
 
 
-def _replies(
-    fixed: Vector,
-    per_shard: Vector,
-    leaves_after: Vector,
-    work: Vector,
-    limit: float | None,
-    *,
-    now: float,
-    loss_detection: float,
-) -> _Replies:
-    """Return when each client replies and with how much; `limit` is the deadline if work lists are partly done.
-
-    As :func:`fedgc.simulation.work.answer_time`, for all clients at once.
-    """
-    seconds, done = work_done(fixed, per_shard, work, np.inf if limit is None else limit)
-    answered = (leaves_after > 0.0) & (seconds <= leaves_after) & np.isfinite(seconds)
+def _replies(seconds: Vector, done: Vector, *, now: float, loss_detection: float) -> _Replies:
+    """Return when the server hears of each client, whose answers come after so many seconds, and with how much."""
+    answered = np.isfinite(seconds)
     return _Replies(now + np.where(answered, seconds, loss_detection), answered, np.ceil(done).astype(np.intp))
 
 

@@ -1,4 +1,4 @@
-"""Numbers, times and foreign strings as they stand on the page."""
+"""Numbers, times and foreign strings as they stand on a page."""
 
 from __future__ import annotations
 

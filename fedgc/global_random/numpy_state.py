@@ -22,8 +22,8 @@ def keep_numpy_state() -> Callable[[], None]:
     Notes
     -----
     ``numpy.random.get_state`` and ``set_state`` take some 35 us each, for a loop over the words in Python: a tenth of
-    what a client's call takes in this runtime, and nearly always for a state that nobody has touched since the last
-    call. So the words are compared, and put back, as bytes, at the address that numpy documents
+    what a client's call takes in the embedded runtime, and nearly always for a state that nobody has touched since the
+    last call. So the words are compared, and put back, as bytes, at the address that numpy documents
     (``BitGenerator.ctypes.state_address``). Not among them is a normal draw that numpy has put by. One comes only with
     draws that move the words, so that a state which was known to be without is so still, unless the very same has been
     set by hand with one. Whatever is not a Mersenne Twister, or laid out otherwise, goes by numpy's functions.
