@@ -16,6 +16,7 @@ from fedgc.protocol import (
     BITS,
     BUDGET,
     BUSY_SECONDS,
+    EXACT,
     EXPECTED_EXAMPLES,
     FRACTIONAL_BITS,
     LARGEST_ENTRY,
@@ -28,7 +29,7 @@ from fedgc.protocol import (
     rounding_seed,
 )
 from fedgc.quantisers import QUANTISERS
-from fedgc.quantisers.packed_sum import pack_arrays
+from fedgc.quantisers.packed_sum import pack_arrays, pack_exact
 from fedgc.updates import Arrays, Update, add_scaled, apply_update, scaled, zero_update
 from fedgc.validation import one_of
 
@@ -157,7 +158,8 @@ class SegmentSums:
             seed = rounding_seed(cast(int, assignment[RUN_SEED]), server_round, shards)
             data, factor = pack_arrays(mean, names, quantiser, seed)
             factors.append(factor)
-            yield {PACKED: data, **apply_update(others, {key: mean[key] for key in others})}
+            exact = apply_update(others, {key: mean[key] for key in others})
+            yield {PACKED: data, **({EXACT: pack_exact(exact)} if exact else {})}
 
     def fixed_point(self, assignment: ConfigRecord) -> Iterator[dict[str, NDArray[Any]]]:
         """Yield the sums themselves, as fixed-point numbers of the kind that the server asks for."""

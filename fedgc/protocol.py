@@ -42,10 +42,12 @@ FRACTIONAL_BITS = "fractional-bits"
 LARGEST_ENTRY = "largest-entry"
 #: int, str, only with quantised sums: bits per entry and the quantiser, see :mod:`fedgc.quantisers`. The client sends
 #: the sum of coefficient x number of examples x update over the number of examples, of each array of floats that is no
-#: running statistic, rounded and packed; the others as ever.
+#: running statistic, rounded and packed; the others as they are, packed too.
 BITS, QUANTISER = "bits", "quantiser"
 #: Name of the array of bytes that the rounded arrays of a sum are packed into: one vector, in the order of their names.
 PACKED = "fedgc-packed"
+#: Name of the array of bytes of the others, one after another in the order of their names, if there are any.
+EXACT = "fedgc-exact"
 #: list of float, in such a reply: the variance factor of each sum's rounding.
 VARIANCE_FACTORS = "variance-factors"
 #: float, in a reply: seconds by the client's clock from the message to the end of its last shard, and to its reply.

@@ -191,12 +191,13 @@ class GradientCoding(StartedStrategy):
     bits : int, optional
         Bits per entry, from 1 to 16, to which clients round what they send: unbiased, and packed into one array of
         bytes per sum, so that 8 bits take a quarter of single precision. Counters and running statistics are sent as
-        they are. All that send the same sum round it alike, so that copies stay equal and are decoded as they come;
-        between sums the rounding is independent. Its noise is in the updates that the server sees, and so in the
-        coherence that it learns and the weights that it decodes with; to a coherence that is given the noise is added
-        that clients tell of their rounding, and before they do, that of normal numbers. By default nothing is rounded;
-        0 bits, which in ``fedgc.quantisers`` send nothing, are refused, since they would be those of all clients. Not
-        under a strategy around this one, nor for clients' mods that change models: a reply holds none then.
+        they are, in another one. All that send the same sum round it alike, so that copies stay equal and are decoded
+        as they come; between sums the rounding is independent. Its noise is in the updates that the server sees, and so
+        in the coherence that it learns and the weights that it decodes with; to a coherence that is given the noise is
+        added that clients tell of their rounding, and before they do, that of normal numbers. By default nothing is
+        rounded; 0 bits, which in ``fedgc.quantisers`` send nothing, are refused, since they would be those of all
+        clients. Not under a strategy around this one, nor for clients' mods that change models: a reply holds none
+        then.
     quantiser : str
         What rounds them, one of ``fedgc.quantisers.QUANTISERS``: "bucketed-norm", "rotated-norm" where few entries are
         much larger than the rest, or "global-norm", as in the paper, to compare with.

@@ -8,7 +8,9 @@ from typing import Any
 import numpy as np
 import pytest
 from fedgc.clients import ShardUpdate, gradient_coded
+from fedgc.clients.encode import SegmentSums
 from fedgc.strategies import GradientCoding, SecureSum
+from fedgc.strategies.messages.packed_replies import read_packed_sum
 from flwr.app import Array, ArrayRecord, ConfigRecord, Message, RecordDict
 from flwr.clientapp import ClientApp
 from flwr.common.serde import array_record_to_proto
@@ -16,12 +18,12 @@ from flwr.serverapp import Grid, ServerApp
 from flwr.serverapp.strategy import FedAvg, Result
 
 from fedgc.coherence import KnownCoherence
-from fedgc.errors import ConfigError
+from fedgc.errors import ConfigError, ReplyRejectedError
 from fedgc.experiment.config import check_config
 from fedgc.fleets import Fleet, build_fleet
-from fedgc.protocol import PACKED, RECORD, VARIANCE_FACTORS
+from fedgc.protocol import EXACT, PACKED, RECORD, VARIANCE_FACTORS, rounding_seed
 from fedgc.quantisers import QUANTISERS, BucketedNorm
-from fedgc.quantisers.packed_sum import PackedSum, pack_arrays
+from fedgc.quantisers.packed_sum import PackedSum, pack_arrays, rounded_names
 from fedgc.simulation import run_virtual
 from tests.apps import EXAMPLES, N_SHARDS, arrays_of, initial_arrays, shard_app, steady, train
 
@@ -178,10 +180,83 @@ def test_counters_and_running_statistics_are_sent_as_they_are() -> None:
 
     run_virtual(server, app, steady(2))
     assert seen
-    assert all(names == {PACKED, "steps", "bn.running_var"} for names in seen)
+    assert all(names == {PACKED, EXACT} for names in seen)
     after = arrays_of(results[0].arrays)
     np.testing.assert_allclose(after["bn.running_var"], 0.5, rtol=1e-6)
     assert int(after["steps"]) == 7
+
+
+def separable_blocks(channels: int, blocks: int) -> dict[str, np.ndarray]:
+    """A model of many small arrays, half of which are running statistics and counters."""
+    rng, arrays = np.random.default_rng(1), {}
+    for block in range(blocks):
+        arrays[f"{block}.depth.weight"] = rng.standard_normal((channels, 1, 3, 3))
+        arrays[f"{block}.point.weight"] = rng.standard_normal((channels, channels, 1, 1))
+        for norm in ("a", "b"):
+            for name in ("weight", "bias", "running_mean", "running_var"):
+                arrays[f"{block}.{norm}.{name}"] = rng.uniform(0.5, 1.5, channels)
+    arrays = {name: value.astype(np.float32) for name, value in arrays.items()}
+    return {
+        **arrays,
+        **{f"{block}.{norm}.num_batches_tracked": np.array(3) for block in range(blocks) for norm in "ab"},
+    }
+
+
+def sent(arrays: dict[str, np.ndarray], quantiser: Any, n_examples: int = 10) -> ArrayRecord:
+    """What a client with one shard sends of a change by these arrays from zero."""
+    zero = {
+        name: np.zeros_like(value, np.float64 if value.dtype.kind != "f" else None) for name, value in arrays.items()
+    }
+    sums = SegmentSums(zero, [1])
+    sums.add(1.0, n_examples, arrays)
+    told = ConfigRecord({"shard-ids": [0], "run-seed": 1, "bits": quantiser.bits, "quantiser": quantiser.name})
+    (coded,) = sums.encoded(told, 1, rounded_names(arrays), [])
+    return ArrayRecord({name: Array(value) for name, value in coded.items()})
+
+
+def received(record: ArrayRecord, arrays: dict[str, np.ndarray], quantiser: Any, n_examples: int = 10) -> Any:
+    zero = {name: np.zeros_like(value) for name, value in arrays.items()}
+    seed, bounds = rounding_seed(1, 1, [0]), dict.fromkeys(arrays, 0.0)
+    return read_packed_sum(record, zero, float(n_examples), quantiser=quantiser, seed=seed, bounds=bounds)
+
+
+@pytest.mark.parametrize(("bits", "fewer"), [(8, 3.5), (4, 6.0)])
+def test_models_of_many_small_arrays_take_as_few_bytes(bits: int, fewer: float) -> None:
+    """Statistics stay in single precision, a twentieth of the entries here; but no array has a header of its own."""
+    arrays = separable_blocks(64, 15)
+    plain = array_record_to_proto(ArrayRecord({name: Array(value) for name, value in arrays.items()})).ByteSize()
+    record = sent(arrays, BucketedNorm(bits))
+    assert set(record) == {PACKED, EXACT}
+    assert plain / array_record_to_proto(record).ByteSize() > fewer
+    total = received(record, arrays, BucketedNorm(bits))
+    for name, value in arrays.items():
+        exact = name not in rounded_names(arrays)
+        np.testing.assert_allclose(total[name], 10.0 * value, rtol=1e-6 if exact else 0, atol=0 if exact else 10.0)
+
+
+@pytest.mark.parametrize(
+    ("spoil", "why"),
+    [
+        (lambda data: data[:-1], "arrays that are not rounded must be uint8 of shape (24,); got uint8 of shape (23,)"),
+        (lambda data: data.astype(np.int8), "arrays that are not rounded must be uint8 of shape (24,); got int8"),
+        (lambda data: data[None], "got uint8 of shape (1, 24)"),
+        (lambda data: np.full_like(data, 255), "array 'bn.running_mean' must be finite in float32; got NaN"),
+        (lambda data: np.full_like(data, 100), "array 'bn.running_mean' must have entries of at most 1e+12 times"),
+        (None, "array names must be"),
+    ],
+)
+def test_arrays_that_are_not_rounded_are_looked_at_too(spoil: Any, why: str) -> None:
+    arrays = {"bn.running_mean": np.ones(4, np.float32), "steps": np.array(3), "w": np.ones(5, np.float32)}
+    record = sent(arrays, BucketedNorm(4))
+    assert received(record, arrays, BucketedNorm(4))["steps"] == 30.0
+    data = np.array(record[EXACT].numpy())
+    if spoil is None:
+        del record[EXACT]
+    else:
+        record[EXACT] = Array(spoil(data))
+    with pytest.raises(ReplyRejectedError, match=re.escape(why)) as error:
+        received(record, arrays, BucketedNorm(4))
+    assert "\n" not in str(error.value)
 
 
 def hostile(change: Any) -> Any:

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 from fedgc.strategies.messages.arrays import bound
 from fedgc.strategies.messages.replies import check_entries, check_weighted, read_sum
 from fedgc.strategies.messages.reply_limits import brief_names
 from flwr.app import ArrayRecord
+from numpy.typing import NDArray
 
 from fedgc.errors import ReplyRejectedError
-from fedgc.protocol import PACKED
+from fedgc.protocol import EXACT, PACKED
 from fedgc.quantisers import Quantiser
-from fedgc.quantisers.packed_sum import PackedSum, rounded_names
+from fedgc.quantisers.packed_sum import PackedSum, rounded_names, unpack_exact
 from fedgc.records.array_bytes import view
 from fedgc.updates import Arrays
 
@@ -32,7 +34,7 @@ def read_packed_sum(
     Parameters
     ----------
     record : ArrayRecord
-        What was sent: the packed arrays under one name, and those that are not rounded under their own.
+        What was sent: the rounded arrays under one name, and those that are not rounded under another.
     arrays : mapping of str to ndarray
         The global arrays.
     n_examples : float
@@ -52,18 +54,21 @@ def read_packed_sum(
     """
     names = rounded_names(arrays)
     others = {name: value for name, value in arrays.items() if name not in set(names)}
-    if set(record) != {PACKED, *others}:
-        wanted = brief_names({PACKED: 0, **others})
-        raise ReplyRejectedError(f"array names must be {wanted}; got {brief_names(record)}")
+    wanted = dict.fromkeys((PACKED, EXACT) if others else (PACKED,))
+    if set(record) != set(wanted):
+        raise ReplyRejectedError(f"array names must be {brief_names(wanted)}; got {brief_names(record)}")
+    data: dict[str, NDArray[Any]] = {}
+    for name in wanted:
+        try:
+            data[name] = view(record[name])
+        except Exception as error:
+            raise ReplyRejectedError(f"array {name!r} cannot be read: {error}") from None
     exact: Arrays = {}
-    if others:
-        exact = read_sum(ArrayRecord({name: record[name] for name in others}), others, n_examples, bounds)
     try:
-        data = view(record[PACKED])
-    except Exception as error:
-        raise ReplyRejectedError(f"array {PACKED!r} cannot be read: {error}") from None
-    try:
-        total = PackedSum(data, arrays, exact, quantiser, seed=seed, scale=n_examples)
+        if others:
+            sent = unpack_exact(data[EXACT], others)
+            exact = read_sum(sent, others, n_examples, bounds, read=np.asarray)
+        total = PackedSum(data[PACKED], arrays, exact, quantiser, seed=seed, scale=n_examples)
     except ValueError as error:
         raise ReplyRejectedError(str(error)) from None
     if bounds is None:

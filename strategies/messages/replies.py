@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
-from typing import cast
+from typing import Any, cast
 
 import numpy as np
 from fedgc.strategies.messages.arrays import bound
@@ -136,16 +136,21 @@ def _in_order(records: Mapping[str, ArrayRecord], wanted: int) -> list[ArrayReco
 
 
 def read_sum(
-    record: ArrayRecord, arrays: Arrays, n_examples: float, bounds: Mapping[str, float] | None
+    record: Mapping[str, Any],
+    arrays: Arrays,
+    n_examples: float,
+    bounds: Mapping[str, float] | None,
+    *,
+    read: Callable[[Any], NDArray[Any]] = view,
 ) -> ScaledDifference:
-    """Return a sum that was sent as a model, see :func:`read_reply`."""
+    """Return a sum that was sent as a model, see :func:`read_reply`; `read` makes a numpy array of each array sent."""
     if set(record) != set(arrays):
         raise ReplyRejectedError(f"array names must be {brief_names(arrays)}; got {brief_names(record)}")
     received: dict[str, NDArray[np.generic]] = {}
     stays = True
     for name, value in arrays.items():
         try:
-            array = view(record[name])
+            array = read(record[name])
         except Exception as error:
             raise ReplyRejectedError(f"array {name!r} cannot be read: {error}") from None
         if array.shape != value.shape:
