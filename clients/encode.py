@@ -25,6 +25,7 @@ from fedgc.protocol import (
     RUN_SEED,
     SHARD_IDS,
     SIMULATED_PROGRESS,
+    SIMULATED_SHARE,
     WORK_SECONDS,
     rounding_seed,
 )
@@ -57,6 +58,8 @@ class Budget:
         self._expected = cast("list[int]", assignment.get(EXPECTED_EXAMPLES, []))
         self._examples = 0
         self._simulated = cast("int | None", assignment.get(SIMULATED_PROGRESS))
+        if (share := cast("float | None", assignment.get(SIMULATED_SHARE))) is not None:
+            self._simulated = int(share * len(cast("list[int]", assignment[SHARD_IDS])) + 1e-9)
         self._times = [cast("float | None", assignment.get(name)) for name in (WORK_SECONDS, BUSY_SECONDS)]
 
     def has_time_for(self, done: int) -> bool:

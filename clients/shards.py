@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from fedgc.assignment import own_part
 from fedgc.protocol import (
+    BUDGET,
     BUSY_SECONDS,
     COEFFICIENTS,
     FRACTIONAL_BITS,
@@ -150,9 +151,8 @@ def gradient_coded(
         def train(message: Message, context: Context) -> Message:
             record = _global_arrays(message, arrayrecord_key)
             sent = config_of(message.content, configrecord_key) or ConfigRecord()
-            assignment = config_of(message.content, RECORD)
-            if assignment is None:
-                assignment = _own_part(context, num_shards)
+            given_record = config_of(message.content, RECORD)
+            assignment = _assignment(given_record, context, num_shards)
             shard_ids = cast(list[int], assignment[SHARD_IDS])
             coefficients = cast(list[float], assignment[COEFFICIENTS])
             arrays = views(record)
@@ -162,7 +162,7 @@ def gradient_coded(
             budget = Budget(at_hand.assignment)
             lengths = cast(list[int], assignment.get(SEGMENTS, [len(shard_ids)]))
             # Counters that were rounded here would be off by a half, times this reply's weight when it is decoded.
-            sums = SegmentSums(without_rounding(arrays) if RECORD in message.content else arrays, lengths)
+            sums = SegmentSums(without_rounding(arrays) if assignment is given_record else arrays, lengths)
             examples: list[int] = []
             metric_sums: dict[str, tuple[float, int]] = {}
             for shard_id, coefficient in zip(shard_ids, coefficients, strict=True):
@@ -234,14 +234,20 @@ def _own_number(context: Context, num_shards: int | None) -> dict[str, int]:
     return {} if told is None else {NUM_SHARDS: int(cast(int, told))}
 
 
-def _own_part(context: Context, num_shards: int | None) -> ConfigRecord:
-    """Return the assignment of a client that was given none: its equal part of all shards."""
+def _assignment(given: ConfigRecord | None, context: Context, num_shards: int | None) -> ConfigRecord:
+    """Return what the client was given; if that has no shards, its equal part of all, until its budget ends."""
+    if given is not None and SHARD_IDS in given:
+        return given
     partition = int(cast(int, context.node_config["partition-id"]))
     n_partitions = int(cast(int, context.node_config["num-partitions"]))
     total = _own_number(context, num_shards).get(NUM_SHARDS, n_partitions)
     shard_ids = list(own_part(partition, n_partitions, total))
     seed = int(cast(int, context.run_config.get("seed", 0)))
-    return ConfigRecord({SHARD_IDS: shard_ids, COEFFICIENTS: [1.0] * len(shard_ids), RUN_SEED: seed})
+    own = ConfigRecord({SHARD_IDS: shard_ids, COEFFICIENTS: [1.0] * len(shard_ids), RUN_SEED: seed})
+    if given is not None and BUDGET in given:
+        own.update(given)
+        own[SEGMENTS] = [len(shard_ids)]
+    return own
 
 
 def _check_update(update: object, shard_id: int) -> int:

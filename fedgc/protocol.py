@@ -30,6 +30,7 @@ DEADLINE = "deadline"
 #: down the list until the deadline, and the shard ids of its reply are those it has done.
 SEGMENTS = "segments"
 #: float, with segments: seconds from getting the message in which to work, so that the reply comes by the deadline.
+#: Where there are no shard ids either, the client does as much as it can of the work on its own part of the data.
 BUDGET = "budget"
 #: list of int, with segments: numbers of examples that the client has to expect of its shards, in the order of the
 #: shard ids, so that it does not begin a large one that would end after its budget; -1 where not known, and left out if
@@ -54,6 +55,8 @@ VARIANCE_FACTORS = "variance-factors"
 WORK_SECONDS, BUSY_SECONDS = "work-seconds", "busy-seconds"
 #: int, set by the embedded runtime, in which no time passes while a client runs: shards that are done by the deadline.
 SIMULATED_PROGRESS = "simulated-progress"
+#: float, set by it where the server names no shards but a budget: the share of the client's own work that is done.
+SIMULATED_SHARE = "simulated-share"
 #: int, in a reply: the number of shards that the client's train function was made for, if it was told one.
 NUM_SHARDS = "num-shards"
 #: bool: the message is without work, and the client is to say what follows about itself.

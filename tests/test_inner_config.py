@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 from fedgc.strategies import VarianceAwareFedAdam, VarianceAwareFedYogi
-from flwr.serverapp.strategy import FedAvg
+from flwr.serverapp.strategy import FedAvg, FedAvgM
 
 from fedgc.errors import ConfigError
 from fedgc.experiment.config import ExperimentConfig, check_config
@@ -25,8 +25,17 @@ def config(own: dict[str, Any], **settings: Any) -> ExperimentConfig:
 @pytest.mark.parametrize(
     ("own", "message"),
     [
-        ({"inner": "fedadm"}, "inner must be one of fedadam, fedavg, fedyogi; got 'fedadm', did you mean fedadam?"),
-        ({"beta_1": 0.5}, "beta_1 must be left out for inner 'fedavg', which is not adaptive; got 0.5"),
+        (
+            {"inner": "fedadm"},
+            "inner must be one of fedadam, fedavg, fedavgm, fedyogi; got 'fedadm', did",
+        ),
+        ({"beta_1": 0.5}, "beta_1 must be left out for inner 'fedavg', which heeds none of these; got 0.5"),
+        (
+            {"inner": "fedavgm", "beta_1": 0.5},
+            "beta_1 must be left out for inner 'fedavgm', which heeds only server",
+        ),
+        ({**ADAM, "server_momentum": 0.5}, "server_momentum must be left out for inner 'fedadam', which heeds only"),
+        ({"inner": "fedavgm", "server_momentum": 1.0}, "server_momentum must be less than 1; got 1.0"),
         ({**ADAM, "beta_2": 1.0}, "beta_2 must be less than 1; got 1.0"),
         ({**ADAM, "server_learning_rate": 0.0}, "server_learning_rate must be greater than 0; got 0.0"),
         ({**ADAM, "server_learnig_rate": 0.1}, "did you mean server_learning_rate?"),
@@ -56,6 +65,10 @@ def test_keys_reach_flowers_options() -> None:
     assert built.second_decoder == "bounded-mass"
     yogi: Any = config({"inner": "fedyogi"}).strategies[0]
     assert isinstance(yogi.build_inner({}), VarianceAwareFedYogi)
+    steps: Any = config({"inner": "fedavgm", "server_learning_rate": 0.7, "server_momentum": 0.4}).strategies[0]
+    momentum = steps.build_inner({"fraction_evaluate": 0.0})
+    assert type(momentum) is FedAvgM
+    assert (momentum.server_learning_rate, momentum.server_momentum) == (0.7, 0.4)
     plain: Any = config({}).strategies[0]
     assert type(plain.build_inner({})) is FedAvg
 

@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+import itertools
 from typing import Any
 
 import numpy as np
 import pytest
-from fedgc.strategies import GradientCoding
-from fedgc.strategies.baselines import RIVALS, FedBuff, OverSelection, RivalOptions, build_rival
-from flwr.app import ArrayRecord, Message
+from fedgc.strategies.baselines import (
+    RIVALS,
+    FedBuff,
+    OverSelection,
+    PartialFedProx,
+    RivalOptions,
+    build_rival,
+)
+from flwr.app import ArrayRecord, ConfigRecord, Message
 from flwr.serverapp import Grid, ServerApp
 from flwr.serverapp.strategy import Result, Strategy
 from numpy.typing import NDArray
@@ -117,18 +124,58 @@ def test_fedvarp_corrects_the_mean_of_those_who_came_by_what_is_remembered() -> 
         assert_equal(models[server_round], expected)
 
 
-def test_fedprox_averages_the_means_of_what_each_has_done() -> None:
+def test_fedprox_averages_what_each_has_done_by_the_deadline() -> None:
     strategy, timeout = rival("fedprox", 3.0, proximal_mu=0.1)
-    assert isinstance(strategy, GradientCoding)
-    _, _, models = run(strategy, timeout, steady(3, median=[1.0, 2.0, 9.0]), 1)
-    done = np.flatnonzero(strategy.history[0].coverage)
-    assert set(done) & {2, 3} and {0, 1} <= set(done) and not set(done) & {4, 5}
-    # Client 0 has done both of its shards, client 1 one of its two, client 2 none: in all four of six, each half.
-    before = models[0]
-    factor = {0: 1.5, 1: 1.5, **{int(shard): 3.0 for shard in done if shard in (2, 3)}}
-    for name in before:
-        update = sum(f * SIZES[s] * shard_delta(s, before)[name] for s, f in factor.items()) / SIZES.sum()
-        np.testing.assert_allclose(models[1][name], before[name] + update, rtol=1e-5, atol=1e-6)
+    assert isinstance(strategy, PartialFedProx) and timeout == 3.0
+    _, virtual, models = run(strategy, timeout, steady(3, median=[1.0, 2.0, 9.0]), 2)
+    # Client 0 has done both of its shards, client 1 the first of its two, client 2 none: it counts as not come.
+    assert virtual.seconds == 6.0
+    for before, after in itertools.pairwise(models):
+        for name in before:
+            update = sum(SIZES[s] * shard_delta(s, before)[name] for s in (0, 1, 2)) / SIZES[[0, 1, 2]].sum()
+            np.testing.assert_allclose(after[name], before[name] + update, rtol=1e-5, atol=1e-6)
+
+
+def test_fedprox_waits_where_nobody_has_done_anything() -> None:
+    strategy, timeout = rival("fedprox", 0.5)
+    _, virtual, models = run(strategy, timeout, steady(3, median=[1.0, 2.0, 9.0]), 3)
+    assert virtual.seconds == 1.5
+    assert all(np.array_equal(models[0][name], models[-1][name]) for name in models[0])
+
+
+def test_the_weight_of_the_proximal_term_reaches_the_clients() -> None:
+    seen = []
+
+    def look(reply: Message, partition: int) -> None:
+        seen.append(partition)
+
+    server = ServerApp()
+
+    @server.main()
+    def main(grid: Grid, context: Any) -> None:
+        strategy, _ = rival("fedprox", 30.0, proximal_mu=0.25)
+        messages = list(strategy.configure_train(1, initial_arrays(), ConfigRecord(), grid))
+        assert {message.content["config"]["proximal-mu"] for message in messages} == {0.25}
+        assert len(messages) == 3
+
+    run_virtual(server, shard_app(look), steady(3), num_shards=N_SHARDS)
+
+
+@pytest.mark.parametrize("name", ["fedavg", "fedprox", "mifa", "over-selection"])
+def test_the_servers_step_is_flowers(name: str) -> None:
+    """Where all come, a rival with momentum takes the steps of its mean aggregate by the formula of FedAvgM."""
+    step = {"server_learning_rate": 0.5, "server_momentum": 0.6}
+    own = {"over_selection": 1.0} if name == "over-selection" else {}
+    strategy, timeout = rival(name, 1e5, **step, **own)
+    _, _, models = run(strategy, timeout, steady(3), 4)
+    velocity = {name: np.zeros(value.shape) for name, value in models[0].items()}
+    model = models[0]
+    for after in models[1:]:
+        full = full_aggregate(ArrayRecord({key: _array(value) for key, value in model.items()}))
+        velocity = {key: 0.6 * velocity[key] + full[key] for key in full}
+        model = {key: model[key] + 0.5 * velocity[key] for key in full}
+        for key, value in model.items():
+            np.testing.assert_allclose(after[key], value, rtol=1e-4, atol=1e-4)
 
 
 def test_over_selection_ends_with_the_answers_that_it_needs() -> None:
@@ -182,6 +229,26 @@ def test_fedbuff_steps_with_every_full_buffer() -> None:
         assert_equal(have, want)
 
 
+def test_fedbuff_sends_a_node_that_does_not_answer_the_model_anew() -> None:
+    # Client 1 needs 9 s for its three shards and is asked again after 4: nothing ever comes of it.
+    fleet = steady(2, median=[1.0 / 3.0, 3.0])
+    for limit, came_from in ((4.0, {0}), (None, {0, 1})):
+        _, virtual, _ = run(FedBuff(buffer_size=2, client_timeout=limit, **INNER), 1e5, fleet, 6)
+        assert {event.client for event in virtual.trace if event.kind == "replied"} == came_from
+        sent = [event.instant for event in virtual.trace if event.kind == "sent" and event.client == 1]
+        assert sent == ([0.0, 4.0, 8.0] if limit else [0.0, 9.0]), sent
+
+
+def test_fedbuff_with_momentum_keeps_what_it_says_of_the_steps_before() -> None:
+    """One node at a time, so that no update is old: plain steps with momentum."""
+    _, _, models = run(FedBuff(buffer_size=1, server_momentum=0.5, **INNER), 1e5, steady(1), 3)
+    velocity = {name: np.zeros(value.shape) for name, value in models[0].items()}
+    for before, after in itertools.pairwise(models):
+        update = client_update(0, 1, before)
+        velocity = {name: 0.5 * velocity[name] + update[name] / SIZES.sum() for name in before}
+        assert_equal(after, {name: before[name] + velocity[name] for name in before})
+
+
 def test_all_rivals_meet_the_same_draws() -> None:
     """What client and round draw does not depend on the strategy: equal loads are answered at equal times."""
     fleet = build_fleet({"preset": "uneven", "clients": 6}, seed=2)
@@ -206,6 +273,9 @@ def test_all_rivals_meet_the_same_draws() -> None:
         ("mifa", None, {}, "deadline must be given for rival 'mifa'"),
         ("mifa", 1.0, {"buffer_size": 3}, "options of rival 'mifa' must be among"),
         ("fedbuff", None, {"buffer_size": 0}, "buffer_size must"),
+        ("fedbuff", None, {"server_momentum": 1.0}, "server_momentum must be at least 0 and below 1; got 1.0"),
+        ("fedbuff", -1.0, {}, "client_timeout must"),
+        ("fedprox", 1.0, {"proximal_mu": -1.0}, "proximal_mu must be finite and at least 0; got -1.0"),
         ("fedavg-deadline", -1.0, {}, "deadline must"),
     ],
 )

@@ -164,7 +164,7 @@ def test_a_file_may_be_based_on_another(tmp_path: Path) -> None:
         ({"strategies": [{"kind": "mifa"}]}, "strategies.0.deadline must be given for 'mifa'; got nothing"),
         (
             {"strategies": [{"kind": "mifa", "deadline": 1.0, "load": 2}]},
-            "strategies.0.load must be left out for 'mifa', which heeds none of these",
+            "strategies.0.load must be left out for 'mifa', which heeds only server_learning_rate, server_mo",
         ),
         (
             {"strategies": [{"kind": "fedbuff", "over_selection": 1.3}]},

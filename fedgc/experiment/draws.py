@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterable
 
+from fedgc.errors import ExperimentError
+from fedgc.fleets import Fleet
 from fedgc.play import RoundDraws
+from fedgc.simulation import HandedOut
 
 
 def draws_met(draws: RoundDraws, rounds: int) -> str:
@@ -18,3 +22,21 @@ def draws_met(draws: RoundDraws, rounds: int) -> str:
     for server_round in range(1, rounds + 1):
         digest.update(draws.of_round(server_round, 0.0).T.tobytes())
     return digest.hexdigest()
+
+
+def check_handed_out(handed_out: Iterable[HandedOut], fleet: Fleet) -> None:
+    """Hold every draw that a grid has handed out against a fleet of the same kind and seed that no run has touched.
+
+    Together with the hash this asserts that methods have met the same arrivals: each what the fleet draws for the
+    clients and rounds that it asked for.
+
+    Raises
+    ------
+    ExperimentError
+        If the fleet draws something else.
+    """
+    for one in handed_out:
+        if not one.is_of(fleet):
+            raise ExperimentError(
+                f"client {one.client}, round {one.server_round}: was told {one.draw}, which is not what the fleet draws"
+            )

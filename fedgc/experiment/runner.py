@@ -12,13 +12,15 @@ from flwr.clientapp import ClientApp
 from flwr.serverapp import Grid, ServerApp
 from flwr.serverapp.strategy import Strategy
 
+from fedgc.assignment import own_part
 from fedgc.clients import gradient_coded
 from fedgc.deadline import WAIT_FOR_EVERYONE
 from fedgc.errors import ExperimentError, TooFewNodesError
-from fedgc.experiment.audit import measured_residual_error, remember_round
+from fedgc.experiment.audit import measured_residual_error, remember_round, shard_trainer
 from fedgc.experiment.config import ExperimentConfig, RivalConfig, ServedConfig
 from fedgc.experiment.deadlines import in_seconds, time_limit_seconds
-from fedgc.experiment.draws import draws_met
+from fedgc.experiment.draws import check_handed_out, draws_met
+from fedgc.experiment.own_data import own_data
 from fedgc.experiment.recording import KeptRows, RunEnded
 from fedgc.experiment.row import MEASURED, Row
 from fedgc.experiment.sites import shards_at_sites, site_labels
@@ -26,7 +28,7 @@ from fedgc.fleets import Fleet, build_fleet
 from fedgc.play import RoundDraws
 from fedgc.simulation import VirtualGrid, run_virtual
 from fedgc.strategies import GradientCoding, SecureSum
-from fedgc.strategies.baselines import RivalOptions, build_rival
+from fedgc.strategies.baselines import RIVALS, RivalOptions, build_rival
 from fedgc.tasks import Task, build_task
 
 logger = logging.getLogger("flwr.fedgc")
@@ -47,21 +49,29 @@ def run_one(config: ExperimentConfig, choice: ServedConfig, seed: int, keep: Cal
         Called with every row that is kept as soon as it is known.
     """
     task = build_task(config.task.name, seed=seed, **config.task.options)
-    trainer = remember_round(task.train_shard)
+    trainer = remember_round(task.train_union)
     fleet = build_fleet(config.fleet, seed=seed)
+    n_shards, n_clients = config.task.shards, config.n_clients
+    as_one = isinstance(choice, RivalConfig) and RIVALS[choice.kind].own_data
+    owners = n_clients if as_one else n_shards
+    parts = [part for owner in range(owners) if (part := own_part(owner, owners, n_shards))]
     choice = in_seconds(choice, config, fleet)
     strategy, timeout = _build_strategy(choice, config, task, fleet, seed)
 
     rows = KeptRows(config, keep, time_limit=time_limit_seconds(config, fleet))
 
     client_app = ClientApp()
-    client_app.train()(gradient_coded(num_shards=config.task.shards)(trainer))
-    server_app = ServerApp()
+    if as_one:
+        client_app.train()(own_data(trainer, task.shard_examples, n_clients))
+    else:
+        client_app.train()(gradient_coded(num_shards=n_shards)(shard_trainer(trainer)))
+    server_app, grids = ServerApp(), []
 
     @server_app.main()
     def main(grid: Grid, context: Context) -> None:
         if not isinstance(grid, VirtualGrid):
             raise TypeError(f"experiments run on a VirtualGrid; got {type(grid).__name__}")
+        grids.append(grid)
         before = task.initial_arrays()
         counts = _Counts(grid)
 
@@ -78,9 +88,9 @@ def run_one(config: ExperimentConfig, choice: ServedConfig, seed: int, keep: Cal
             now, old = grid.clock.now(), before
 
             def row() -> Row:
-                if server_round > 0:
+                if server_round > 0 and choice.plain_average:
                     numbers[MEASURED] = measured_residual_error(
-                        trainer, task.shard_examples, old, arrays, server_round=server_round, run_seed=seed
+                        trainer, parts, task.shard_examples, old, arrays, server_round=server_round, run_seed=seed
                     )
                 return Row(choice.label, seed, server_round, now, accuracy, loss, numbers)
 
@@ -98,6 +108,8 @@ def run_one(config: ExperimentConfig, choice: ServedConfig, seed: int, keep: Cal
         # Strategies of Flower wait for ever for nodes that never come; the rounds until then are the result.
         logger.error("%s, seed %d: training ends early, since every client has left", choice.label, seed)
     rows.close()
+    for grid in grids:
+        check_handed_out(grid.handed_out, build_fleet(config.fleet, seed=seed))
     return draws_met(RoundDraws(fleet), config.rounds)
 
 

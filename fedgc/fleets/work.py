@@ -63,6 +63,19 @@ class WorkDraw(NamedTuple):
         possible = max(0.0, budget - self.fixed) / self.per_shard + _ROUNDING if self.per_shard > 0.0 else 0.0
         return max(budget, self.fixed), float(math.floor(min(load, possible)))
 
+    def share_done(self, load: float, budget: float) -> float:
+        """Return the share of so many shards' work that is done when a budget of seconds ends, 1 if all is.
+
+        Examples
+        --------
+        >>> WorkDraw(1.0, 2.0, np.inf).share_done(4, 4.0)
+        0.375
+        """
+        work = load * self.per_shard
+        if not self.fixed + work > budget:
+            return 1.0
+        return max(0.0, budget - self.fixed) / work if work > 0.0 else 0.0
+
 
 def work_done(fixed: ArrayLike, per_shard: ArrayLike, load: ArrayLike, budget: ArrayLike) -> tuple[Vector, Vector]:
     """Return the seconds to the reply of clients that work down a list until their budget ends, and the shards done.

@@ -4,10 +4,12 @@ from fedgc.play import PlayedRounds, RoundDraws, play_rounds
 from fedgc.simulation.clock import VirtualClock
 from fedgc.simulation.grid import VirtualGrid
 from fedgc.simulation.grid_state import Event
+from fedgc.simulation.handed_out import HandedOut
 from fedgc.simulation.run import VirtualRun, run_virtual
 
 __all__ = [
     "Event",
+    "HandedOut",
     "PlayedRounds",
     "RoundDraws",
     "VirtualClock",

@@ -22,6 +22,7 @@ from fedgc.protocol import RECORD, SHARD_IDS
 from fedgc.records.copies import config_of
 from fedgc.simulation.clock import VirtualClock
 from fedgc.simulation.grid_state import Due, Event, GridState, state_from_tree, state_to_tree
+from fedgc.simulation.handed_out import HandedOut
 from fedgc.simulation.messages import Job, as_received, copy_of, reply_of, round_of
 from fedgc.simulation.work import answer_time
 
@@ -78,6 +79,7 @@ class VirtualGrid(Grid):
         self._backlog = backlog
         self._globals_are_kept = False
         self.state = GridState(online=dict.fromkeys(sorted(contexts)))
+        self.handed_out: list[HandedOut] = []
 
     @property
     def trace(self) -> list[Event]:
@@ -186,6 +188,7 @@ class VirtualGrid(Grid):
         begins = max(now, self.state.free_at.get(client, 0.0))  # later than now only with a backlog
         load = self._load(message)
         draw = self._fleet.draw(client, server_round, stream=stream, now=begins, training=load > 0)
+        self.handed_out.append(HandedOut(client, server_round, stream, begins, load > 0, draw))
         seconds = answer_time(job.message, draw, load)
         if not np.isfinite(seconds):
             self._schedule(Due(now + self._fleet.loss_detection, "lose", job))
@@ -218,7 +221,8 @@ class VirtualGrid(Grid):
     def _load(self, message: Message) -> float:
         if message.metadata.message_type.split(".")[0] != "train":
             return 0.0
-        if (assignment := config_of(message.content, RECORD)) is not None:
+        assignment = config_of(message.content, RECORD)
+        if assignment is not None and SHARD_IDS in assignment:
             return float(len(cast(list[int], assignment[SHARD_IDS])))
         client = message.metadata.dst_node_id - FIRST_NODE_ID
         return float(len(own_part(client, self._fleet.n_clients, self._num_shards)))

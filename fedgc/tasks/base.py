@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Protocol
 
 import numpy as np
@@ -30,6 +31,15 @@ class Task(Protocol):
         """Train the global arrays on one shard and return what they became.
 
         What is random comes from ``config["shard-seed"]``, so that all holders of a shard compute the same.
+        """
+        ...
+
+    def train_union(
+        self, shard_ids: Sequence[int], arrays: ArrayRecord, config: ConfigRecord, share: float = 1.0
+    ) -> ShardUpdate:
+        """Train the global arrays on all examples of some shards as one data set, as a client does with its own data.
+
+        With a `share` below one the first part of the steps is taken, rounded down; of none, no examples are reported.
         """
         ...
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from itertools import islice
 from typing import cast
 
 import numpy as np
@@ -14,6 +16,7 @@ from fedgc.protocol import SHARD_SEED
 from fedgc.tasks.digits_data import digits_data
 from fedgc.tasks.partition import Partition, build_shards
 from fedgc.tasks.torch_model import arrays_of, drawn_arrays, gradient_step
+from fedgc.tasks.union import part_of
 from fedgc.validation import check_integer, check_positive
 
 
@@ -73,16 +76,25 @@ class DigitsTask:
 
     def train_shard(self, shard_id: int, arrays: ArrayRecord, config: ConfigRecord) -> ShardUpdate:
         """Train the global arrays on one shard and return what they became."""
-        x, y = (part[self.shards[shard_id]] for part in self._train)
+        return self.train_union([shard_id], arrays, config)
+
+    def train_union(
+        self, shard_ids: Sequence[int], arrays: ArrayRecord, config: ConfigRecord, share: float = 1.0
+    ) -> ShardUpdate:
+        """Train the global arrays on all examples of some shards and return what they became."""
+        examples = np.concatenate([self.shards[shard_id] for shard_id in shard_ids])
+        x, y = (part[examples] for part in self._train)
         network = self._network
         network.load_state_dict(arrays.to_torch_state_dict())
         shuffle = torch.Generator().manual_seed(int(cast(int, config[SHARD_SEED])))
-        loss_sum = 0.0
-        for _ in range(self._local_epochs):
-            for batch in torch.randperm(len(y), generator=shuffle).split(self._batch_size):  # type: ignore[no-untyped-call]
-                loss_sum += gradient_step(network, (x[batch], y[batch]), self._learning_rate) * len(batch)
-        mean_loss = loss_sum / (len(y) * self._local_epochs)
-        return ShardUpdate(num_examples=len(y), arrays=arrays_of(network), metrics={"train_loss": mean_loss})
+        epochs = (torch.randperm(len(y), generator=shuffle) for _ in range(self._local_epochs))
+        batches = (batch for order in epochs for batch in order.split(self._batch_size))  # type: ignore[no-untyped-call]
+        loss_sum, seen = 0.0, 0
+        for batch in islice(batches, part_of(self._local_epochs * -(-len(y) // self._batch_size), share)):
+            loss_sum += gradient_step(network, (x[batch], y[batch]), self._learning_rate) * len(batch)
+            seen += len(batch)
+        metrics = {"train_loss": loss_sum / seen} if seen else {}
+        return ShardUpdate(num_examples=len(y) if seen else 0, arrays=arrays_of(network), metrics=metrics)
 
     def evaluate(self, arrays: ArrayRecord) -> MetricRecord:
         """Return accuracy and loss on the test set."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Literal, cast
 
 import numpy as np
@@ -15,6 +16,7 @@ from fedgc.tasks.mobile_network import MobileNetwork
 from fedgc.tasks.partition import Partition, build_shards
 from fedgc.tasks.shapes import CLASSES, drawn_images
 from fedgc.tasks.torch_model import arrays_of, drawn_arrays, gradient_step
+from fedgc.tasks.union import part_of
 from fedgc.validation import check_integer, check_positive, one_of
 
 #: Images at a time when the network is tested, so that what it needs of memory does not grow with their number.
@@ -92,16 +94,22 @@ class ImagesTask:
 
     def train_shard(self, shard_id: int, arrays: ArrayRecord, config: ConfigRecord) -> ShardUpdate:
         """Train the global arrays on one shard and return what they became."""
+        return self.train_union([shard_id], arrays, config)
+
+    def train_union(
+        self, shard_ids: Sequence[int], arrays: ArrayRecord, config: ConfigRecord, share: float = 1.0
+    ) -> ShardUpdate:
+        """Train the global arrays on all examples of some shards, with as many steps as each alone would take."""
         self._network.load_state_dict(arrays.to_torch_state_dict())
-        shard = torch.from_numpy(self.shards[shard_id])
+        examples = torch.from_numpy(np.concatenate([self.shards[shard_id] for shard_id in shard_ids]))
         generator = torch.Generator().manual_seed(int(cast(int, config[SHARD_SEED])))
         losses = []
-        for _ in range(self._local_steps):
-            drawn = torch.randperm(len(shard), generator=generator)[: self._batch_size]
-            batch = shard[drawn].to(self._device)
+        for _ in range(part_of(self._local_steps * len(shard_ids), share)):
+            drawn = torch.randperm(len(examples), generator=generator)[: self._batch_size]
+            batch = examples[drawn].to(self._device)
             losses.append(gradient_step(self._network, (self._x[batch], self._y[batch]), self._learning_rate))
-        mean_loss = float(np.mean(losses))
-        return ShardUpdate(len(shard), arrays_of(self._network), metrics={"train_loss": mean_loss})
+        metrics = {"train_loss": float(np.mean(losses))} if losses else {}
+        return ShardUpdate(len(examples) if losses else 0, arrays_of(self._network), metrics=metrics)
 
     def evaluate(self, arrays: ArrayRecord) -> MetricRecord:
         """Return accuracy and loss on the test set."""

@@ -13,6 +13,7 @@ from torch.func import functional_call, grad, vmap
 
 from fedgc.clients import ShardUpdate
 from fedgc.tasks.torch_model import Tensors, arrays_of, gradient_step
+from fedgc.tasks.union import part_of
 
 Weights = NDArray[np.float32]
 
@@ -88,9 +89,19 @@ class NetworkStepTask:
 
     def train_shard(self, shard_id: int, arrays: ArrayRecord, config: ConfigRecord) -> ShardUpdate:
         """Return the arrays after one gradient step on one shard, and the shard's loss before it."""
+        return self.train_union([shard_id], arrays, config)
+
+    def train_union(
+        self, shard_ids: Sequence[int], arrays: ArrayRecord, config: ConfigRecord, share: float = 1.0
+    ) -> ShardUpdate:
+        """Return the arrays after one gradient step on all examples of some shards, and their loss before it."""
+        if not part_of(1, share):
+            return ShardUpdate(0, arrays)
         self._network.load_state_dict(arrays.to_torch_state_dict())
-        loss = gradient_step(self._network, self._parts[shard_id], self._learning_rate)
-        return ShardUpdate(len(self.shards[shard_id]), arrays_of(self._network), metrics={"train_loss": loss})
+        parts = [self._parts[shard_id] for shard_id in shard_ids]
+        x, y = parts[0] if len(parts) == 1 else (torch.cat(both) for both in zip(*parts, strict=True))
+        loss = gradient_step(self._network, (x, y), self._learning_rate)
+        return ShardUpdate(len(y), arrays_of(self._network), metrics={"train_loss": loss})
 
     def evaluate(self, arrays: ArrayRecord) -> MetricRecord:
         """Return the accuracy on the test set, and the loss on all training examples: what is minimised."""

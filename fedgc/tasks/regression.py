@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 from flwr.app import Array, ArrayRecord, ConfigRecord, MetricRecord
 from numpy.typing import NDArray
@@ -9,6 +11,7 @@ from numpy.typing import NDArray
 from fedgc.clients import ShardUpdate
 from fedgc.tasks.digits_data import digits_data
 from fedgc.tasks.partition import Partition, build_shards
+from fedgc.tasks.union import part_of
 from fedgc.validation import check_integer, check_positive
 
 Matrix = NDArray[np.float32]
@@ -84,8 +87,17 @@ class DigitsRegressionTask:
 
     def train_shard(self, shard_id: int, arrays: ArrayRecord, config: ConfigRecord) -> ShardUpdate:
         """Return the weights after one gradient step on one shard, and the shard's loss before it."""
+        return self.train_union([shard_id], arrays, config)
+
+    def train_union(
+        self, shard_ids: Sequence[int], arrays: ArrayRecord, config: ConfigRecord, share: float = 1.0
+    ) -> ShardUpdate:
+        """Return the weights after one gradient step on all examples of some shards, and their loss before it."""
+        if not part_of(1, share):
+            return ShardUpdate(0, arrays)
         weights = self._weights(arrays)
-        x, y = self._parts[shard_id]
+        parts = [self._parts[shard_id] for shard_id in shard_ids]
+        x, y = parts[0] if len(parts) == 1 else (np.concatenate(both) for both in zip(*parts, strict=True))
         with np.errstate(over="ignore", invalid="ignore"):  # steps that are too large diverge, which shows in the loss
             logits = x @ weights
             logits -= logits.max(axis=1, keepdims=True)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from fedgc.strategies.baselines.catalogue import RIVALS
-from fedgc.strategies.baselines.rival import RivalOptions
+from fedgc.strategies.baselines.fedbuff import FedBuff
+from fedgc.strategies.baselines.rival import SERVER_STEP, RivalOptions
 from fedgc.strategies.gradient_coding import GradientCoding
 from flwr.serverapp.strategy import Strategy
 
@@ -35,12 +36,12 @@ def build_rival(name: str, options: RivalOptions) -> tuple[Strategy, float]:
     rival = RIVALS[one_of("rival", name, list(RIVALS))]
     if rival.needs_deadline and options.deadline is None:
         raise ValueError(f"deadline must be given for rival {name!r}; got None")
-    unknown = sorted(set(options.own) - set(rival.own))
+    unknown = sorted(set(options.own) - {*rival.own, *SERVER_STEP})
     if unknown:
-        raise ValueError(f"options of rival {name!r} must be among {list(rival.own)}; got {unknown}")
+        raise ValueError(f"options of rival {name!r} must be among {[*rival.own, *SERVER_STEP]}; got {unknown}")
     strategy = rival.build(options)
-    # GradientCoding keeps its deadline itself; Flower's strategies are told theirs when they start.
-    if isinstance(strategy, GradientCoding) or options.deadline is None:
+    # These keep their deadline themselves; Flower's strategies are told theirs when they start.
+    if isinstance(strategy, GradientCoding | FedBuff) or options.deadline is None:
         return strategy, WAIT_FOR_EVERYONE
     if isinstance(options.deadline, DeadlineRule):
         raise ValueError(f"deadline must be a number for rival {name!r}; got {options.deadline!r:.80}")

@@ -5,17 +5,18 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from fedgc.strategies.baselines.fedbuff import FedBuff
+from fedgc.strategies.baselines.fedprox import PartialFedProx
 from fedgc.strategies.baselines.over_selection import OverSelection
-from fedgc.strategies.baselines.rival import Rival, RivalOptions
+from fedgc.strategies.baselines.rival import UNCODED, Rival, RivalOptions
 from fedgc.strategies.gradient_coding import GradientCoding
-from flwr.serverapp.strategy import FedAvg, FedProx, Strategy
+from flwr.serverapp.strategy import FedAvgM, Strategy
 
-from fedgc.deadline import WAIT_FOR_EVERYONE
+from fedgc.deadline import WAIT_FOR_EVERYONE, DeadlineRule
 
 
 @dataclass(frozen=True)
 class CodedRival:
-    """A rival that is a code and a decoder, perhaps with a memory: :class:`GradientCoding` around FedAvg.
+    """A rival that is a code and a decoder, perhaps with a memory: :class:`GradientCoding` around FedAvgM.
 
     Attributes
     ----------
@@ -32,7 +33,7 @@ class CodedRival:
     def __call__(self, options: RivalOptions) -> Strategy:
         """Return the strategy."""
         return GradientCoding(
-            FedAvg(**options.inner),
+            FedAvgM(**options.averaging),
             num_shards=options.num_shards,
             deadline=WAIT_FOR_EVERYONE if options.deadline is None else options.deadline,
             load=options.load,
@@ -45,22 +46,16 @@ class CodedRival:
         )
 
 
-def _fedprox(options: RivalOptions) -> Strategy:
-    """Return FedProx whose clients reply by the deadline with the part of their work that is done."""
-    inner = FedProx(proximal_mu=options.own.get("proximal_mu", 0.0), **options.inner)
-    return GradientCoding(
-        inner,
-        num_shards=options.num_shards,
-        deadline=WAIT_FOR_EVERYONE if options.deadline is None else options.deadline,
-        load=1,
-        shard_examples=options.shard_examples,
-        seed=options.seed,
-        code="uncoded",
-        schedule="work-list",
-        sums="whole",
-        redraw=True,
-        decoder="partial-mean",
-    )
+def _fedavg(options: RivalOptions) -> Strategy:
+    return FedAvgM(**options.averaging)
+
+
+def _fedbuff(options: RivalOptions) -> Strategy:
+    """Return FedBuff; its deadline is the time after which a client that has not answered is sent the model anew."""
+    deadline = options.deadline
+    if isinstance(deadline, DeadlineRule):
+        raise ValueError(f"deadline must be a number for rival 'fedbuff'; got {deadline!r:.80}")
+    return FedBuff(client_timeout=deadline, **options.averaging, **options.others)
 
 
 _BITAR = "R. Bitar, M. Wootters, S. El Rouayheb, IEEE JSAIT 2020"
@@ -75,14 +70,18 @@ RIVALS: dict[str, Rival] = {
     rival.name: rival
     for rival in (
         Rival(
-            "fedavg", "FedAvg, waits for all", _FEDAVG, lambda options: FedAvg(**options.inner), needs_deadline=False
+            "fedavg",
+            "FedAvg, waits for all",
+            _FEDAVG,
+            _fedavg,
+            needs_deadline=False,
         ),
-        Rival("fedavg-deadline", "FedAvg, cut off", _FEDAVG, lambda options: FedAvg(**options.inner)),
+        Rival("fedavg-deadline", "FedAvg, cut off", _FEDAVG, _fedavg),
         Rival(
             "over-selection",
             "FedAvg, over-selection",
             "K. Bonawitz et al., MLSys 2019; 1.3 clients for each one needed unless told otherwise",
-            lambda options: OverSelection(**options.inner, **options.own),
+            lambda options: OverSelection(**options.averaging, **options.others),
             own=("over_selection",),
             needs_deadline=False,
         ),
@@ -90,47 +89,45 @@ RIVALS: dict[str, Rival] = {
             "inverse-probability",
             "FedAvg, inverse probability",
             f"{_FEDAVG}, weighted by 1 / P(arrives), which is learnt",
-            CodedRival("uncoded", "inverse-probability"),
+            CodedRival(UNCODED, "inverse-probability"),
         ),
         Rival(
             "fedprox",
             "FedProx, partial work",
             "T. Li et al., MLSys 2020; proximal weight 0 unless told otherwise",
-            _fedprox,
+            lambda options: PartialFedProx(**options.averaging, **options.others),
             own=("proximal_mu",),
         ),
         Rival(
             "mifa",
             "MIFA",
             "X. Gu et al., NeurIPS 2021; a client that has never come counts as zero",
-            CodedRival("uncoded", "sum", memory=True),
+            CodedRival(UNCODED, "sum", memory=True),
         ),
         Rival(
             "fedvarp",
             "FedVARP",
             "D. Jhunjhunwala et al., UAI 2022; the mean of those who came",
-            CodedRival("uncoded", "scaled-mean", memory=True),
+            CodedRival(UNCODED, "scaled-mean", memory=True),
         ),
         Rival(
             "fedvarp-unbiased",
             "FedVARP, unbiased",
             "D. Jhunjhunwala et al., UAI 2022; changes weighted by 1 / P(arrives), which is learnt",
-            CodedRival("uncoded", "inverse-probability", memory=True),
+            CodedRival(UNCODED, "inverse-probability", memory=True),
         ),
         Rival(
             "fedbuff",
             "FedBuff",
             "J. Nguyen et al., AISTATS 2022; a buffer of 10 unless told otherwise",
-            lambda options: FedBuff(**options.inner, **options.own),
-            own=("buffer_size", "server_learning_rate"),
+            _fedbuff,
+            own=("buffer_size",),
             needs_deadline=False,
         ),
         Rival(
-            "is-sgd", "IS-SGD", f"ignore stragglers, divide by who came: {_BITAR}", CodedRival("uncoded", "scaled-mean")
+            "is-sgd", "IS-SGD", f"ignore stragglers, divide by who came: {_BITAR}", CodedRival(UNCODED, "scaled-mean")
         ),
-        Rival(
-            "is-sgd-authors", "IS-SGD, plain sum", f"ignore stragglers: code of {_SONG}", CodedRival("uncoded", "sum")
-        ),
+        Rival("is-sgd-authors", "IS-SGD, plain sum", f"ignore stragglers: code of {_SONG}", CodedRival(UNCODED, "sum")),
         Rival("scheme-I", "Scheme I", _SONG, CodedRival("scheme-I", "inverse-probability")),
         Rival("scheme-II", "Scheme II", _SONG, CodedRival("scheme-II", "inverse-probability")),
         Rival("sgc", "SGC", _BITAR, CodedRival("sgc", "inverse-probability"), coded=True),

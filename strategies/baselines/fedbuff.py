@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any, cast
@@ -25,9 +26,10 @@ logger = logging.getLogger("flwr.fedgc")
 
 @dataclass(frozen=True, eq=False)
 class _Sent:
-    """What a node was sent: to whom, from which version of the model, and the arrays of that version."""
+    """What a node was sent: to whom, when, from which version of the model, and the arrays of that version."""
 
     node_id: int
+    instant: float
     version: int
     arrays: dict[str, NDArray[Any]]
 
@@ -41,6 +43,10 @@ class FedBuff(FedAvg):
         Number of updates that make a step of the server, K in the paper.
     server_learning_rate : float
         Factor of the step.
+    server_momentum : float
+        How much of the step before is part of the next one.
+    client_timeout : float, optional
+        Seconds after which a node that has not answered is sent the model anew; by default it is waited for.
     **options
         As of Flower's FedAvg; fractions are not used, since all nodes are always at work.
 
@@ -48,8 +54,9 @@ class FedBuff(FedAvg):
     -----
     A client's update is the difference of its reply from the model that it was sent, however old that is by now. With t
     steps of the server in between it counts ``1 / sqrt(1 + t)`` times. K of them are averaged, weighted by their
-    examples, and added times the learning rate. Fast clients come more often than slow ones, and the model is drawn
-    towards their data: nothing corrects that. What Flower calls a round is a step of the server.
+    examples, and added to what the momentum leaves of the steps before; the sum is added times the learning rate. Fast
+    clients come more often than slow ones, and the model is drawn towards their data: nothing corrects that. What
+    Flower calls a round is a step of the server.
 
     References
     ----------
@@ -61,12 +68,25 @@ class FedBuff(FedAvg):
     0.5
     """
 
-    def __init__(self, *, buffer_size: int = 10, server_learning_rate: float = 1.0, **options: object) -> None:
+    def __init__(
+        self,
+        *,
+        buffer_size: int = 10,
+        server_learning_rate: float = 1.0,
+        server_momentum: float = 0.0,
+        client_timeout: float | None = None,
+        **options: object,
+    ) -> None:
         super().__init__(**options)  # type: ignore[arg-type]
         self.buffer_size = check_integer("buffer_size", buffer_size, low=1)
         self.server_learning_rate = check_positive("server_learning_rate", server_learning_rate)
+        if not 0.0 <= server_momentum < 1.0:
+            raise ValueError(f"server_momentum must be at least 0 and below 1; got {server_momentum}")
+        self.server_momentum = float(server_momentum)
+        self.client_timeout = math.inf if client_timeout is None else check_positive("client_timeout", client_timeout)
         self._sent: dict[str, _Sent] = {}
         self._buffer: list[tuple[float, float, Update, RecordDict]] = []
+        self._velocity: Update | None = None
 
     @staticmethod
     def staleness_weight(steps: int) -> float:
@@ -92,11 +112,11 @@ class FedBuff(FedAvg):
         """
         clock, result, arrays = clock_of(grid), Result(arrays=initial_arrays), initial_arrays
         config = ConfigRecord() if train_config is None else train_config
-        self._sent, self._buffer = {}, []
+        self._sent, self._buffer, self._velocity = {}, [], None
         version, last = 0, clock.now()
         if evaluate_fn is not None and (metrics := evaluate_fn(0, arrays)) is not None:
             result.evaluate_metrics_serverapp[0] = metrics
-        self._send(grid, grid.get_node_ids(), version, arrays, config)
+        self._send(grid, clock.now(), grid.get_node_ids(), version, arrays, config)
         while version < num_rounds:
             before = last
             for reply in list(grid.pull_messages(set(self._sent))):
@@ -109,17 +129,22 @@ class FedBuff(FedAvg):
                         result.evaluate_metrics_serverapp[version] = metrics
                     if version == num_rounds:
                         return result
-            # Those that have answered, that have come back, and that are new.
+            # Those that have answered, that have not in time, that have come back, and that are new.
+            self._sent = {key: one for key, one in self._sent.items() if clock.now() < self._due(one)}
             at_work = {sent.node_id for sent in self._sent.values()}
-            self._send(grid, [node for node in grid.get_node_ids() if node not in at_work], version, arrays, config)
+            free = [node for node in grid.get_node_ids() if node not in at_work]
+            self._send(grid, clock.now(), free, version, arrays, config)
             if clock.now() >= last + timeout:
                 raise TooFewNodesError(f"no update has come for {timeout:g} s: every node has left, or is that slow")
             if last == before:  # also where errors have come, or nodes that fail at once would be asked without a pause
-                clock.wait(last + timeout)
+                clock.wait(min([last + timeout, *map(self._due, self._sent.values())]))
         return result
 
-    def _send(
-        self, grid: Grid, node_ids: Iterable[int], version: int, arrays: ArrayRecord, config: ConfigRecord
+    def _due(self, sent: _Sent) -> float:
+        return sent.instant + self.client_timeout
+
+    def _send(  # noqa: PLR0917
+        self, grid: Grid, now: float, node_ids: Iterable[int], version: int, arrays: ArrayRecord, config: ConfigRecord
     ) -> None:
         nodes = sorted(node_ids)
         if not nodes:
@@ -130,7 +155,7 @@ class FedBuff(FedAvg):
         ids = grid.push_messages([Message(record, dst_node_id=node, message_type="train") for node in nodes])
         for message_id, node in zip(ids, nodes, strict=True):
             if message_id:
-                self._sent[message_id] = _Sent(node, version, values)
+                self._sent[message_id] = _Sent(node, now, version, values)
 
     def _take(self, reply: Message, version: int) -> bool:
         """Put a reply into the buffer, and return whether it has an update."""
@@ -165,6 +190,10 @@ class FedBuff(FedAvg):
         step = zero_update(values)
         for examples, weight, delta, _ in self._buffer:
             add_scaled(step, examples * weight / total, delta)
+        if self.server_momentum:
+            if self._velocity is not None:
+                add_scaled(step, self.server_momentum, self._velocity)
+            self._velocity = step
         new = {name: Array(value) for name, value in apply_update(values, step).items()}
         metrics = aggregate_metricrecords([content for _, _, _, content in self._buffer], self.weighted_by_key)
         self._buffer.clear()

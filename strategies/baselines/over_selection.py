@@ -8,12 +8,12 @@ from collections.abc import Callable, Iterable
 from fedgc.strategies.rounds.deadline_grid import DeadlineGrid
 from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord
 from flwr.serverapp import Grid
-from flwr.serverapp.strategy import FedAvg, Result
+from flwr.serverapp.strategy import FedAvgM, Result
 
 from fedgc.validation import check_positive
 
 
-class OverSelection(FedAvg):
+class OverSelection(FedAvgM):
     """FedAvg that samples `over_selection` times the nodes that it needs, and ends a round when so many have answered.
 
     Parameters
@@ -23,7 +23,7 @@ class OverSelection(FedAvg):
     over_selection : float
         How many are asked for each one that is needed, at least 1.
     **options
-        As of Flower's FedAvg.
+        As of Flower's FedAvgM.
 
     Raises
     ------

@@ -10,6 +10,12 @@ from flwr.serverapp.strategy import Strategy
 
 from fedgc.deadline import DeadlineRule, Timing
 
+#: What the server does with the aggregate, as Flower's FedAvgM calls it. Every rival may be given it: a method that
+#: averages more noise, or less, is at its best with another step and another momentum.
+SERVER_STEP = ("server_learning_rate", "server_momentum")
+#: The code in which every client has its own shards and nobody else has.
+UNCODED = "uncoded"
+
 
 @dataclass(frozen=True)
 class RivalOptions:
@@ -32,7 +38,8 @@ class RivalOptions:
     inner : mapping
         Options of the FedAvg that is used or extended.
     own : mapping
-        Options of the rival itself: over_selection, buffer_size, server_learning_rate, proximal_mu.
+        Options of the rival itself: over_selection, buffer_size, proximal_mu; and of the server's step, which all have:
+        see :data:`SERVER_STEP`.
     """
 
     num_shards: int
@@ -43,6 +50,16 @@ class RivalOptions:
     seed: int = 0
     inner: dict[str, Any] = field(default_factory=dict)
     own: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def averaging(self) -> dict[str, Any]:
+        """Options of Flower's FedAvgM: those of FedAvg, and of the server's step."""
+        return self.inner | {key: value for key, value in self.own.items() if key in SERVER_STEP}
+
+    @property
+    def others(self) -> dict[str, Any]:
+        """The rival's own options, without those of the server's step."""
+        return {key: value for key, value in self.own.items() if key not in SERVER_STEP}
 
 
 @dataclass(frozen=True)
@@ -74,3 +91,8 @@ class Rival:
     own: tuple[str, ...] = ()
     coded: bool = False
     needs_deadline: bool = True
+
+    @property
+    def own_data(self) -> bool:
+        """Whether a client trains on its own shards as one data set: where nothing is coded."""
+        return getattr(self.build, "code", UNCODED) == UNCODED

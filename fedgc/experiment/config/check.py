@@ -36,7 +36,7 @@ from fedgc.round import (
     first_load,
 )
 from fedgc.schemes import BALANCED_BLOCKS, CODES, LIST_CODES
-from fedgc.strategies.baselines import RIVALS
+from fedgc.strategies.baselines import RIVALS, SERVER_STEP
 from fedgc.strategies.options import as_second_moment
 from fedgc.validation import did_you_mean
 
@@ -127,11 +127,13 @@ def _check_rival(strategy: RivalConfig, where: str, *, n_clients: int) -> None:
     rival = RIVALS[strategy.kind]
     if rival.needs_deadline and strategy.deadline is None:
         raise ConfigError(f"{where}.deadline must be given for {strategy.kind!r}; got nothing")
-    heeded = [*rival.own, *(["load"] if rival.coded else [])]
+    heeded = [*rival.own, *SERVER_STEP, *(["load"] if rival.coded else [])]
     for key in [*strategy.own, *(["load"] if strategy.load is not None else [])]:
         if key not in heeded:
-            allowed = f"only {', '.join(heeded)} of these" if heeded else "none of these"
-            raise ConfigError(f"{where}.{key} must be left out for {strategy.kind!r}, which heeds {allowed}; got it")
+            raise ConfigError(
+                f"{where}.{key} must be left out for {strategy.kind!r}, which heeds only {', '.join(heeded)} of these; "
+                "got it"
+            )
     if rival.coded and (strategy.load or 2) > n_clients:
         raise ConfigError(f"{where}.load must be at most fleet.clients = {n_clients}; got {strategy.load or 2}")
 

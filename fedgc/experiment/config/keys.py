@@ -15,6 +15,8 @@ Name = Annotated[str, Field(min_length=1, max_length=200, strict=True)]
 Grid = dict[Name, Annotated[list[Any], Field(min_length=1)]]
 Seeds = Annotated[list[Annotated[int, Field(ge=0, lt=2**32, strict=True)]], Field(min_length=1)]
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False, strict=True)]
+#: Of the server's step, or of a moment of it.
+Momentum = Annotated[float, Field(ge=0, lt=1, allow_inf_nan=False, strict=True)]
 
 
 def _as_load(value: object) -> object:

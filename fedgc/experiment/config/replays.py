@@ -5,7 +5,7 @@ from __future__ import annotations
 from fedgc.errors import ConfigError
 from fedgc.experiment.config.inner import FEDAVG
 from fedgc.experiment.config.sections import ExperimentConfig, GradientCodingConfig, StrategyConfig
-from fedgc.strategies.baselines import RIVALS, CodedRival
+from fedgc.strategies.baselines import RIVALS, SERVER_STEP, CodedRival
 
 #: Tasks of one gradient step per shard.
 GRADIENT_TASKS = ("digits-regression", "digits-conv")
@@ -66,6 +66,9 @@ def _check(strategy: StrategyConfig, where: str) -> None:
             replayed_rival(strategy.kind)
         except ConfigError as error:
             raise ConfigError(f"{where}.{error}") from None
+        for key in SERVER_STEP:
+            if (value := getattr(strategy, key)) is not None:
+                raise ConfigError(f"{where}.{key} must be left out for runtime 'replay'; got {value!r}")
         return
     plain = {
         "schedule": "full",

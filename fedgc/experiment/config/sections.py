@@ -11,21 +11,23 @@ from fedgc.assignment import Schedule, Sums
 from fedgc.coherence import CoherenceEstimate, KnownCoherence
 from fedgc.deadline import DeadlineRule, build_deadline
 from fedgc.decoders import AUTO, automatic_decoder
-from fedgc.experiment.config.inner import InnerConfig
-from fedgc.experiment.config.keys import Count, Grid, Load, Name, Positive, Section, Seeds
+from fedgc.experiment.config.inner import FEDAVG, InnerConfig
+from fedgc.experiment.config.keys import Count, Grid, Load, Momentum, Name, Positive, Section, Seeds
 from fedgc.experiment.config.nodes import DECENTRALISED, GraphConfig, NodesConfig
 from fedgc.experiment.config.tasks import DigitsConfig, TaskConfig
 from fedgc.experiment.target import Target
 from fedgc.quantisers import MOST_BITS, BucketedNorm
 from fedgc.schemes import BALANCED_BLOCKS
-from fedgc.strategies.baselines import RIVALS
+from fedgc.strategies.baselines import RIVALS, SERVER_STEP
 
 
 class RivalConfig(Section):
     """A method that others have published: one of :data:`fedgc.strategies.baselines.RIVALS`, by its name.
 
     `label` is the rival's title unless given. Which of the other keys a rival heeds is said there; those that it does
-    not heed are refused.
+    not heed are refused. All heed `server_learning_rate` and `server_momentum`, what the server does with the
+    aggregate. Clients of rivals that do not code train on their own shards as one data set. The deadline of FedBuff is
+    the time after which a client that has not answered is sent the model anew.
     """
 
     kind: Name
@@ -35,14 +37,21 @@ class RivalConfig(Section):
     over_selection: Annotated[float, Field(ge=1, allow_inf_nan=False, strict=True)] | None = None
     buffer_size: Count | None = None
     server_learning_rate: Positive | None = None
+    server_momentum: Momentum | None = None
     proximal_mu: Annotated[float, Field(ge=0, allow_inf_nan=False, strict=True)] | None = None
     grid: Grid = Field(default_factory=dict)
 
     @property
     def own(self) -> dict[str, Any]:
         """The options of its own that are given."""
-        names = ("over_selection", "buffer_size", "server_learning_rate", "proximal_mu")
+        names = ("over_selection", "buffer_size", "proximal_mu", *SERVER_STEP)
         return {name: getattr(self, name) for name in names if getattr(self, name) is not None}
+
+    @property
+    def plain_average(self) -> bool:
+        """Whether the aggregate is the step."""
+        own_step = (self.server_learning_rate or 1.0) != 1.0 or (self.server_momentum or 0.0) != 0.0
+        return self.kind != "fedbuff" and not own_step
 
     @model_validator(mode="before")
     @classmethod
@@ -53,7 +62,7 @@ class RivalConfig(Section):
 
 
 class GradientCodingConfig(InnerConfig):
-    """fedgc's GradientCoding around FedAvg, or around an adaptive strategy.
+    """fedgc's GradientCoding around FedAvg, or around another strategy for the server's step.
 
     With a rule for the deadline, `deadline` is that of the first round; `deadline_share` belongs to the rule "quantile"
     alone, `deadline_cover` (whether every round is to last until the fleet can have done every shard once) and
@@ -91,6 +100,11 @@ class GradientCodingConfig(InnerConfig):
     failure_domains: Literal["site"] | None = None
     residency: Literal["site"] | None = None
     grid: Grid = Field(default_factory=dict)
+
+    @property
+    def plain_average(self) -> bool:
+        """Whether the aggregate is the step."""
+        return self.inner == FEDAVG
 
     @property
     def decoder_name(self) -> str:
