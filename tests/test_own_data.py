@@ -1,4 +1,4 @@
-"""Clients of methods that do not code: they train on their own data as one, and stop at a step when time is up."""
+"""Clients of methods that do not code: they train on their own data as one; and shards in pieces for those that do."""
 
 from __future__ import annotations
 
@@ -13,9 +13,10 @@ from flwr.serverapp import Grid
 from torch import nn
 
 from fedgc.assignment import own_part
-from fedgc.errors import ExperimentError
+from fedgc.errors import ConfigError, ExperimentError
 from fedgc.experiment.config import check_config
 from fedgc.experiment.own_data import own_data
+from fedgc.experiment.pieces import fleet_of_pieces
 from fedgc.experiment.sweep import run_experiment
 from fedgc.fleets import Fleet, WorkDraw, build_fleet
 from fedgc.protocol import BUDGET, DEADLINE, NUM_EXAMPLES, RECORD, SHARD_IDS, SHARD_SEED, SIMULATED_SHARE, shard_seed
@@ -168,7 +169,7 @@ def test_draws_that_a_grid_makes_up_are_noticed(monkeypatch: pytest.MonkeyPatch)
             drawn = honest(client, server_round, **where)
             return drawn._replace(per_shard=0.1) if (client, server_round) == (2, 2) else drawn
 
-        if len(calls) == 1:  # the one that the run gets, and not the one that it is held against
+        if len(calls) == 2:  # the run's, and neither the one before it nor that which it is held against
             fleet.draw = draw  # type: ignore[method-assign]
         return fleet
 
@@ -176,3 +177,60 @@ def test_draws_that_a_grid_makes_up_are_noticed(monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setattr(runner, "build_fleet", kind)
     with pytest.raises(ExperimentError, match=r"client 2, round 2: was told .* which is not what the fleet draws"):
         run_experiment(check_config(raw))
+
+
+@pytest.mark.parametrize("name", OPTIONS)
+def test_pieces_are_parts_of_the_shards_that_there_are_without(name: str) -> None:
+    whole, divided = (build_task(name, seed=4, pieces=pieces, **OPTIONS[name]) for pieces in (1, 3))
+    n_shards = len(whole.shard_examples)
+    assert len(divided.shard_examples) == 3 * n_shards
+    for shard in range(n_shards):
+        pieces = [set(divided.shards[3 * shard + k].tolist()) for k in range(3)]  # type: ignore[attr-defined]
+        assert set.union(*pieces) == set(whole.shards[shard].tolist())  # type: ignore[attr-defined]
+        assert (
+            sum(map(len, pieces)) == whole.shard_examples[shard] and max(map(len, pieces)) - min(map(len, pieces)) <= 1
+        )
+
+
+@pytest.mark.parametrize("name", ["digits", "digits-regression", "digits-conv"])
+def test_a_piece_without_examples_trains_nothing(name: str) -> None:
+    options = {**OPTIONS[name], "shards": 300, "partition": "iid"}
+    task = build_task(name, seed=4, pieces=6, **options)
+    empty = task.shard_examples.index(0)
+    update = task.train_shard(empty, task.initial_arrays(), ConfigRecord({SHARD_SEED: 7}))
+    assert update.num_examples == 0
+    np.testing.assert_array_equal(values(update.arrays), values(task.initial_arrays()))
+
+
+def test_pieces_take_the_time_of_their_shard() -> None:
+    """The fleet's draws and odds with shards of a quarter, four times as many of them, are those of whole ones."""
+    table = {"preset": "phones", "clients": 5, "groups": [{"share": 0.4, "median": 8.0, "shard_size": 2.0}]}
+    whole, divided = build_fleet(table, seed=3), build_fleet(fleet_of_pieces(table, 4), seed=3)
+    for client in range(5):
+        one, many = whole.draw(client, 2), divided.draw(client, 2)
+        assert one.completion_time(3.0) == pytest.approx(many.completion_time(12.0))
+    np.testing.assert_allclose(whole.straggle_prob(9.0, 3.0), divided.straggle_prob(9.0, 12.0))
+    np.testing.assert_allclose(whole.reach(9.0, 3), divided.reach(9.0, 12)[:, ::4])
+    raw = {
+        "name": "P",
+        "rounds": 4,
+        "seeds": [1],
+        "deadline_unit": "cover",
+        "task": {"name": "digits-regression", "shards": 8},
+        "fleet": {"preset": "uneven", "clients": 4},
+        "strategies": [
+            {
+                "kind": "gradient-coding",
+                "label": str(pieces),
+                "deadline": 1.0,
+                "schedule": "work-list",
+                "pieces": pieces,
+            }
+            for pieces in (1, 3)
+        ],
+    }
+    rows = run_experiment(check_config(raw))
+    ends = {row.strategy: row.seconds for row in rows}
+    assert ends["1"] == pytest.approx(ends["3"])
+    with pytest.raises(ConfigError, match=r"strategies.0.pieces must leave at most 10000 shards; got 5000 x 8"):
+        check_config({**raw, "strategies": [{**raw["strategies"][0], "pieces": 5000}]})  # type: ignore[index]

@@ -16,11 +16,12 @@ from fedgc.assignment import own_part
 from fedgc.clients import gradient_coded
 from fedgc.deadline import WAIT_FOR_EVERYONE
 from fedgc.errors import ExperimentError, TooFewNodesError
-from fedgc.experiment.audit import measured_residual_error, remember_round, shard_trainer
-from fedgc.experiment.config import ExperimentConfig, RivalConfig, ServedConfig
+from fedgc.experiment.audit import UnionTrainer, measured_residual_error, remember_round, shard_trainer
+from fedgc.experiment.config import ExperimentConfig, GradientCodingConfig, RivalConfig, ServedConfig
 from fedgc.experiment.deadlines import in_seconds, time_limit_seconds
 from fedgc.experiment.draws import check_handed_out, draws_met
 from fedgc.experiment.own_data import own_data
+from fedgc.experiment.pieces import fleet_of_pieces
 from fedgc.experiment.recording import KeptRows, RunEnded
 from fedgc.experiment.row import MEASURED, Row
 from fedgc.experiment.sites import shards_at_sites, site_labels
@@ -48,23 +49,19 @@ def run_one(config: ExperimentConfig, choice: ServedConfig, seed: int, keep: Cal
     keep : callable
         Called with every row that is kept as soon as it is known.
     """
-    task = build_task(config.task.name, seed=seed, **config.task.options)
+    pieces = choice.pieces if isinstance(choice, GradientCodingConfig) else 1
+    task = build_task(config.task.name, seed=seed, pieces=pieces, **config.task.options)
     trainer = remember_round(task.train_union)
-    fleet = build_fleet(config.fleet, seed=seed)
-    n_shards, n_clients = config.task.shards, config.n_clients
-    as_one = isinstance(choice, RivalConfig) and RIVALS[choice.kind].own_data
-    owners = n_clients if as_one else n_shards
-    parts = [part for owner in range(owners) if (part := own_part(owner, owners, n_shards))]
-    choice = in_seconds(choice, config, fleet)
+    # Deadlines are in units of the shards that all strategies have.
+    undivided = build_fleet(config.fleet, seed=seed)
+    choice, time_limit = in_seconds(choice, config, undivided), time_limit_seconds(config, undivided)
+    table = fleet_of_pieces(config.fleet, pieces)
+    fleet = build_fleet(table, seed=seed)
+    client_app, parts = _clients(choice, config, task, trainer)
     strategy, timeout = _build_strategy(choice, config, task, fleet, seed)
 
-    rows = KeptRows(config, keep, time_limit=time_limit_seconds(config, fleet))
+    rows = KeptRows(config, keep, time_limit=time_limit)
 
-    client_app = ClientApp()
-    if as_one:
-        client_app.train()(own_data(trainer, task.shard_examples, n_clients))
-    else:
-        client_app.train()(gradient_coded(num_shards=n_shards)(shard_trainer(trainer)))
     server_app, grids = ServerApp(), []
 
     @server_app.main()
@@ -101,7 +98,7 @@ def run_one(config: ExperimentConfig, choice: ServedConfig, seed: int, keep: Cal
         strategy.start(grid, before, num_rounds=config.rounds, timeout=timeout, evaluate_fn=evaluate)
 
     try:
-        run_virtual(server_app, client_app, fleet, run_config={"seed": seed}, num_shards=config.task.shards)
+        run_virtual(server_app, client_app, fleet, run_config={"seed": seed}, num_shards=len(task.shard_examples))
     except RunEnded:
         pass
     except (TimeoutError, TooFewNodesError):
@@ -109,20 +106,35 @@ def run_one(config: ExperimentConfig, choice: ServedConfig, seed: int, keep: Cal
         logger.error("%s, seed %d: training ends early, since every client has left", choice.label, seed)
     rows.close()
     for grid in grids:
-        check_handed_out(grid.handed_out, build_fleet(config.fleet, seed=seed))
-    return draws_met(RoundDraws(fleet), config.rounds)
+        check_handed_out(grid.handed_out, build_fleet(table, seed=seed))
+    return draws_met(RoundDraws(undivided), config.rounds)
+
+
+def _clients(
+    choice: ServedConfig, config: ExperimentConfig, task: Task, trainer: UnionTrainer
+) -> tuple[ClientApp, list[range]]:
+    """Return the clients' app, and the shards of each update that they compute: one, or all of a client's as one."""
+    app, n_shards = ClientApp(), len(task.shard_examples)
+    as_one = isinstance(choice, RivalConfig) and RIVALS[choice.kind].own_data
+    if as_one:
+        app.train()(own_data(trainer, task.shard_examples, config.n_clients))
+    else:
+        app.train()(gradient_coded(num_shards=n_shards)(shard_trainer(trainer)))
+    owners = config.n_clients if as_one else n_shards
+    return app, [part for owner in range(owners) if (part := own_part(owner, owners, n_shards))]
 
 
 def _build_strategy(
     choice: ServedConfig, config: ExperimentConfig, task: Task, fleet: Fleet, seed: int
 ) -> tuple[Strategy, float]:
     """Return the strategy and the timeout for its ``start``."""
+    n_shards = len(task.shard_examples)
     # One client may be all there is, and the model is tested on the server.
     timing = fleet if config.timing == "known" else None
     inner: dict[str, Any] = {"fraction_evaluate": 0.0, "min_train_nodes": 1, "min_available_nodes": 1}
     if isinstance(choice, RivalConfig):
         options = RivalOptions(
-            config.task.shards,
+            n_shards,
             deadline=choice.deadline,
             load=choice.load or 2,
             shard_examples=task.shard_examples,
@@ -134,7 +146,7 @@ def _build_strategy(
         return build_rival(choice.kind, options)
     strategy = GradientCoding(
         choice.build_inner(inner),
-        num_shards=config.task.shards,
+        num_shards=n_shards,
         deadline=choice.build_deadline(),
         load=choice.load,
         schedule=choice.schedule,
@@ -149,7 +161,7 @@ def _build_strategy(
         shard_examples=task.shard_examples,
         timing=timing,
         coherence=choice.build_coherence(),
-        constraints=None if choice.residency is None else shards_at_sites(fleet, config.task.shards),
+        constraints=None if choice.residency is None else shards_at_sites(fleet, n_shards),
         failure_domains=None if choice.failure_domains is None else site_labels(fleet),
         secure_sum=SecureSum(fractional_bits=choice.fractional_bits) if choice.secure_sum else False,
         bits=choice.bits,

@@ -40,11 +40,11 @@ class Fleet(ABC):
 
     Notes
     -----
-    A client that answers does so after ``overhead + factor x work(load)`` seconds. Work is the model of the subclass,
-    linear in the load. The factor is the product of `slow_factor` in slow rounds, `drift` and `change_factor` by the
-    round, and a lasting one per client, of spread `spread`. A message without training takes the overhead only.
-    When a client does not answer at all is told in :class:`fedgc.fleets.presence.Presence`. With persistence, absence
-    and slowness are one state per round; without it, every stream of a round has its own draw.
+    A client that answers does so after ``overhead + factor x work(load x shard_size)`` seconds. Work is the model of
+    the subclass, linear in the load. The factor is the product of `slow_factor` in slow rounds, `drift` and
+    `change_factor` by the round, and a lasting one per client, of spread `spread`. A message without training takes the
+    overhead only. When a client does not answer at all is told in :class:`fedgc.fleets.presence.Presence`. With
+    persistence, absence and slowness are one state per round; without it, every stream of a round has its own draw.
 
     Every parameter's unit and meaning stand in ``fedgc/fleets/parameters.py``. To add a fleet model, subclass this in a
     file of its own and add it to ``FLEETS`` in ``fedgc/fleets/build.py``.
@@ -118,7 +118,7 @@ class Fleet(ABC):
         if not training:
             return WorkDraw(overhead, 0.0, left)
         factor = self._pace.factor(client, server_round, draw=slow)
-        return WorkDraw(overhead + factor * work[0], factor * work[1], left)
+        return WorkDraw(overhead + factor * work[0], factor * work[1] * float(own["shard_size"][client]), left)
 
     def completion_time(
         self, client: int, server_round: int, load: float, *, stream: int = 0, now: float = 0.0
@@ -238,10 +238,11 @@ class Fleet(ABC):
         if np.isnan(deadline):
             raise ValueError(f"deadline must be a number; got {deadline!r}")
         usual = self._pace.usual_factors(server_round)[:, None]
+        loads = loads * self.parameters["shard_size"][:, None]
         total = np.zeros((self.n_clients, loads.shape[1]))
         for rows in each_chunk(*total.shape):
             own = {name: value[rows, None] for name, value in self.parameters.items()}
-            chunk_loads = np.broadcast_to(loads[rows] if loads.shape[0] > 1 else loads, total[rows].shape)
+            chunk_loads = np.broadcast_to(loads[rows], total[rows].shape)
             for share, slow in ((1.0 - own["slow_prob"], 1.0), (own["slow_prob"], own["slow_factor"])):
                 if (share > 0.0).any():
                     ends = may_end and self._presence.may_end

@@ -52,6 +52,8 @@ class Parameter:
 COMMON: dict[str, Parameter] = {
     # Messages.
     "overhead": Parameter(0.0),  # seconds per message: waking up, transfer
+    # Shards.
+    "shard_size": Parameter(1.0, low=1e-6),  # size of a shard, in those that the work's parameters are about
     # Absence, round by round.
     "dropout": Parameter(0.0, high=1.0),  # probability not to answer in a round
     "dropout_persistence": Parameter(0.0, high=1.0, high_open=True),  # lag-one autocorrelation of absence

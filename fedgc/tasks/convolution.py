@@ -28,6 +28,8 @@ class DigitsConvTask(NetworkStepTask):
         How labels are spread over them, see :func:`fedgc.tasks.build_shards`.
     alpha : float
         Concentration of the partition ``"dirichlet"``.
+    pieces : int
+        Into how many each shard is divided.
     learning_rate : float
         Step size.
     seed : int
@@ -40,6 +42,7 @@ class DigitsConvTask(NetworkStepTask):
         shards: int = 40,
         partition: Partition = "dirichlet",
         alpha: float = 0.3,
+        pieces: int = 1,
         learning_rate: float = 0.3,
         seed: int = 0,
     ) -> None:
@@ -61,6 +64,6 @@ class DigitsConvTask(NetworkStepTask):
             drawn_arrays(network, seed),
             (torch.from_numpy(data.train_x).reshape(-1, 1, 8, 8), torch.from_numpy(data.train_y)),
             (torch.from_numpy(data.test_x).reshape(-1, 1, 8, 8), torch.from_numpy(data.test_y)),
-            shards=build_shards(data.train_y, shards, partition, alpha, np.random.default_rng([seed, 7])),
+            shards=build_shards(data.train_y, shards, partition, alpha, np.random.default_rng([seed, 7]), pieces),
             learning_rate=rate,
         )

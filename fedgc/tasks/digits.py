@@ -32,6 +32,8 @@ class DigitsTask:
     alpha : float
         Of the partition ``"dirichlet"``: concentration of the Dirichlet distribution by which each class is spread;
         the smaller, the more the labels of a shard are skewed.
+    pieces : int
+        Into how many each shard is divided.
     hidden : int
         Width of the hidden layer.
     local_epochs, batch_size, learning_rate
@@ -46,6 +48,7 @@ class DigitsTask:
         shards: int = 40,
         partition: Partition = "dirichlet",
         alpha: float = 0.3,
+        pieces: int = 1,
         hidden: int = 32,
         local_epochs: int = 1,
         batch_size: int = 16,
@@ -59,7 +62,9 @@ class DigitsTask:
         self._learning_rate = check_positive("task.learning_rate", learning_rate)
         self._seed = check_integer("seed", seed, low=0)
         data = digits_data()
-        self.shards = build_shards(data.train_y, shards, partition, alpha, np.random.default_rng([self._seed, 7]))
+        self.shards = build_shards(
+            data.train_y, shards, partition, alpha, np.random.default_rng([self._seed, 7]), pieces
+        )
         self._train = torch.from_numpy(data.train_x), torch.from_numpy(data.train_y)
         self._test = torch.from_numpy(data.test_x), torch.from_numpy(data.test_y)
         self._loss = nn.CrossEntropyLoss()

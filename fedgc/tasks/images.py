@@ -34,6 +34,8 @@ class ImagesTask:
         How labels are spread over them, see :func:`fedgc.tasks.build_shards`.
     alpha : float
         Concentration of the partition ``"dirichlet"``.
+    pieces : int
+        Into how many each shard is divided.
     examples : int
         Number of training images; the test set has a fourth as many more.
     size : int
@@ -58,6 +60,7 @@ class ImagesTask:
         shards: int = 20,
         partition: Partition = "dirichlet",
         alpha: float = 0.3,
+        pieces: int = 1,
         examples: int = 2000,
         size: int = 32,
         width: float = 0.25,
@@ -78,7 +81,7 @@ class ImagesTask:
         # The generator has nothing of the seed in it: a run with another one has other shards of the same images.
         images, labels = drawn_images(examples + max(examples // 4, 10), size, np.random.default_rng(11))
         rng = np.random.default_rng([self._seed, 7])
-        self.shards = build_shards(labels[:examples], shards, partition, alpha, rng)
+        self.shards = build_shards(labels[:examples], shards, partition, alpha, rng, pieces)
         self._x, self._y = torch.from_numpy(images).to(self._device), torch.from_numpy(labels).to(self._device)
         self._test = self._x[examples:], self._y[examples:]
         self._network = MobileNetwork(check_positive("task.width", width), len(CLASSES)).to(self._device)
@@ -104,7 +107,7 @@ class ImagesTask:
         examples = torch.from_numpy(np.concatenate([self.shards[shard_id] for shard_id in shard_ids]))
         generator = torch.Generator().manual_seed(int(cast(int, config[SHARD_SEED])))
         losses = []
-        for _ in range(part_of(self._local_steps * len(shard_ids), share)):
+        for _ in range(part_of(self._local_steps * len(shard_ids), share) if len(examples) else 0):
             drawn = torch.randperm(len(examples), generator=generator)[: self._batch_size]
             batch = examples[drawn].to(self._device)
             losses.append(gradient_step(self._network, (self._x[batch], self._y[batch]), self._learning_rate))

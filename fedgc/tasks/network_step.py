@@ -95,7 +95,7 @@ class NetworkStepTask:
         self, shard_ids: Sequence[int], arrays: ArrayRecord, config: ConfigRecord, share: float = 1.0
     ) -> ShardUpdate:
         """Return the arrays after one gradient step on all examples of some shards, and their loss before it."""
-        if not part_of(1, share):
+        if not part_of(1, share) or not any(len(self.shards[shard_id]) for shard_id in shard_ids):
             return ShardUpdate(0, arrays)
         self._network.load_state_dict(arrays.to_torch_state_dict())
         parts = [self._parts[shard_id] for shard_id in shard_ids]

@@ -14,8 +14,13 @@ Partition = Literal["dirichlet", "sorted", "iid"]
 PARTITIONS: tuple[Partition, ...] = get_args(Partition)
 
 
-def build_shards(
-    labels: NDArray[np.integer], n_shards: int, partition: Partition, alpha: float, rng: np.random.Generator
+def build_shards(  # noqa: PLR0917  (a partition and what it heeds)
+    labels: NDArray[np.integer],
+    n_shards: int,
+    partition: Partition,
+    alpha: float,
+    rng: np.random.Generator,
+    pieces: int = 1,
 ) -> list[NDArray[np.intp]]:
     """Split a labelled data set into shards by the name of a partition.
 
@@ -32,11 +37,14 @@ def build_shards(
         Concentration of the Dirichlet distribution; the other partitions do not heed it.
     rng : numpy.random.Generator
         Source of randomness.
+    pieces : int
+        Divide each of the shards at random into so many, which follow one another, of sizes that differ by at most one:
+        empty ones, where a shard has fewer examples. The shards themselves do not depend on it.
 
     Returns
     -------
     list of ndarray of int
-        Indices of the examples of each shard, none of them empty, each example in exactly one.
+        Indices of the examples of each shard, each example in exactly one; none is empty without `pieces`.
 
     Raises
     ------
@@ -51,11 +59,16 @@ def build_shards(
     """
     one_of("task.partition", partition, PARTITIONS)
     check_integer("task.shards", n_shards, low=1, high=labels.size)
+    check_integer("task.pieces", pieces, low=1)
     if partition == "sorted":
-        return sorted_shards(labels, n_shards, rng)
-    if partition == "iid":
-        return iid_shards(labels.size, n_shards, rng)
-    return dirichlet_shards(labels, n_shards, check_positive("task.alpha", alpha), rng)
+        shards = sorted_shards(labels, n_shards, rng)
+    elif partition == "iid":
+        shards = iid_shards(labels.size, n_shards, rng)
+    else:
+        shards = dirichlet_shards(labels, n_shards, check_positive("task.alpha", alpha), rng)
+    if pieces == 1:
+        return shards
+    return [piece for shard in shards for piece in np.array_split(rng.permutation(shard), pieces)]
 
 
 def sorted_shards(labels: NDArray[np.integer], n_shards: int, rng: np.random.Generator) -> list[NDArray[np.intp]]:

@@ -33,6 +33,8 @@ class DigitsRegressionTask:
         How labels are spread over them, see :func:`fedgc.tasks.build_shards`.
     alpha : float
         Concentration of the partition ``"dirichlet"``.
+    pieces : int
+        Into how many each shard is divided.
     learning_rate : float
         Step size :math:`\eta`.
     seed : int
@@ -57,13 +59,14 @@ class DigitsRegressionTask:
         shards: int = 40,
         partition: Partition = "dirichlet",
         alpha: float = 0.3,
+        pieces: int = 1,
         learning_rate: float = 1.0,
         seed: int = 0,
     ) -> None:
         self._learning_rate = np.float32(check_positive("task.learning_rate", learning_rate))
         data = digits_data()
         rng = np.random.default_rng([check_integer("seed", seed, low=0), 7])
-        self.shards = build_shards(data.train_y, shards, partition, alpha, rng)
+        self.shards = build_shards(data.train_y, shards, partition, alpha, rng, pieces)
         self._x, self._y = _with_ones(data.train_x), data.train_y
         self._test = _with_ones(data.test_x), data.test_y
         self._parts = [(self._x[shard], np.eye(10, dtype=np.float32)[self._y[shard]]) for shard in self.shards]
@@ -93,7 +96,7 @@ class DigitsRegressionTask:
         self, shard_ids: Sequence[int], arrays: ArrayRecord, config: ConfigRecord, share: float = 1.0
     ) -> ShardUpdate:
         """Return the weights after one gradient step on all examples of some shards, and their loss before it."""
-        if not part_of(1, share):
+        if not part_of(1, share) or not any(len(self.shards[shard_id]) for shard_id in shard_ids):
             return ShardUpdate(0, arrays)
         weights = self._weights(arrays)
         parts = [self._parts[shard_id] for shard_id in shard_ids]

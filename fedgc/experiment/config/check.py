@@ -40,6 +40,9 @@ from fedgc.strategies.baselines import RIVALS, SERVER_STEP
 from fedgc.strategies.options import as_second_moment
 from fedgc.validation import did_you_mean
 
+#: Shards that a strategy may have, divided or not: more are a slip of the keyboard.
+MOST_PIECES = 10_000
+
 
 def check_config(raw: Mapping[str, Any]) -> ExperimentConfig:
     """Check a configuration given as plain data, including what no single key shows; of a sweep, every point."""
@@ -84,8 +87,13 @@ def _check_strategy(strategy: StrategyConfig, where: str, config: ExperimentConf
     if isinstance(strategy, NodesConfig):
         check_nodes(strategy, where, n_clients=config.n_clients)
     elif isinstance(strategy, GradientCodingConfig):
-        _check_coding(strategy, where, n_clients=config.n_clients, n_shards=config.task.shards)
-        _check_sites(strategy, where, fleet, config.task.shards)
+        n_shards = config.task.shards * strategy.pieces
+        if n_shards > MOST_PIECES:
+            raise ConfigError(
+                f"{where}.pieces must leave at most {MOST_PIECES} shards; got {strategy.pieces} x {config.task.shards}"
+            )
+        _check_coding(strategy, where, n_clients=config.n_clients, n_shards=n_shards)
+        _check_sites(strategy, where, fleet, n_shards)
     else:
         _check_rival(strategy, where, n_clients=config.n_clients)
 

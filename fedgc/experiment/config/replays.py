@@ -77,6 +77,7 @@ def _check(strategy: StrategyConfig, where: str) -> None:
         "secure_sum": False,
         "sums": None,
         "redraw": None,
+        "pieces": 1,
         "order": "least-error",
         "bits": None,
         "failure_domains": None,

@@ -71,6 +71,7 @@ class GradientCodingConfig(InnerConfig):
     decoder must then be one whose weights are settled before the round: "fixed", say. A `coherence` that is given is
     not learnt. With `bits` clients round what they send to so many per entry, from 1 to 16, by the `quantiser`; not for
     secure sums.
+    With `pieces` each of the task's shards is divided at random into so many, which together take the time of one.
     With `failure_domains` the strategy knows the fleet's sites, whose clients go down together, and learns how often;
     with `residency` each shard stays at a site, so that all its holders do.
     """
@@ -83,6 +84,7 @@ class GradientCodingConfig(InnerConfig):
     deadline_cover: Annotated[bool, Field(strict=True)] = False
     noise_sensitivity: Annotated[float | None, Field(ge=0, allow_inf_nan=False, strict=True)] = None
     load: Load = 2
+    pieces: Count = 1
     schedule: Schedule = "full"
     sums: Sums | None = None
     redraw: Annotated[bool | None, Field(strict=True)] = None
