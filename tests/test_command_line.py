@@ -91,6 +91,19 @@ def test_another_seed_gives_other_results(results: Path, tmp_path: Path) -> None
     assert starts[0] != starts[1]
 
 
+def test_with_more_seeds_it_is_the_same_experiment(tmp_path: Path) -> None:
+    few = ["--set", "rounds=1", "--out", tmp_path]
+    assert fedgc("run", SMALLEST, "--set", "seeds=[3]", *few).returncode == 0
+    kept = {path: path.stat().st_mtime_ns for path in (tmp_path / "cells").glob("*.json")}
+    more = fedgc("run", SMALLEST, "--set", "seeds=[3, 4]", *few)
+    assert more.returncode == 0, more.stderr
+    assert kept and {path: path.stat().st_mtime_ns for path in kept} == kept
+    with (tmp_path / "results.csv").open() as file:
+        assert {row["seed"] for row in csv.DictReader(file)} == {"3", "4"}
+    fewer = fedgc("run", SMALLEST, "--set", "seeds=[4]", *few)
+    assert fewer.returncode == 2 and "where seeds is [3, 4] and not [4]" in fewer.stderr
+
+
 def test_refuses_to_overwrite_until_told(results: Path) -> None:
     before = {path: path.read_bytes() for path in results.rglob("*.*")}
     refused = fedgc("run", SMALLEST, "--set", "rounds=1", "--out", results)
@@ -119,10 +132,10 @@ BAD = {
     "task.depth=3": "task.depth is not a known key, allowed are name, shards, partition, alpha, hidden, "
     "local_epochs, batch_size, learning_rate; got 3",
     "strategies.1.loads=3": "strategies.1.loads is not a known key, allowed are inner, "
-    "server_learning_rate, beta_1, beta_2, adaptivity, second_moment, second_decoder, kind, label, deadline, "
-    "deadline_rule, deadline_share, deadline_cover, noise_sensitivity, load, schedule, sums, redraw, order, early_end, "
-    "code, decoder, max_weight, memory, coherence, secure_sum, fractional_bits, bits, quantiser, failure_domains, "
-    "residency, grid; got 3, did you mean load?",
+    "server_learning_rate, server_momentum, beta_1, beta_2, adaptivity, second_moment, second_decoder, kind, label, "
+    "deadline, deadline_rule, deadline_share, deadline_cover, noise_sensitivity, load, pieces, schedule, sums, redraw, "
+    "order, early_end, code, decoder, max_weight, memory, coherence, secure_sum, fractional_bits, bits, quantiser, "
+    "failure_domains, residency, grid; got 3, did you mean load?",
     "strategies.1.secure_sum=true": f"strategies.1.decoder must be one of {SETTLED} for secure_sum; got "
     "'optimal-unbiased'",
     "strategies.1.noise_sensitivity=1.0": "strategies.1.noise_sensitivity must be left out unless deadline_rule is "
@@ -154,8 +167,8 @@ BAD = {
     "fleet=3": "fleet must be a valid dictionary; got 3",
     "strategies.1.kind=fedsgd": f"strategies.1.kind must be one of gradient-coding, {', '.join(RIVALS)}, "
     "decentralised; got 'fedsgd', did you mean fedavg?",
-    "strategies.1.inner=fedadm": "strategies.1.inner must be one of fedadam, fedavg, fedyogi; got 'fedadm', did you "
-    "mean fedadam?",
+    "strategies.1.inner=fedadm": "strategies.1.inner must be one of fedadam, fedavg, fedavgm, fedyogi; got 'fedadm', "
+    "did you mean fedadam?",
     "strategies.1.decoder=best": f"strategies.1.decoder must be one of auto, {', '.join(DECODERS)}; got 'best'",
     "strategies.1.label=FedAvg, waits for everyone": "strategies.1.label must differ from the other labels; got "
     "'FedAvg, waits for everyone' again",

@@ -80,6 +80,20 @@ def test_what_is_tuned_is_the_readers_choice(folder: Path) -> None:
     assert {entry.n_choices for entry in found if entry.strategy == "Ours"} == {1}
 
 
+def test_choices_that_were_tuned_before_are_counted_and_its_keys_are_no_conditions(folder: Path) -> None:
+    summary = json.loads((folder / "summary.json").read_text())
+    summary["config"]["tuning"] = {"seeds": [9], "by": "seconds", "keys": ["fleet.preset"]}
+    (folder / "summary.json").write_text(json.dumps(summary))
+    found = entries(read_results(folder))
+    assert {tuple(entry.condition) for entry in found} == {("task.learning_rate",)}
+    assert {entry.strategy: entry.n_choices for entry in found} == {"Ours": 2, "MIFA <b>$x$": 4}
+    # With one choice measured there are no fewer that were tried.
+    lines = (folder / "results.csv").read_text().splitlines()
+    kept = [line for line in lines if "deadline=4" not in line]
+    (folder / "results.csv").write_text("\n".join(kept) + "\n")
+    assert {entry.n_choices for entry in entries(read_results(folder)) if entry.strategy != "Ours"} == {4}
+
+
 def test_a_report_is_whole_and_the_same_again(folder: Path, tmp_path: Path) -> None:
     results = read_results(folder)
     files = write_report(tmp_path / "a", [results])

@@ -159,6 +159,12 @@ def test_a_file_may_be_based_on_another(tmp_path: Path) -> None:
         ({"sweep": {"seeds": [1]}}, "sweep must name keys of task, fleet, .*target_loss, timing; got"),
         ({"sweep": {"task.alpa": [1.0]}}, r"task.alpa is not a known key.*did you mean alpha\? \(at task.alpa=1.0\)"),
         ({"sweep": {"fleet.dropout": [0.1, 1.5]}}, r"fleet.dropout must lie in \[0, 1\].*\(at fleet.dropout=1.5\)"),
+        (
+            {"sweep_titles": {"task.learnin_rate": {"name": "step", "values": {}}}},
+            "sweep_titles must name keys that are swept, .*did you mean task.learning_rate",
+        ),
+        ({"task": {"partition": "sortd"}}, "task.partition must be .*; got 'sortd', did you mean sorted"),
+        ({"runtime": "virtal"}, "runtime must be .*; got 'virtal', did you mean virtual"),
         ({"sweep": {"task.alpha": []}}, "sweep.task.alpha must have at least 1 item"),
         ({"strategies": [{"kind": "mifa", "grid": {"label": ["x"]}}]}, "strategies.0.grid must name other keys than"),
         ({"strategies": [{"kind": "mifa"}]}, "strategies.0.deadline must be given for 'mifa'; got nothing"),

@@ -39,7 +39,8 @@ def live_progress(config: ExperimentConfig, console: Console) -> Iterator[ShowRo
         console=console,
     )
     totals: dict[str, int] = {}
-    for cell in tuning_cells(config) or cells_of(config):
+    # What is measured after tuning shows only then; without a choice to tune, that is all there is.
+    for cell in cells_of(config) if config.tuning is None else tuning_cells(config):
         totals[cell.strategy.label] = totals.get(cell.strategy.label, 0) + cell.config.rounds
     with progress:
         bars = {label: progress.add_task(label, total=total, status="", start=False) for label, total in totals.items()}

@@ -41,6 +41,7 @@ class FinishedCells:
         self._folder = folder / CELLS
         self._owner = {"config": config.model_dump(mode="json"), "versions": versions()}
         self.n_found = 0
+        self._has_new_owner = False
         self._owner_file = folder / OWNER
         if overwrite:
             for path in (self._owner_file, *self._folder.glob("*.json")):
@@ -57,7 +58,11 @@ class FinishedCells:
                 f"--out must hold cells of this experiment; got {str(path)!r}, which is damaged"
             ) from None
         own = self._owner["config"]
-        other = next((key for key in {**own, **had} if had.get(key) != own.get(key)), None)
+        # Cells are of one seed each: with more seeds it is still the same experiment.
+        more = set(had.get("seeds", [])) < set(own["seeds"])
+        compared = {**own, **had}.keys() - ({"seeds"} if more else set())
+        other = next((key for key in {**own, **had} if key in compared and had.get(key) != own.get(key)), None)
+        self._has_new_owner = more
         if other is not None:
             raise ConfigError(
                 f"--out must hold cells of this experiment unless --overwrite is given; got {str(path.parent)!r}, "
@@ -90,7 +95,8 @@ class FinishedCells:
     def write(self, cell: Cell, rows: list[Row], draws: str) -> None:
         """Keep a cell that has been finished."""
         self._folder.mkdir(parents=True, exist_ok=True)
-        if not self._owner_file.exists():
+        if self._has_new_owner or not self._owner_file.exists():
+            self._has_new_owner = False
             write_whole(self._owner_file, json.dumps(self._owner, indent=2).encode())
         plain = [{key: value for key, value in asdict(row).items() if key != "settings"} for row in rows]
         for row in plain:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -14,7 +15,8 @@ from fedgc.experiment.tuning import rank
 from fedgc.report.read import Results, Run
 from fedgc.report.unit import Unit
 
-#: Keys of a sweep that a method is tuned by, as it is by its grid; all others are conditions that it is given.
+#: Keys of a sweep that a method is tuned by, as it is by its grid, where the configuration does not say: all others are
+#: conditions that it is given.
 TUNED = ("task.learning_rate",)
 
 
@@ -31,7 +33,7 @@ class Entry:
     choice : mapping of str to str
         What is best for it: what its grid and the tuned keys are set to.
     n_choices : int
-        Number of choices that were tried.
+        Number of choices that were tried, on these seeds or on those of a tuning before.
     runs : tuple of Run
         The runs at that choice, one for each seed.
     reached : ndarray, shape (n_seeds,)
@@ -56,13 +58,24 @@ class Entry:
         return int(np.isfinite(self.reached).sum())
 
 
-def entries(results: Results, tuned: Collection[str] = TUNED, *, unit: Unit = "seconds") -> list[Entry]:
+def entries(results: Results, tuned: Collection[str] | None = None, *, unit: Unit = "seconds") -> list[Entry]:
     """Return an entry for each strategy and condition, ordered by condition.
 
     The best choice has the most seeds at the target, then the least mean rounds or seconds to it, then the best final
-    accuracy or loss. It is chosen on the seeds that it is reported for, for every strategy alike, so that all are a
-    little flattered, those with more choices more.
+    accuracy or loss. Without tuning before, it is chosen on the seeds that it is reported for, for every strategy
+    alike, so that all are a little flattered, those with more choices more.
+
+    Parameters
+    ----------
+    results : Results
+        An experiment's.
+    tuned : collection of str, optional
+        Swept keys that strategies may choose; by default those of the experiment's tuning, or :data:`TUNED`.
+    unit : str
+        What the way to the target is counted in.
     """
+    if tuned is None:
+        tuned = (results.config.get("tuning") or {}).get("keys", TUNED)
     groups: dict[tuple[tuple[tuple[str, str], ...], str], dict[tuple[tuple[str, str], ...], list[Run]]] = {}
     for run in results.runs:
         condition = tuple((key, value) for key, value in run.settings.items() if key not in tuned)
@@ -78,8 +91,16 @@ def entries(results: Results, tuned: Collection[str] = TUNED, *, unit: Unit = "s
                 runs = tuple(choices[best])
                 reached = np.array([run.first(results.target, unit) for run in runs])
                 mean, half = mean_and_half_width(reached)
-                found.append(Entry(strategy, dict(condition), dict(best), len(choices), runs, reached, mean, half))
+                tried = _tried(results, strategy, tuned)
+                found.append(Entry(strategy, dict(condition), dict(best), tried, runs, reached, mean, half))
     return found
+
+
+def _tried(results: Results, strategy: str, tuned: Collection[str]) -> int:
+    """Return how many choices a strategy had, measured or not."""
+    grid = next((one.get("grid", {}) for one in results.config["strategies"] if one["label"] == strategy), {})
+    swept = [values for key, values in results.config.get("sweep", {}).items() if key in tuned]
+    return math.prod(len(values) for values in (*grid.values(), *swept))
 
 
 def _badness(runs: Sequence[Run], target: Target, unit: Unit) -> tuple[int, float, float]:

@@ -21,14 +21,14 @@ from fedgc.report.page import Part, report_html
 from fedgc.report.ratios import check_reference
 from fedgc.report.read import Results
 from fedgc.report.style import FEW
-from fedgc.report.tables import TUNED, Entry, entries
+from fedgc.report.tables import Entry, entries
 from fedgc.report.unit import AXIS, Unit
 
 
 def write_report(
     folder: Path,
     some: Sequence[Results],
-    tuned: Collection[str] = TUNED,
+    tuned: Collection[str] | None = None,
     *,
     unit: Unit = "seconds",
     relative_to: str | None = None,

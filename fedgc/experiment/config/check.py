@@ -57,7 +57,7 @@ def check_config(raw: Mapping[str, Any]) -> ExperimentConfig:
         )
     if config.tuning is not None:
         _check_tuning(config, config.tuning)
-    if config.sweep or any(strategy.grid for strategy in config.strategies):
+    if config.sweep or config.sweep_titles or any(strategy.grid for strategy in config.strategies):
         points_of(config)
         return config
     if isinstance(config.task, ImagesConfig) and config.task.shards > config.task.examples:

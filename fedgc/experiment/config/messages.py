@@ -47,5 +47,8 @@ def one_line(error: ValidationError) -> str:
         name, kinds = _KINDS[path[0]]
         kind = first["input"].get(name) if isinstance(first["input"], dict) else first["input"]
         return f"{key}.{name} must be one of {', '.join(kinds)}; got {kind!r}{did_you_mean(kind, kinds)}"
+    hint = ""
+    if first["type"] == "literal_error":
+        hint = did_you_mean(first["input"], re.findall(r"'([^']*)'", str(first["ctx"]["expected"])))
     requirement = re.sub(r"^(Input|List|String) should", "must", first["msg"])
-    return f"{key} {requirement[0].lower() + requirement[1:]}; got {first['input']!r}"
+    return f"{key} {requirement[0].lower() + requirement[1:]}; got {first['input']!r}{hint}"

@@ -11,6 +11,7 @@ from typing import Any
 from fedgc.errors import ConfigError
 from fedgc.experiment.config.overrides import set_value
 from fedgc.experiment.config.sections import ExperimentConfig, StrategyConfig
+from fedgc.validation import did_you_mean
 
 #: What a sweep may vary. Strategies have a grid of their own, and seeds are a list as they are.
 SWEPT = ("task", "fleet", "rounds", "target_accuracy", "target_loss", "timing")
@@ -56,10 +57,15 @@ def points(config: ExperimentConfig, check: Callable[[Mapping[str, Any]], Experi
     grid = raw.pop("sweep", {})
     titles = raw.pop("sweep_titles", {})
     raw.pop("tuning", None)  # a point is what is chosen
-    for table, keys in (("sweep", grid), ("sweep_titles", titles)):
-        for key in keys:
-            if key.split(".")[0] not in SWEPT:
-                raise ConfigError(f"{table} must name keys of {', '.join(SWEPT)}; got {key!r}")
+    for key in grid:
+        if key.split(".")[0] not in SWEPT:
+            raise ConfigError(f"sweep must name keys of {', '.join(SWEPT)}; got {key!r}")
+    for key in titles:
+        if key not in grid:
+            raise ConfigError(
+                f"sweep_titles must name keys that are swept, {', '.join(grid) or 'of which there are none'}; "
+                f"got {key!r}{did_you_mean(key, grid)}"
+            )
     for values in itertools.product(*grid.values()):
         settings = dict(zip(grid, values, strict=True))
         own = deepcopy(raw)
