@@ -296,6 +296,9 @@ BAD: dict[str, tuple[Callable[[], object], str]] = {
     "columns": (lambda: check_mixing([[0.5, 0.5], [0.6, 0.4]]), r"mixing must have columns that sum to 1; got 1.1"),
     "negative": (lambda: check_mixing([[1.5, -0.5], [-0.5, 1.5]]), r"finite numbers of at least 0; got -0.5 in row 0"),
     "not a number": (lambda: check_mixing([[np.nan, 1.0], [1.0, 0.0]]), r"finite numbers of at least 0; got nan"),
+    "no pairs": (lambda: Graph(3, [0, 1]), "edges must be pairs of nodes; got 0"),  # type: ignore[list-item]
+    "ragged": (lambda: check_mixing([[1.0], [0.5, 0.5]]), r"mixing must be a square matrix of numbers; got \[\[1.0"),
+    "words": (lambda: check_mixing([["a"]]), r"mixing must be a square matrix of numbers; got \[\['a'\]\]"),
     "shape": (lambda: check_mixing(np.ones((2, 3))), r"mixing must be a square matrix .* got shape \(2, 3\)"),
     "scalar": (lambda: check_mixing(1.0), r"mixing must be a square matrix .* got shape \(\)"),
     "apart": (lambda: check_mixing(np.eye(3)), r"mixing must let all nodes agree in the end"),

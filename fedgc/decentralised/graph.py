@@ -49,9 +49,9 @@ class Graph:
         check_integer("n_nodes", n_nodes, low=1)
         kept = set()
         for edge in edges:
-            pair = tuple(edge)
+            pair = tuple(edge) if isinstance(edge, Iterable) else ()
             if len(pair) != 2:
-                raise ValueError(f"edges must be pairs of nodes; got {edge!r}")
+                raise ValueError(f"edges must be pairs of nodes; got {edge!r:.80}")
             low, high = sorted(check_integer("node of an edge", node, low=0, high=n_nodes - 1) for node in pair)
             if low == high:
                 raise ValueError(f"edges must join two different nodes; got ({low}, {low})")

@@ -71,7 +71,10 @@ def check_mixing(mixing: ArrayLike, graph: Graph | None = None) -> Matrix:
     ...
     ValueError: mixing must have columns that sum to 1; got 1.1 for column 0
     """
-    matrix = np.array(mixing, dtype=np.float64)
+    try:
+        matrix = np.array(mixing, dtype=np.float64)
+    except (TypeError, ValueError):
+        raise ValueError(f"mixing must be a square matrix of numbers; got {mixing!r:.80}") from None
     size = matrix.shape[0] if graph is None and matrix.ndim else graph.n_nodes if graph is not None else 0
     if matrix.ndim != 2 or matrix.shape != (size, size):
         raise ValueError(f"mixing must be a square matrix with a row per node; got shape {matrix.shape}")
