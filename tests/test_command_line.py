@@ -438,14 +438,14 @@ def test_an_experiment_ends_early_when_everyone_has_left(tmp_path: Path) -> None
 
 
 def test_the_quickstart_keeps_its_promise(tmp_path: Path) -> None:
-    """One of its seeds: coding reaches the target long before the FedAvg that waits for everyone."""
+    """One of its seeds: coding reaches the target long before the FedAvg that waits, and the one cut off never does."""
     done = fedgc(
         "run", EXPERIMENTS / "quickstart.toml", "--set", "seeds=[3]", "--set", "rounds=45", "--out", tmp_path / "out"
     )
     assert done.returncode == 0, done.stderr
     summary = json.loads((tmp_path / "out" / "summary.json").read_text())
     seconds = {line["strategy"]: line["seconds_to_target"] for line in summary["results"]}
-    waiting = seconds.pop("FedAvg, waits for everyone")
-    coded = [value for label, value in seconds.items() if label.startswith("GradientCoding")]
-    assert len(coded) == 3
-    assert max(coded) < waiting / 2
+    waiting, cut_off = seconds.pop("FedAvg, waits for everyone"), seconds.pop("FedAvg, cut at 8 s")
+    assert len(seconds) == 4 and cut_off is None
+    assert max(seconds.values()) < waiting / 2
+    assert seconds["GradientCoding, work lists, memory, 8 s"] < waiting / 10

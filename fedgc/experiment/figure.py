@@ -20,13 +20,16 @@ Curve = NDArray[np.float64]
 # Okabe and Ito's colours, which stay apart for colour-blind readers; line styles tell them apart in grey.
 COLOURS = ("#000000", "#D55E00", "#56B4E9", "#009E73", "#CC79A7", "#0072B2", "#E69F00")
 STYLES = ("--", ":", "-.", "-")
+#: Time is on a logarithmic scale where the longest run lasts so many times as long as the shortest.
+_WIDE = 5.0
 
 
 def draw_figure(config: ExperimentConfig, rows: Sequence[Row]) -> tuple[bytes, bytes]:
     """Return the figure as PNG and as SVG.
 
     One line per strategy: the mean over seeds of the accuracy that the last finished round had reached by each instant,
-    with a band from the lowest to the highest seed; with a target loss the loss, on a logarithmic scale.
+    with a band from the lowest to the highest seed; with a target loss the loss, on a logarithmic scale. Time is on one
+    too where some methods take many times as long as others.
     """
     figure = Figure(figsize=(8.0, 4.8), dpi=150, layout="constrained")
     axes = figure.add_subplot()
@@ -40,8 +43,12 @@ def draw_figure(config: ExperimentConfig, rows: Sequence[Row]) -> tuple[bytes, b
         for run in dict.fromkeys((row.strategy, row.seed) for row in rows)
     ]
     right = min(max(ends.values()), max(1.05 * max(hits), sorted(ends.values())[-2:][0]))
+    left = min((row.seconds for row in rows if row.seconds > 0.0), default=right)
+    # Where some still take many times as long as others, a linear axis would leave a strip for those.
+    wide = 0.0 < left < right and right > _WIDE * min(ends.values())
     for index, name in enumerate(strategies):
-        instants = np.linspace(0.0, min(right, ends[name]), 600)
+        last = min(right, ends[name])
+        instants = np.geomspace(left, last, 600) if wide else np.linspace(0.0, last, 600)
         curves = np.array([_value_at(rows, name, seed, instants, target.quantity) for seed in config.seeds])
         colour = COLOURS[index % len(COLOURS)]
         axes.plot(instants, curves.mean(axis=0), STYLES[index % len(STYLES)], color=colour, label=name, linewidth=1.8)
@@ -58,7 +65,10 @@ def draw_figure(config: ExperimentConfig, rows: Sequence[Row]) -> tuple[bytes, b
         color="0.35",
         annotation_clip=False,
     )
-    axes.set_xlim(0.0, right)
+    if wide:
+        axes.set_xscale("log")
+        axes.xaxis.set_major_formatter("{x:g}")
+    axes.set_xlim(left if wide else 0.0, right)
     if target.quantity == "accuracy":
         # Untrained models tell nothing apart: the upper part of the scale is where methods differ.
         worst = min(max(row.accuracy for row in rows if row.strategy == name) for name in strategies)
@@ -75,7 +85,9 @@ def draw_figure(config: ExperimentConfig, rows: Sequence[Row]) -> tuple[bytes, b
     seeds = f", mean and range of {len(config.seeds)} seeds" if len(config.seeds) > 1 else ""
     axes.set_title(f"{config.name}: {clients} clients, {shards} shards, {config.rounds} rounds{seeds}", fontsize=10)
     legend = axes.legend(
-        loc="lower right" if target.quantity == "accuracy" else "upper right", frameon=True, fontsize=9
+        loc="best" if wide else "lower right" if target.quantity == "accuracy" else "upper right",
+        frameon=True,
+        fontsize=9,
     )
     for text in (axes.title, *legend.get_texts()):
         text.set_parse_math(False)  # a dollar sign in a name is a dollar sign
