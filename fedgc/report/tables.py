@@ -98,9 +98,9 @@ def entries(results: Results, tuned: Collection[str] | None = None, *, unit: Uni
 
 def _tried(results: Results, strategy: str, tuned: Collection[str]) -> int:
     """Return how many choices a strategy had, measured or not."""
-    grid = next((one.get("grid", {}) for one in results.config["strategies"] if one["label"] == strategy), {})
+    grids = {one["label"]: one.get("grid", {}) for one in results.config["strategies"]}
     swept = [values for key, values in results.config.get("sweep", {}).items() if key in tuned]
-    return math.prod(len(values) for values in (*grid.values(), *swept))
+    return math.prod(len(values) for values in (*grids.get(strategy, {}).values(), *swept))
 
 
 def _badness(runs: Sequence[Run], target: Target, unit: Unit) -> tuple[int, float, float]:
