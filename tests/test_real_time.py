@@ -12,12 +12,14 @@ import pytest
 from fedgc.clients import ShardUpdate, gradient_coded
 from fedgc.clients.encode import Budget
 from fedgc.strategies import GradientCoding
+from fedgc.strategies.baselines import PartialFedProx
 from flwr.app import ArrayRecord, ConfigRecord, Context, Message, MetricRecord, RecordDict
 from flwr.clientapp import ClientApp
 from flwr.common.constant import SUPERLINK_NODE_ID
 from flwr.serverapp.strategy import FedAvg
 from flwr.supercore.task_identity import TaskIdentity
 
+from fedgc.assignment import own_part
 from fedgc.protocol import BUDGET, EXPECTED_EXAMPLES
 from tests.apps import EXAMPLES, N_SHARDS, initial_arrays, train_shard
 from tests.real_time_grid import RealTimeGrid
@@ -89,6 +91,33 @@ def test_clients_with_partial_work_stop_in_time_to_be_heard(grid_of: GridOf) -> 
     assert np.mean([report.shards_done for report in strategy.history]) > 8
     over = [float(report.seconds or np.inf) - 1.2 for report in strategy.history]
     assert np.median(over) < 0.1
+
+
+def test_fedprox_hears_from_clients_that_stop_at_its_deadline() -> None:
+    """Each has two shards of half a second, and a second, of which a part is for the messages' way."""
+    client = ClientApp()
+
+    @client.train()
+    @gradient_coded(num_shards=N_SHARDS)
+    def train(shard_id: int, arrays: ArrayRecord, config: ConfigRecord) -> ShardUpdate:
+        time.sleep(0.5)
+        return train_shard(shard_id, arrays, config)
+
+    config = [{"partition-id": p, "num-partitions": 3} for p in range(3)]
+    contexts = {100 + p: Context(1, 100 + p, own, RecordDict(), {}) for p, own in enumerate(config)}
+    grid = RealTimeGrid(client, contexts, lambda partition: 0.05 * partition)
+    strategy = PartialFedProx(travel_seconds=0.3, fraction_evaluate=0.0, min_train_nodes=3, min_available_nodes=3)
+    examples = []
+
+    def tell(replies: list[RecordDict], weighted_by: str) -> MetricRecord:
+        examples.append([reply["metrics"][weighted_by] for reply in replies])
+        return MetricRecord({})
+
+    strategy.train_metrics_aggr_fn = tell
+    strategy.start(grid, initial_arrays(), num_rounds=3, timeout=1.0)
+    assert sum(map(len, examples)) >= 8  # a machine may stutter once
+    first = {EXAMPLES[own_part(partition, 3, N_SHARDS)[0]] for partition in range(3)}
+    assert {told for one_round in examples for told in one_round} == first
 
 
 #: Many small shards and a few that are twenty times as large, at 6 ms per example: twelve or 250 ms each.

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from typing import cast
 
+from fedgc.strategies.rounds.deadline_grid import timed
 from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord
 from flwr.serverapp import Grid
 from flwr.serverapp.strategy import FedAvgM, Result
@@ -19,6 +20,9 @@ class PartialFedProx(FedAvgM):
     ----------
     proximal_mu : float
         Weight of the proximal term, which clients find in their config as ``"proximal-mu"``.
+    travel_seconds : float
+        Seconds of each round that are kept for messages on their way: clients work until the deadline less these. None
+        in virtual time, where a reply is there when the work on it ends.
     **options
         As of Flower's FedAvgM, whose step of the server has a learning rate and a momentum.
 
@@ -40,11 +44,13 @@ class PartialFedProx(FedAvgM):
     0.1
     """
 
-    def __init__(self, *, proximal_mu: float = 0.0, **options: object) -> None:
+    def __init__(self, *, proximal_mu: float = 0.0, travel_seconds: float = 0.0, **options: object) -> None:
         super().__init__(**options)  # type: ignore[arg-type]
         if not 0.0 <= proximal_mu < float("inf"):
             raise ValueError(f"proximal_mu must be finite and at least 0; got {proximal_mu}")
-        self.proximal_mu = float(proximal_mu)
+        if not 0.0 <= travel_seconds < float("inf"):
+            raise ValueError(f"travel_seconds must be finite and at least 0; got {travel_seconds}")
+        self.proximal_mu, self.travel_seconds = float(proximal_mu), float(travel_seconds)
         self._deadline = float("inf")
 
     def configure_train(
@@ -52,8 +58,9 @@ class PartialFedProx(FedAvgM):
     ) -> Iterable[Message]:
         """Configure a round as FedAvg does, with the weight of the proximal term and the deadline."""
         config["proximal-mu"] = self.proximal_mu
+        budget = max(0.0, self._deadline - self.travel_seconds)
         for message in super().configure_train(server_round, arrays, config, grid):
-            message.content[RECORD] = ConfigRecord({DEADLINE: self._deadline, BUDGET: self._deadline})
+            message.content[RECORD] = ConfigRecord({DEADLINE: self._deadline, BUDGET: budget})
             yield message
 
     def aggregate_train(
@@ -74,6 +81,7 @@ class PartialFedProx(FedAvgM):
     ) -> Result:
         """Run Flower's training loop; `timeout` is the deadline of each round, in seconds."""
         self._deadline = float(timeout)
+        grid = timed(grid, timeout)
         return super().start(grid, initial_arrays, num_rounds, timeout, train_config, evaluate_config, evaluate_fn)
 
     def _has_work(self, reply: Message) -> bool:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable
 
-from fedgc.strategies.rounds.deadline_grid import DeadlineGrid
+from fedgc.strategies.rounds.deadline_grid import timed
 from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord
 from flwr.serverapp import Grid
 from flwr.serverapp.strategy import FedAvgM, Result
@@ -92,13 +92,5 @@ class OverSelection(FedAvgM):
             self._n_came += not reply.has_error()
             return False
 
-        timed = DeadlineGrid(
-            grid,
-            lambda: timeout,
-            enough=lambda: self._n_came >= self._n_needed,
-            on_reply=count,
-            on_late=lambda reply, instant: True,
-            on_send=lambda message, held: True,
-            on_close=lambda complete: None,
-        )
-        return super().start(timed, initial_arrays, num_rounds, timeout, train_config, evaluate_config, evaluate_fn)
+        cut_off = timed(grid, timeout, enough=lambda: self._n_came >= self._n_needed, on_reply=count)
+        return super().start(cut_off, initial_arrays, num_rounds, timeout, train_config, evaluate_config, evaluate_fn)

@@ -244,6 +244,25 @@ class DeadlineGrid(Grid):
         return collected
 
 
+def timed(
+    grid: Grid,
+    timeout: float,
+    *,
+    enough: Callable[[], bool] = lambda: False,
+    on_reply: Callable[[Message, float], bool] = lambda reply, seconds: False,
+) -> DeadlineGrid:
+    """Return a grid for strategies of Flower's that are only to be cut off in time, whatever the runtime."""
+    return DeadlineGrid(
+        grid,
+        lambda: timeout,
+        enough=enough,
+        on_reply=on_reply,
+        on_late=lambda reply, instant: True,
+        on_send=lambda message, held: True,
+        on_close=lambda complete: None,
+    )
+
+
 def has_work(reply: Message) -> bool:
     """Return whether a reply is no error, and not that of a client which had no shard done by the deadline."""
     if reply.has_error():
