@@ -72,7 +72,7 @@ EXPERIMENTS: dict[str, Callable[[Path], None]] = {
     "paper/adam": partial(script, "paper/adam"),
     **{
         name: partial(_WALL_CLOCK, name)
-        for name in ("wallclock/fleets", "wallclock/coded", "wallclock/partitions", "wallclock/skew")
+        for name in ("wallclock/fleets", "wallclock/coded", "wallclock/sorted", "wallclock/skew", "wallclock/alike")
     },
     "wallclock/ablations": partial(sweep, "wallclock/ablations", by="seconds", relative_to="as it comes"),
     "wallclock/known": partial(_WALL_CLOCK, "wallclock/known"),
