@@ -50,7 +50,7 @@ def simulated_straggling(
             int(cast(int, configs[configrecord_key].get(SERVER_ROUND, 0))) if configrecord_key in configs else 0
         )
         assignment = configs.get(RECORD)
-        if assignment is not None:
+        if assignment is not None and SHARD_IDS in assignment:
             load = len(cast(list[int], assignment[SHARD_IDS]))
         else:
             load = len(own_part(client, fleet.n_clients, fleet.n_clients if num_shards is None else num_shards))

@@ -71,3 +71,12 @@ def test_growth_has_an_exponent_for_each_sweep(tmp_path: Path) -> None:
         assert int(large["size"]) == 10 * int(small["size"])
         assert small["exponent"] == large["exponent"]
     assert (tmp_path / "growth.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_bytes_a_round_are_counted_and_the_error_is_measured() -> None:
+    small = ["--rounds", "2", "--seeds", "1", "--shards", "20", "--clients", "5"]
+    command = [sys.executable, str(BENCHMARKS / "bytes_per_round.py"), *small]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(command, check=False, capture_output=True, text=True, env=environment)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "shard" in done.stdout

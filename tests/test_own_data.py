@@ -7,14 +7,18 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from fedgc.clients import ShardUpdate, gradient_coded
+from fedgc.clients.stragglers import simulated_straggling
 from fedgc.strategies.baselines import RIVALS
 from flwr.app import ArrayRecord, ConfigRecord, Context, Message, RecordDict
+from flwr.clientapp import ClientApp
 from flwr.serverapp import Grid
 from torch import nn
 
 from fedgc.assignment import own_part
 from fedgc.errors import ConfigError, ExperimentError
 from fedgc.experiment.config import check_config
+from fedgc.experiment.figure import draw_figure
 from fedgc.experiment.own_data import own_data
 from fedgc.experiment.pieces import fleet_of_pieces
 from fedgc.experiment.sweep import run_experiment
@@ -23,7 +27,7 @@ from fedgc.protocol import BUDGET, DEADLINE, NUM_EXAMPLES, RECORD, SHARD_IDS, SH
 from fedgc.simulation import run_virtual
 from fedgc.simulation.grid import FIRST_NODE_ID
 from fedgc.tasks import build_task
-from tests.apps import steady
+from tests.apps import N_SHARDS, initial_arrays, steady
 
 OPTIONS: dict[str, dict[str, Any]] = {
     "digits": {"shards": 8, "local_epochs": 2, "batch_size": 50, "learning_rate": 0.2},
@@ -179,6 +183,31 @@ def test_draws_that_a_grid_makes_up_are_noticed(monkeypatch: pytest.MonkeyPatch)
         run_experiment(check_config(raw))
 
 
+@pytest.mark.parametrize("name", ["digits", "images"])
+def test_the_proximal_term_draws_steps_back_to_where_they_began(name: str) -> None:
+    task = build_task(name, seed=4, **OPTIONS[name])
+    arrays = task.initial_arrays()
+
+    def moved(mu: float) -> float:
+        config = ConfigRecord({SHARD_SEED: 7, "proximal-mu": mu})
+        return float(np.linalg.norm(values(task.train_union([0, 1], arrays, config).arrays) - values(arrays)))
+
+    assert moved(0.0) > 1.05 * moved(2.0) > 0.0
+
+
+def test_more_clients_than_shards_are_refused_for_those_that_need_data_of_their_own() -> None:
+    raw = {
+        "name": "M",
+        "rounds": 1,
+        "seeds": [1],
+        "task": {"name": "digits-regression", "shards": 3},
+        "fleet": {"preset": "uneven", "clients": 5},
+        "strategies": [{"kind": "fedbuff"}],
+    }
+    with pytest.raises(ConfigError, match=r"task.shards must be at least fleet.clients = 5 for 'fedbuff'; got 3"):
+        check_config(raw)
+
+
 @pytest.mark.parametrize("name", OPTIONS)
 def test_pieces_are_parts_of_the_shards_that_there_are_without(name: str) -> None:
     whole, divided = (build_task(name, seed=4, pieces=pieces, **OPTIONS[name]) for pieces in (1, 3))
@@ -234,3 +263,42 @@ def test_pieces_take_the_time_of_their_shard() -> None:
     assert ends["1"] == pytest.approx(ends["3"])
     with pytest.raises(ConfigError, match=r"strategies.0.pieces must leave at most 10000 shards; got 5000 x 8"):
         check_config({**raw, "strategies": [{**raw["strategies"][0], "pieces": 5000}]})  # type: ignore[index]
+
+
+@pytest.mark.parametrize("deadline", [0.03, 9.0])
+def test_simulated_straggling_knows_messages_with_a_budget_and_no_shards(deadline: float) -> None:
+    """Two shards of 20 ms: in 30 ms one of them is done, in nine seconds both."""
+    app, done = ClientApp(), []
+    fleet = steady(3, median=1.0)
+
+    @app.train(mods=[simulated_straggling(fleet, seconds_per_second=0.02, num_shards=N_SHARDS)])
+    @gradient_coded(num_shards=N_SHARDS)
+    def train(shard_id: int, arrays: ArrayRecord, config: ConfigRecord) -> ShardUpdate:
+        done.append(shard_id)
+        return ShardUpdate(1, delta={name: 0.0 * array.numpy() for name, array in arrays.items()})
+
+    content = RecordDict({"arrays": initial_arrays(), "config": ConfigRecord({"server-round": 3})})
+    content[RECORD] = ConfigRecord({DEADLINE: deadline, BUDGET: deadline})
+    replies = []
+
+    def main(grid: Grid, context: Context) -> None:
+        context.node_config.update({"partition-id": 1, "num-partitions": 3})
+        replies.append(app(Message(content, dst_node_id=FIRST_NODE_ID + 1, message_type="train"), context))
+
+    run_virtual(main, app, fleet, num_shards=N_SHARDS)
+    assert not replies[0].has_error()
+    assert replies[0].content[RECORD][SHARD_IDS] == done == ([2] if deadline < 1.0 else [2, 3])
+
+
+def test_a_figure_may_show_a_method_that_has_done_nothing() -> None:
+    raw = {
+        "name": "N",
+        "rounds": 3,
+        "seeds": [1],
+        "task": {"name": "digits-regression", "shards": 8},
+        "fleet": {"preset": "uneven", "clients": 4, "dropout": 1.0},
+        "strategies": [{"kind": "fedbuff"}, {"kind": "fedavg-deadline", "deadline": 3.0}],
+    }
+    config = check_config(raw)
+    png, _ = draw_figure(config, run_experiment(config))
+    assert png.startswith(b"\x89PNG")

@@ -21,6 +21,7 @@ from flwr.serverapp.strategy import Result, Strategy
 from numpy.typing import NDArray
 
 from fedgc.assignment import own_part
+from fedgc.errors import TooFewNodesError
 from fedgc.fleets import Fleet, build_fleet
 from fedgc.simulation import VirtualRun, run_virtual
 from tests.apps import EXAMPLES, N_SHARDS, arrays_of, full_aggregate, initial_arrays, shard_app, shard_delta, steady
@@ -144,11 +145,6 @@ def test_fedprox_waits_where_nobody_has_done_anything() -> None:
 
 
 def test_the_weight_of_the_proximal_term_reaches_the_clients() -> None:
-    seen = []
-
-    def look(reply: Message, partition: int) -> None:
-        seen.append(partition)
-
     server = ServerApp()
 
     @server.main()
@@ -158,7 +154,7 @@ def test_the_weight_of_the_proximal_term_reaches_the_clients() -> None:
         assert {message.content["config"]["proximal-mu"] for message in messages} == {0.25}
         assert len(messages) == 3
 
-    run_virtual(server, shard_app(look), steady(3), num_shards=N_SHARDS)
+    run_virtual(server, shard_app(), steady(3), num_shards=N_SHARDS)
 
 
 @pytest.mark.parametrize("name", ["fedavg", "fedprox", "mifa", "over-selection"])
@@ -239,6 +235,25 @@ def test_fedbuff_sends_a_node_that_does_not_answer_the_model_anew() -> None:
         assert sent == ([0.0, 4.0, 8.0] if limit else [0.0, 9.0]), sent
 
 
+def test_fedbuff_counts_what_comes_late_where_nodes_finish_their_work() -> None:
+    """With a backlog client 1 works on through what it was sent, and answers every nine seconds."""
+    fleet, server, results = steady(2, median=[1.0 / 3.0, 3.0]), ServerApp(), []
+
+    @server.main()
+    def main(grid: Grid, context: Any) -> None:
+        strategy = FedBuff(buffer_size=2, client_timeout=4.0, **INNER)
+        results.append(strategy.start(grid, initial_arrays(), num_rounds=12, timeout=1e5))
+
+    virtual = run_virtual(server, shard_app(), fleet, num_shards=N_SHARDS, backlog=True)
+    # Of 24 updates in the time those of client 1 at 9 and 18 s are two.
+    assert virtual.seconds == pytest.approx(22.0)
+
+
+def test_fedbuff_gives_up_where_everyone_is_too_slow_for_its_timeout() -> None:
+    with pytest.raises(TooFewNodesError, match="no update has come for 100 s"):
+        run(FedBuff(buffer_size=2, client_timeout=1.0, **INNER), 1e6, steady(2, median=1.0), 6)
+
+
 def test_fedbuff_with_momentum_keeps_what_it_says_of_the_steps_before() -> None:
     """One node at a time, so that no update is old: plain steps with momentum."""
     _, _, models = run(FedBuff(buffer_size=1, server_momentum=0.5, **INNER), 1e5, steady(1), 3)
@@ -275,6 +290,9 @@ def test_all_rivals_meet_the_same_draws() -> None:
         ("fedbuff", None, {"buffer_size": 0}, "buffer_size must"),
         ("fedbuff", None, {"server_momentum": 1.0}, "server_momentum must be at least 0 and below 1; got 1.0"),
         ("fedbuff", -1.0, {}, "client_timeout must"),
+        ("fedprox", 1.0, {"travel_seconds": -1.0}, "travel_seconds must be finite and at least 0; got -1.0"),
+        ("fedavg", None, {"server_momentum": 1.5}, "server_momentum must be at least 0 and below 1; got 1.5"),
+        ("mifa", 1.0, {"server_learning_rate": -1.0}, "server_learning_rate must"),
         ("fedprox", 1.0, {"proximal_mu": -1.0}, "proximal_mu must be finite and at least 0; got -1.0"),
         ("fedavg-deadline", -1.0, {}, "deadline must"),
     ],

@@ -23,7 +23,7 @@ from flwr.serverapp.strategy import FedAvg
 
 from fedgc.assignment import SUMS
 from fedgc.deadline import cover_time
-from fedgc.experiment.audit import measured_residual_error, remember_round
+from fedgc.experiment.audit import measured_residual_error, remember_round, shard_trainer
 from fedgc.fleets import build_fleet
 from fedgc.planning.rounding import SINGLE
 from fedgc.simulation import run_virtual
@@ -42,7 +42,8 @@ class Measured(NamedTuple):
 def measure(sums: str, bits: int, seed: int, args: argparse.Namespace) -> Measured:
     """Train with so many sums per reply, of so many bits per entry; 32 for sums as they are."""
     task = DigitsTask(shards=args.shards, seed=seed, local_epochs=1, learning_rate=0.1)
-    trainer = remember_round(task.train_shard)
+    trainer = remember_round(task.train_union)
+    shards = [[shard] for shard in range(args.shards)]
     fleet = build_fleet({"preset": args.preset, "clients": args.clients}, seed=seed)
     strategy = GradientCoding(
         FedAvg(fraction_evaluate=0.0, min_train_nodes=1, min_available_nodes=1),
@@ -58,7 +59,7 @@ def measure(sums: str, bits: int, seed: int, args: argparse.Namespace) -> Measur
         seed=seed,
     )
     app, server = ClientApp(), ServerApp()
-    app.train()(gradient_coded()(trainer))
+    app.train()(gradient_coded()(shard_trainer(trainer)))
     sizes: list[int] = []
     measured: list[float] = []
 
@@ -78,7 +79,7 @@ def measure(sums: str, bits: int, seed: int, args: argparse.Namespace) -> Measur
             nonlocal before
             if server_round > 0:
                 told = {"server_round": server_round, "run_seed": seed}
-                measured.append(measured_residual_error(trainer, task.shard_examples, before, arrays, **told))
+                measured.append(measured_residual_error(trainer, shards, task.shard_examples, before, arrays, **told))
             before = arrays
             return MetricRecord()
 

@@ -45,7 +45,7 @@ def draw_figure(config: ExperimentConfig, rows: Sequence[Row]) -> tuple[bytes, b
     right = min(max(ends.values()), max(1.05 * max(hits), sorted(ends.values())[-2:][0]))
     left = min((row.seconds for row in rows if row.seconds > 0.0), default=right)
     # Where some still take many times as long as others, a linear axis would leave a strip for those.
-    wide = 0.0 < left < right and right > _WIDE * min(ends.values())
+    wide = left < right and 0.0 < _WIDE * min(ends.values()) < right
     for index, name in enumerate(strategies):
         last = min(right, ends[name])
         instants = np.geomspace(left, last, 600) if wide else np.linspace(0.0, last, 600)
@@ -68,7 +68,7 @@ def draw_figure(config: ExperimentConfig, rows: Sequence[Row]) -> tuple[bytes, b
     if wide:
         axes.set_xscale("log")
         axes.xaxis.set_major_formatter("{x:g}")
-    axes.set_xlim(left if wide else 0.0, right)
+    axes.set_xlim(left if wide else 0.0, right or 1.0)
     if target.quantity == "accuracy":
         # Untrained models tell nothing apart: the upper part of the scale is where methods differ.
         worst = min(max(row.accuracy for row in rows if row.strategy == name) for name in strategies)

@@ -57,6 +57,7 @@ def run_one(config: ExperimentConfig, choice: ServedConfig, seed: int, keep: Cal
     choice, time_limit = in_seconds(choice, config, undivided), time_limit_seconds(config, undivided)
     table = fleet_of_pieces(config.fleet, pieces)
     fleet = build_fleet(table, seed=seed)
+    as_one = isinstance(choice, RivalConfig) and RIVALS[choice.kind].own_data
     client_app, parts = _clients(choice, config, task, trainer)
     strategy, timeout = _build_strategy(choice, config, task, fleet, seed)
 
@@ -85,7 +86,9 @@ def run_one(config: ExperimentConfig, choice: ServedConfig, seed: int, keep: Cal
             now, old = grid.clock.now(), before
 
             def row() -> Row:
-                if server_round > 0 and choice.plain_average:
+                # Shards of clients that have left are divided anew: among whom, this does not know.
+                all_here = not as_one or len(list(grid.get_node_ids())) == config.n_clients
+                if server_round > 0 and choice.plain_average and all_here:
                     numbers[MEASURED] = measured_residual_error(
                         trainer, parts, task.shard_examples, old, arrays, server_round=server_round, run_seed=seed
                     )

@@ -51,7 +51,8 @@ def answer_time(message: Message, draw: WorkDraw, load: float) -> float:
     seconds, done = draw.work_done(load, budget)
     if own_part:
         # Whole shards are what a list is divided into; a client that works on its own data may stop at any step.
-        record[SIMULATED_SHARE] = draw.share_done(load, budget)
+        record[SIMULATED_SHARE] = share = draw.share_done(load, budget)
+        done = share * load
     elif partial:
         record[SIMULATED_PROGRESS] = int(done)
     record[WORK_SECONDS] = done * draw.per_shard

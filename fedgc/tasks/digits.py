@@ -15,7 +15,7 @@ from fedgc.clients import ShardUpdate
 from fedgc.protocol import SHARD_SEED
 from fedgc.tasks.digits_data import digits_data
 from fedgc.tasks.partition import Partition, build_shards
-from fedgc.tasks.torch_model import arrays_of, drawn_arrays, gradient_step
+from fedgc.tasks.torch_model import arrays_of, drawn_arrays, gradient_step, proximal_of
 from fedgc.tasks.union import part_of
 from fedgc.validation import check_integer, check_positive
 
@@ -94,9 +94,10 @@ class DigitsTask:
         shuffle = torch.Generator().manual_seed(int(cast(int, config[SHARD_SEED])))
         epochs = (torch.randperm(len(y), generator=shuffle) for _ in range(self._local_epochs))
         batches = (batch for order in epochs for batch in order.split(self._batch_size))  # type: ignore[no-untyped-call]
+        proximal = proximal_of(network, config)
         loss_sum, seen = 0.0, 0
         for batch in islice(batches, part_of(self._local_epochs * -(-len(y) // self._batch_size), share)):
-            loss_sum += gradient_step(network, (x[batch], y[batch]), self._learning_rate) * len(batch)
+            loss_sum += gradient_step(network, (x[batch], y[batch]), self._learning_rate, proximal) * len(batch)
             seen += len(batch)
         metrics = {"train_loss": loss_sum / seen} if seen else {}
         return ShardUpdate(num_examples=len(y) if seen else 0, arrays=arrays_of(network), metrics=metrics)

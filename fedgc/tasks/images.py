@@ -15,7 +15,7 @@ from fedgc.protocol import SHARD_SEED
 from fedgc.tasks.mobile_network import MobileNetwork
 from fedgc.tasks.partition import Partition, build_shards
 from fedgc.tasks.shapes import CLASSES, drawn_images
-from fedgc.tasks.torch_model import arrays_of, drawn_arrays, gradient_step
+from fedgc.tasks.torch_model import arrays_of, drawn_arrays, gradient_step, proximal_of
 from fedgc.tasks.union import part_of
 from fedgc.validation import check_integer, check_positive, one_of
 
@@ -106,11 +106,12 @@ class ImagesTask:
         self._network.load_state_dict(arrays.to_torch_state_dict())
         examples = torch.from_numpy(np.concatenate([self.shards[shard_id] for shard_id in shard_ids]))
         generator = torch.Generator().manual_seed(int(cast(int, config[SHARD_SEED])))
+        proximal = proximal_of(self._network, config)
         losses = []
         for _ in range(part_of(self._local_steps * len(shard_ids), share) if len(examples) else 0):
             drawn = torch.randperm(len(examples), generator=generator)[: self._batch_size]
             batch = examples[drawn].to(self._device)
-            losses.append(gradient_step(self._network, (self._x[batch], self._y[batch]), self._learning_rate))
+            losses.append(gradient_step(self._network, (self._x[batch], self._y[batch]), self._learning_rate, proximal))
         metrics = {"train_loss": float(np.mean(losses))} if losses else {}
         return ShardUpdate(len(examples) if losses else 0, arrays_of(self._network), metrics=metrics)
 

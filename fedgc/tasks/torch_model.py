@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import math
+from typing import NamedTuple, cast
 
 import torch
-from flwr.app import ArrayRecord
+from flwr.app import ArrayRecord, ConfigRecord
 from torch import nn
 
 Tensors = tuple[torch.Tensor, torch.Tensor]
@@ -28,16 +29,34 @@ def drawn_arrays(network: nn.Module, seed: int) -> ArrayRecord:
     return ArrayRecord(state)
 
 
-def gradient_step(network: nn.Module, batch: Tensors, learning_rate: float) -> float:
+class Proximal(NamedTuple):
+    """FedProx's term ``mu / 2 ||w - w_global||^2``: its weight, and the parameters that a client begins with."""
+
+    mu: float
+    centre: list[torch.Tensor]
+
+
+def proximal_of(network: nn.Module, config: ConfigRecord) -> Proximal | None:
+    """Return the proximal term around a network as it is, if the server asks for one."""
+    mu = float(cast(float, config.get("proximal-mu", 0.0)))
+    return Proximal(mu, [parameter.detach().clone() for parameter in network.parameters()]) if mu else None
+
+
+def gradient_step(network: nn.Module, batch: Tensors, learning_rate: float, proximal: Proximal | None = None) -> float:
     """Take one step of gradient descent on the mean cross-entropy of a batch, and return its loss before.
 
-    This is the step of torch.optim.SGD by hand: importing torch.optim's machinery alone takes two seconds.
+    This is the step of torch.optim.SGD by hand: importing torch.optim's machinery alone takes two seconds. With a
+    proximal term that is minimised too, but no part of the loss.
     """
     parameters = list(network.parameters())
     x, y = batch
     loss = nn.functional.cross_entropy(network(x), y)
     with torch.no_grad():
-        for parameter, gradient in zip(parameters, torch.autograd.grad(loss, parameters), strict=True):
+        gradients = torch.autograd.grad(loss, parameters)
+        if proximal is not None:
+            around = zip(gradients, parameters, proximal.centre, strict=True)
+            gradients = tuple(gradient + proximal.mu * (own - centre) for gradient, own, centre in around)
+        for parameter, gradient in zip(parameters, gradients, strict=True):
             parameter.sub_(gradient, alpha=learning_rate)
     return float(loss.detach())
 

@@ -96,7 +96,7 @@ RIVALS: dict[str, Rival] = {
             "FedProx, partial work",
             "T. Li et al., MLSys 2020; proximal weight 0 unless told otherwise",
             lambda options: PartialFedProx(**options.averaging, **options.others),
-            own=("proximal_mu",),
+            own=("proximal_mu", "travel_seconds"),
         ),
         Rival(
             "mifa",

@@ -23,6 +23,9 @@ from fedgc.validation import check_integer, check_positive
 
 logger = logging.getLogger("flwr.fedgc")
 
+#: After so many times the clients' timeout without any update none is going to come in time.
+_PATIENCE = 100
+
 
 @dataclass(frozen=True, eq=False)
 class _Sent:
@@ -108,12 +111,12 @@ class FedBuff(FedAvg):
         Raises
         ------
         TooFewNodesError
-            If no update comes for `timeout` seconds.
+            If no update comes for `timeout` seconds, or for a hundred times that of clients: they are too slow for it.
         """
         clock, result, arrays = clock_of(grid), Result(arrays=initial_arrays), initial_arrays
         config = ConfigRecord() if train_config is None else train_config
         self._sent, self._buffer, self._velocity = {}, [], None
-        version, last = 0, clock.now()
+        version, last, limit = 0, clock.now(), min(timeout, _PATIENCE * self.client_timeout)
         if evaluate_fn is not None and (metrics := evaluate_fn(0, arrays)) is not None:
             result.evaluate_metrics_serverapp[0] = metrics
         self._send(grid, clock.now(), grid.get_node_ids(), version, arrays, config)
@@ -129,15 +132,18 @@ class FedBuff(FedAvg):
                         result.evaluate_metrics_serverapp[version] = metrics
                     if version == num_rounds:
                         return result
-            # Those that have answered, that have not in time, that have come back, and that are new.
-            self._sent = {key: one for key, one in self._sent.items() if clock.now() < self._due(one)}
-            at_work = {sent.node_id for sent in self._sent.values()}
-            free = [node for node in grid.get_node_ids() if node not in at_work]
-            self._send(grid, clock.now(), free, version, arrays, config)
-            if clock.now() >= last + timeout:
-                raise TooFewNodesError(f"no update has come for {timeout:g} s: every node has left, or is that slow")
+            # Those that have answered, that have not in time, that have come back, and that are new. What comes late
+            # counts all the same, where the runtime lets a node finish what it was sent before.
+            now = clock.now()
+            at_work = {sent.node_id for sent in self._sent.values() if now < self._due(sent)}
+            self._send(
+                grid, now, [node for node in grid.get_node_ids() if node not in at_work], version, arrays, config
+            )
+            if now >= last + limit:
+                raise TooFewNodesError(f"no update has come for {limit:g} s: every node has left, or is that slow")
             if last == before:  # also where errors have come, or nodes that fail at once would be asked without a pause
-                clock.wait(min([last + timeout, *map(self._due, self._sent.values())]))
+                dues = (self._due(sent) for sent in self._sent.values())
+                clock.wait(min([last + limit, *(due for due in dues if due > now)]))
         return result
 
     def _due(self, sent: _Sent) -> float:

@@ -21,8 +21,8 @@ class PartialFedProx(FedAvgM):
     proximal_mu : float
         Weight of the proximal term, which clients find in their config as ``"proximal-mu"``.
     travel_seconds : float
-        Seconds of each round that are kept for messages on their way: clients work until the deadline less these. None
-        in virtual time, where a reply is there when the work on it ends.
+        Seconds of each round that are kept for messages on their way: clients work until the deadline less these. By
+        default none, as suits virtual time, where a reply is there when the work on it ends; give some elsewhere.
     **options
         As of Flower's FedAvgM, whose step of the server has a learning rate and a momentum.
 
@@ -81,6 +81,7 @@ class PartialFedProx(FedAvgM):
     ) -> Result:
         """Run Flower's training loop; `timeout` is the deadline of each round, in seconds."""
         self._deadline = float(timeout)
+        self.current_arrays, self.momentum_vector = None, None  # of a run before
         grid = timed(grid, timeout)
         return super().start(grid, initial_arrays, num_rounds, timeout, train_config, evaluate_config, evaluate_fn)
 

@@ -92,5 +92,6 @@ class OverSelection(FedAvgM):
             self._n_came += not reply.has_error()
             return False
 
+        self.current_arrays, self.momentum_vector = None, None  # of a run before
         cut_off = timed(grid, timeout, enough=lambda: self._n_came >= self._n_needed, on_reply=count)
         return super().start(cut_off, initial_arrays, num_rounds, timeout, train_config, evaluate_config, evaluate_fn)

@@ -9,6 +9,7 @@ from typing import Any
 from flwr.serverapp.strategy import Strategy
 
 from fedgc.deadline import DeadlineRule, Timing
+from fedgc.validation import check_positive
 
 #: What the server does with the aggregate, as Flower's FedAvgM calls it. Every rival may be given it: a method that
 #: averages more noise, or less, is at its best with another step and another momentum.
@@ -54,6 +55,10 @@ class RivalOptions:
     @property
     def averaging(self) -> dict[str, Any]:
         """Options of Flower's FedAvgM: those of FedAvg, and of the server's step."""
+        step = self.own.get("server_learning_rate", 1.0), self.own.get("server_momentum", 0.0)
+        check_positive("server_learning_rate", step[0])
+        if not 0.0 <= step[1] < 1.0:
+            raise ValueError(f"server_momentum must be at least 0 and below 1; got {step[1]}")
         return self.inner | {key: value for key, value in self.own.items() if key in SERVER_STEP}
 
     @property

@@ -36,7 +36,7 @@ from fedgc.round import (
     first_load,
 )
 from fedgc.schemes import BALANCED_BLOCKS, CODES, LIST_CODES
-from fedgc.strategies.baselines import RIVALS, SERVER_STEP
+from fedgc.strategies.baselines import RIVALS, SERVER_STEP, CodedRival
 from fedgc.strategies.options import as_second_moment
 from fedgc.validation import did_you_mean
 
@@ -95,7 +95,7 @@ def _check_strategy(strategy: StrategyConfig, where: str, config: ExperimentConf
         _check_coding(strategy, where, n_clients=config.n_clients, n_shards=n_shards)
         _check_sites(strategy, where, fleet, n_shards)
     else:
-        _check_rival(strategy, where, n_clients=config.n_clients)
+        _check_rival(strategy, where, n_clients=config.n_clients, n_shards=config.task.shards)
 
 
 def _check_decentralised(config: ExperimentConfig) -> None:
@@ -131,7 +131,7 @@ def points_of(config: ExperimentConfig) -> list[Point]:
     return list(points(config, check_config))
 
 
-def _check_rival(strategy: RivalConfig, where: str, *, n_clients: int) -> None:
+def _check_rival(strategy: RivalConfig, where: str, *, n_clients: int, n_shards: int) -> None:
     rival = RIVALS[strategy.kind]
     if rival.needs_deadline and strategy.deadline is None:
         raise ConfigError(f"{where}.deadline must be given for {strategy.kind!r}; got nothing")
@@ -142,6 +142,10 @@ def _check_rival(strategy: RivalConfig, where: str, *, n_clients: int) -> None:
                 f"{where}.{key} must be left out for {strategy.kind!r}, which heeds only {', '.join(heeded)} of these; "
                 "got it"
             )
+    if n_shards < n_clients and rival.own_data and not isinstance(rival.build, CodedRival):
+        raise ConfigError(
+            f"task.shards must be at least fleet.clients = {n_clients} for {strategy.kind!r}; got {n_shards}"
+        )
     if rival.coded and (strategy.load or 2) > n_clients:
         raise ConfigError(f"{where}.load must be at most fleet.clients = {n_clients}; got {strategy.load or 2}")
 

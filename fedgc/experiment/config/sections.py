@@ -11,7 +11,7 @@ from fedgc.assignment import Schedule, Sums
 from fedgc.coherence import CoherenceEstimate, KnownCoherence
 from fedgc.deadline import DeadlineRule, build_deadline
 from fedgc.decoders import AUTO, automatic_decoder
-from fedgc.experiment.config.inner import FEDAVG, InnerConfig
+from fedgc.experiment.config.inner import FEDAVG, FEDAVGM, InnerConfig
 from fedgc.experiment.config.keys import Count, Grid, Load, Momentum, Name, Positive, Section, Seeds
 from fedgc.experiment.config.nodes import DECENTRALISED, GraphConfig, NodesConfig
 from fedgc.experiment.config.tasks import DigitsConfig, TaskConfig
@@ -106,7 +106,8 @@ class GradientCodingConfig(InnerConfig):
     @property
     def plain_average(self) -> bool:
         """Whether the aggregate is the step."""
-        return self.inner == FEDAVG
+        own_step = (self.server_learning_rate or 1.0) != 1.0 or (self.server_momentum or 0.0) != 0.0
+        return self.inner == FEDAVG or (self.inner == FEDAVGM and not own_step)
 
     @property
     def decoder_name(self) -> str:
