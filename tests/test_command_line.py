@@ -155,7 +155,7 @@ BAD = {
     "(load may not exceed fleet.clients)",
     "strategies.1.max_weight=0": "strategies.1.max_weight must be greater than 0; got 0",
     "strategies.1.load=0": "strategies.1.load must be an integer of at least 1, or 'auto'; got 0",
-    "task.shards=1": "task.shards must be at least the number of blocks, fleet.clients // strategies.1.load = 2; got 1",
+    "task.shards=1": "task.shards must be at least fleet.clients = 4 for 'fedavg'; got 1",
     "fleet.model=gamma": "fleet.model must be one of log-normal, paper, pareto, shifted-exponential, trace; "
     "got 'gamma'",
     "fleet.preset=tablets": "fleet.preset must be one of accelerators, lambda, lognormal, paper, pareto, phones, "

@@ -163,6 +163,13 @@ def test_a_file_may_be_based_on_another(tmp_path: Path) -> None:
             {"sweep_titles": {"task.learnin_rate": {"name": "step", "values": {}}}},
             "sweep_titles must name keys that are swept, .*did you mean task.learning_rate",
         ),
+        (
+            {
+                "task": {"shards": 1},
+                "strategies": [{"kind": "gradient-coding", "label": "a", "deadline": 1.0, "load": 1}],
+            },
+            r"task.shards must be at least the number of blocks, fleet.clients // strategies.0.load = \d+; got 1",
+        ),
         ({"task": {"partition": "sortd"}}, "task.partition must be .*; got 'sortd', did you mean sorted"),
         ({"runtime": "virtal"}, "runtime must be .*; got 'virtal', did you mean virtual"),
         ({"sweep": {"task.alpha": []}}, "sweep.task.alpha must have at least 1 item"),
