@@ -31,9 +31,9 @@ def own_data(trainer: UnionTrainer, shard_examples: list[int], n_clients: int) -
     """Return a Flower train function that goes through all examples of a client's shards in one run of steps.
 
     Coding needs the update of each shard by itself, from the global model. FedAvg and its relatives do not: a client of
-    theirs takes as many steps in a row as it has data for, which counts for more. It answers messages with and without
-    an assignment, in the form of :func:`fedgc.clients.gradient_coded`; where there is a budget only, it stops at the
-    step at which that ends.
+    theirs takes as many steps in a row as it has data for, which counts for more. Where a message names shards, it
+    trains on these, each counting once, as uncoded strategies ask for; else on its own part. Where there is a budget
+    only, it stops at the step at which that ends.
 
     Parameters
     ----------

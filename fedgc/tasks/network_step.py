@@ -13,7 +13,7 @@ from torch.func import functional_call, grad, vmap
 
 from fedgc.clients import ShardUpdate
 from fedgc.tasks.torch_model import Tensors, arrays_of, gradient_step
-from fedgc.tasks.union import part_of
+from fedgc.tasks.union import one_step
 
 Weights = NDArray[np.float32]
 
@@ -95,7 +95,7 @@ class NetworkStepTask:
         self, shard_ids: Sequence[int], arrays: ArrayRecord, config: ConfigRecord, share: float = 1.0
     ) -> ShardUpdate:
         """Return the arrays after one gradient step on all examples of some shards, and their loss before it."""
-        if not part_of(1, share) or not any(len(self.shards[shard_id]) for shard_id in shard_ids):
+        if not one_step(self.shard_examples, shard_ids, share):
             return ShardUpdate(0, arrays)
         self._network.load_state_dict(arrays.to_torch_state_dict())
         parts = [self._parts[shard_id] for shard_id in shard_ids]

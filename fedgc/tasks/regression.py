@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from fedgc.clients import ShardUpdate
 from fedgc.tasks.digits_data import digits_data
 from fedgc.tasks.partition import Partition, build_shards
-from fedgc.tasks.union import part_of
+from fedgc.tasks.union import one_step
 from fedgc.validation import check_integer, check_positive
 
 Matrix = NDArray[np.float32]
@@ -96,7 +96,7 @@ class DigitsRegressionTask:
         self, shard_ids: Sequence[int], arrays: ArrayRecord, config: ConfigRecord, share: float = 1.0
     ) -> ShardUpdate:
         """Return the weights after one gradient step on all examples of some shards, and their loss before it."""
-        if not part_of(1, share) or not any(len(self.shards[shard_id]) for shard_id in shard_ids):
+        if not one_step(self.shard_examples, shard_ids, share):
             return ShardUpdate(0, arrays)
         weights = self._weights(arrays)
         parts = [self._parts[shard_id] for shard_id in shard_ids]
