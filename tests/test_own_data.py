@@ -302,3 +302,23 @@ def test_a_figure_may_show_a_method_that_has_done_nothing() -> None:
     config = check_config(raw)
     png, _ = draw_figure(config, run_experiment(config))
     assert png.startswith(b"\x89PNG")
+
+
+def test_the_error_is_measured_against_the_parts_that_there_are() -> None:
+    """A client leaves after two rounds: plain averages lose its part, and a plan divides it anew among the others."""
+    raw = {
+        "name": "L",
+        "rounds": 8,
+        "seeds": [1],
+        "task": {"name": "digits-regression", "shards": 8, "partition": "sorted"},
+        "fleet": {"model": "log-normal", "clients": 4, "loss_detection": 1.0, "client": [{"id": 3, "leave_after": 2}]},
+        "strategies": [{"kind": "fedavg-deadline", "deadline": 99.0}, {"kind": "is-sgd", "deadline": 99.0}],
+    }
+    rows = [row for row in run_experiment(check_config(raw)) if row.round > 0]
+    told = {
+        kind: [r.metrics.get("fedgc-error-measured") for r in rows if r.strategy == kind]
+        for kind in ("FedAvg, cut off", "IS-SGD")
+    }
+    assert [error is not None for error in told["FedAvg, cut off"]] == [True] * 8
+    assert told["FedAvg, cut off"][-1] > 0.01
+    assert told["IS-SGD"][:2] == pytest.approx([0.0, 0.0], abs=1e-9) and told["IS-SGD"][-1] is None

@@ -86,9 +86,10 @@ def run_one(config: ExperimentConfig, choice: ServedConfig, seed: int, keep: Cal
             now, old = grid.clock.now(), before
 
             def row() -> Row:
-                # Shards of clients that have left are divided anew: among whom, this does not know.
-                all_here = not as_one or len(list(grid.get_node_ids())) == config.n_clients
-                if server_round > 0 and choice.plain_average and all_here:
+                # Where a plan divides the shards of clients that have left anew, this does not know among whom.
+                divided = as_one and isinstance(strategy, GradientCoding)
+                as_at_first = not divided or len(list(grid.get_node_ids())) == config.n_clients
+                if server_round > 0 and choice.plain_average and as_at_first:
                     numbers[MEASURED] = measured_residual_error(
                         trainer, parts, task.shard_examples, old, arrays, server_round=server_round, run_seed=seed
                     )
