@@ -4,6 +4,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from fedgc.clients.flower_mods import beside_assignment
+from fedgc.clients.in_a_row import RowOfShards, coded_in_a_row
 from fedgc.clients.masks import pairwise_masks
 from fedgc.clients.shard_sources import FolderShards, FunctionShards, MissingShardError, PartitionShards, ShardSource
 from fedgc.clients.shard_store import ShardStore
@@ -19,10 +20,12 @@ __all__ = [
     "FunctionShards",
     "MissingShardError",
     "PartitionShards",
+    "RowOfShards",
     "ShardSource",
     "ShardStore",
     "ShardUpdate",
     "beside_assignment",
+    "coded_in_a_row",
     "gradient_coded",
     "pairwise_masks",
     "simulated_straggling",

@@ -20,6 +20,7 @@ from fedgc.protocol import (
     BUSY_SECONDS,
     COEFFICIENTS,
     FRACTIONAL_BITS,
+    IN_A_ROW,
     INTRODUCE,
     LABEL,
     NUM_EXAMPLES,
@@ -150,10 +151,10 @@ def gradient_coded(
 
         @wraps(trainer)
         def train(message: Message, context: Context) -> Message:
-            record = _global_arrays(message, arrayrecord_key)
+            record = global_arrays(message, arrayrecord_key)
             sent = config_of(message.content, configrecord_key) or ConfigRecord()
             given_record = config_of(message.content, RECORD)
-            assignment = _assignment(given_record, context, num_shards)
+            assignment = assignment_of(given_record, context, num_shards)
             shard_ids = cast(list[int], assignment[SHARD_IDS])
             coefficients = cast(list[float], assignment[COEFFICIENTS])
             arrays = views(record)
@@ -177,28 +178,18 @@ def gradient_coded(
                     break
                 extra: dict[str, Any] = {"context": context, **data} if wants_context else data
                 update = trainer(shard_id, given, config, **extra)
-                count = _check_update(update, shard_id)
-                sums.add(coefficient, count, _delta(update, arrays, shard_id))
+                count = check_update(update, shard_id)
+                sums.add(coefficient, count, delta_of(update, arrays, shard_id))
                 examples.append(count)
                 budget.shard_done(count)
                 _add_metrics(metric_sums, update, count, shard_id)
 
             # Metrics go in the clear, and would say of a single client what only the sum of all is to say.
             means = {} if FRACTIONAL_BITS in assignment else _means(metric_sums)
-            work, busy = budget.spent(len(examples))
-            done = checked(
-                ConfigRecord,
-                {
-                    SHARD_IDS: list(shard_ids[: len(examples)]),
-                    SHARD_EXAMPLES: examples,
-                    WORK_SECONDS: work,
-                    BUSY_SECONDS: busy,
-                    **at_hand.report(),
-                    **_own_number(context, num_shards),
-                },
-            )
+            done = reply_record(assignment, budget, examples, context, num_shards)
+            done.update(at_hand.report())
             if INTRODUCE in assignment:
-                done.update(_introduction(context, labels))
+                done.update(introduction(context, labels))
             metrics = checked(MetricRecord, {NUM_EXAMPLES: sum(examples), **means})
             reply = checked(RecordDict, {"metrics": metrics, RECORD: done})
             factors: list[float] = []
@@ -214,7 +205,25 @@ def gradient_coded(
     return decorate
 
 
-def _global_arrays(message: Message, key: str) -> ArrayRecord:
+def reply_record(
+    assignment: ConfigRecord, budget: Budget, examples: list[int], context: Context, num_shards: int | None
+) -> ConfigRecord:
+    """Return what a reply says of the shards that have been done, given their numbers of examples."""
+    work, busy = budget.spent(len(examples))
+    return checked(
+        ConfigRecord,
+        {
+            SHARD_IDS: list(cast("list[int]", assignment[SHARD_IDS])[: len(examples)]),
+            SHARD_EXAMPLES: examples,
+            WORK_SECONDS: work,
+            BUSY_SECONDS: busy,
+            **_own_number(context, num_shards),
+        },
+    )
+
+
+def global_arrays(message: Message, key: str) -> ArrayRecord:
+    """Return the global arrays, or raise ValueError if the message has none by that name."""
     record = message.content.get(key)
     if not isinstance(record, ArrayRecord):
         names = sorted(message.content.array_records)
@@ -222,7 +231,7 @@ def _global_arrays(message: Message, key: str) -> ArrayRecord:
     return record
 
 
-def _introduction(context: Context, labels: Sequence[str]) -> dict[str, int | str]:
+def introduction(context: Context, labels: Sequence[str]) -> dict[str, int | str]:
     """Return what the server may know of this node."""
     config = context.node_config
     partition = {PARTITION: int(cast(int, config["partition-id"]))} if "partition-id" in config else {}
@@ -235,9 +244,20 @@ def _own_number(context: Context, num_shards: int | None) -> dict[str, int]:
     return {} if told is None else {NUM_SHARDS: int(cast(int, told))}
 
 
-def _assignment(given: ConfigRecord | None, context: Context, num_shards: int | None) -> ConfigRecord:
-    """Return what the client was given; if that has no shards, its equal part of all, until its budget ends."""
+def assignment_of(
+    given: ConfigRecord | None, context: Context, num_shards: int | None, *, in_a_row: bool = False
+) -> ConfigRecord:
+    """Return what the client was given; if that has no shards, its equal part of all, until its budget ends.
+
+    Raises
+    ------
+    ValueError
+        If the server wants shards in a row and the train function is for shards apart, or the other way round.
+    """
     if given is not None and SHARD_IDS in given:
+        if given[SHARD_IDS] and (IN_A_ROW in given) != in_a_row:
+            name = "gradient_coded" if in_a_row else "coded_in_a_row"
+            raise ValueError(f"the train function must be under {name}, as the server's in_a_row is {not in_a_row}")
         return given
     partition = int(cast(int, context.node_config["partition-id"]))
     n_partitions = int(cast(int, context.node_config["num-partitions"]))
@@ -251,7 +271,8 @@ def _assignment(given: ConfigRecord | None, context: Context, num_shards: int | 
     return own
 
 
-def _check_update(update: object, shard_id: int) -> int:
+def check_update(update: object, shard_id: int) -> int:
+    """Return the number of examples of what a train function returns, or raise an error if it is no update."""
     if not isinstance(update, ShardUpdate):
         raise TypeError(f"shard {shard_id}: the train function must return a ShardUpdate; got {type(update).__name__}")
     if (update.arrays is None) == (update.delta is None):
@@ -279,7 +300,8 @@ def _means(sums: dict[str, tuple[float, int]]) -> dict[str, float]:
     return {name: value / max(examples, 1) for name, (value, examples) in sums.items()}
 
 
-def _delta(update: ShardUpdate, arrays: dict[str, NDArray[Any]], shard_id: int) -> Update:
+def delta_of(update: ShardUpdate, arrays: dict[str, NDArray[Any]], shard_id: int) -> Update:
+    """Return how far an update moves the arrays, or raise ValueError if its arrays are not like these."""
     given = update.arrays if update.arrays is not None else update.delta
     values = {name: _to_numpy(value) for name, value in cast(Mapping[str, Any], given).items()}
     if values.keys() != arrays.keys():

@@ -32,6 +32,9 @@ SEGMENTS = "segments"
 #: float, with segments: seconds from getting the message in which to work, so that the reply comes by the deadline.
 #: Where there are no shard ids either, the client does as much as it can of the work on its own part of the data.
 BUDGET = "budget"
+#: bool, with segments: the client trains on from shard to shard, without going back to the global arrays, and replies
+#: with the arrays that it ends with.
+IN_A_ROW = "in-a-row"
 #: list of int, with segments: numbers of examples that the client has to expect of its shards, in the order of the
 #: shard ids, so that it does not begin a large one that would end after its budget; -1 where not known, and left out if
 #: none is. Of shards that it is to work on, and can load, and of no others.

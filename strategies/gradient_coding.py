@@ -26,6 +26,7 @@ from fedgc.strategies.options import (
     as_sizes,
     as_strategy,
     as_timing,
+    check_beside_in_a_row,
     check_flag,
     first_state,
 )
@@ -98,6 +99,14 @@ class GradientCoding(StartedStrategy):
         Of work lists: "least-error", in which backups work from the far ends of each other's lists, or "worst-case", in
         which the most work that can be done while some shard is still missing is least, whoever is slow
         (:func:`fedgc.assignment.worst_case_lists`).
+    in_a_row : bool
+        Whether clients train on from shard to shard of their work lists, each from the model that the one before ended
+        with, as FedAvg's clients do with all their data. By default each shard's update is from the global model, so
+        that all holders of a shard compute the same, and a client that does more shards adds to the accuracy of a step
+        and not to its length. In a row a client that does more goes further: the decoded mean is multiplied by how many
+        shards a client does in the mean, and a rule for the deadline counts that. It is unbiased as far as a shard's
+        update does not depend on those before it: to first order in the learning rate. For clients made with
+        :func:`fedgc.clients.coded_in_a_row`; `sums` are "whole" then, and copies of a sum are not compared.
     early_end : bool
         Whether a round ends before its deadline once nothing more could be gained.
     code : str or callable
@@ -252,6 +261,7 @@ class GradientCoding(StartedStrategy):
         sums: str | None = None,
         redraw: bool | None = None,
         order: str = "least-error",
+        in_a_row: bool = False,
         early_end: bool = True,
         code: str | BuildCode = BALANCED_BLOCKS,
         decoder: str | Decoder = "auto",
@@ -293,7 +303,7 @@ class GradientCoding(StartedStrategy):
             load=load,
             decoder=as_decoder(decoder, max_weight, automatic),
             schedule=schedule,
-            sums="shard" if sums is None else sums,
+            sums=("whole" if in_a_row else "shard") if sums is None else sums,
             deadline=self.deadline,
             reassignment_gain=reassignment_gain,
             fetch_seconds=fetch_seconds,
@@ -305,6 +315,7 @@ class GradientCoding(StartedStrategy):
             code=as_code(code),
             early_end=check_flag("early_end", early_end),
             order=order,
+            in_a_row=in_a_row,
         )
         stated_for(self.planning)  # limits, domains and times of different clients are refused
         check_list_options(schedule, sums=sums, redraw=redraw, fetch_seconds=fetch_seconds)
@@ -319,6 +330,14 @@ class GradientCoding(StartedStrategy):
             sum_only=self.secure_sum is not None,
             rounded=self.quantiser is not None,
             domains=failure_domains is not None,
+            in_a_row=in_a_row,
+        )
+        check_beside_in_a_row(
+            in_a_row,
+            memory=bool(memory),
+            secure=self.secure_sum is not None,
+            rounded=self.quantiser is not None,
+            pushed=shards is not None,
         )
         self.shards = as_shards(shards, self.num_shards)
         self.reporting = Reporting(reporters)

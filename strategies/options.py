@@ -291,7 +291,14 @@ def as_failure_domains(given: Sequence[Hashable] | NDArray[np.generic] | None) -
 
 
 def as_second_moment(
-    strategy: Strategy, *, schedule: str, memory: bool, sum_only: bool, rounded: bool, domains: bool = False
+    strategy: Strategy,
+    *,
+    schedule: str,
+    memory: bool,
+    sum_only: bool,
+    rounded: bool,
+    domains: bool = False,
+    in_a_row: bool = False,
 ) -> SecondMoment | None:
     """Return how the inner strategy wants the square of the exact update estimated; None if it does not want it.
 
@@ -322,11 +329,29 @@ def as_second_moment(
     if rounded:
         # The square of a rounded sum has the rounding's variance in it, entry by entry, which is known in total only.
         raise ValueError(f"bits must be left out for a strategy with a second_moment; got them with {rule.name!r}")
+    if in_a_row:
+        raise ValueError(f"in_a_row must be False for a strategy with a second_moment; got it with {rule.name!r}")
     if rule.needs_independence and (schedule == "work-list" or domains):
         serve = " or ".join(repr(name) for name, one in SECOND_MOMENTS.items() if not one.needs_independence)
         where = "where failure_domains are given" if domains else f"for schedule {schedule!r}"
         raise ValueError(f"second_moment must be {serve} {where}; got {rule.name!r}")
     return rule
+
+
+def check_beside_in_a_row(in_a_row: bool, *, memory: bool, secure: bool, rounded: bool, pushed: bool) -> None:
+    """Raise ValueError if clients are to train on from shard to shard, beside what needs each shard by itself.
+
+    Examples
+    --------
+    >>> check_beside_in_a_row(True, memory=True, secure=False, rounded=False, pushed=False)
+    Traceback (most recent call last):
+    ...
+    ValueError: memory must be left out with in_a_row, which leaves no update of a shard alone; got it
+    """
+    for name, given in (("memory", memory), ("secure_sum", secure), ("bits", rounded), ("shards", pushed)):
+        if in_a_row and given:
+            why = "which leaves no update of a shard alone" if name == "memory" else "whose replies are whole models"
+            raise ValueError(f"{name} must be left out with in_a_row, {why}; got it")
 
 
 def as_seconds(name: str, given: float | None) -> float | None:

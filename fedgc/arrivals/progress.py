@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
 
 from fedgc.arrivals.base import ArrivalModel, Part, possible_part
 from fedgc.arrivals.joint import check_distribution
@@ -57,6 +57,11 @@ class ProgressArrivals(ArrivalModel):
             parts.append(possible_part(code.rows_of(client), outcomes, probability))
         self.progress_prob = tuple(np.array(given, dtype=np.float64) for given in progress_prob)
         self._parts = tuple(parts)
+
+    @property
+    def mean_progress(self) -> NDArray[np.float64]:
+        """Mean number of shards that each client has done, (n_clients,)."""
+        return np.array([own @ np.arange(own.size) for own in self.progress_prob], dtype=np.float64)
 
     def parts(self) -> Sequence[Part]:
         """Return a part for every client, with an outcome for every progress that can be."""

@@ -73,11 +73,17 @@ class RoundForecast:
         Mean number of clients whose update counts.
     residual_error : float
         Predicted ``E|decoded - full|^2 / |full|^2``.
+    progress : float
+        Mean number of shards that a client has done by the end of the round.
+    step : float
+        How long the step is that the round ends with, relative to the rounds of which the noise sensitivity is known.
     """
 
     round_time: float
     arrivals: float
     residual_error: float
+    progress: float = 1.0
+    step: float = 1.0
 
 
 @dataclass(frozen=True)

@@ -22,9 +22,10 @@ def time_to_target(forecast: RoundForecast, noise_sensitivity: float = 1.0) -> f
 
     Notes
     -----
-    ``round_time x (1 + noise_sensitivity x residual_error)``. One step along an unbiased estimate whose squared error
-    is eps times the squared gradient gains 1 / (1 + eps) of what the exact gradient gains, with the best step size for
-    each: the sensitivity is then 1. It is lower where the step size is held down by something else than the noise.
+    ``round_time x (1 + noise_sensitivity x residual_error) / step``. One step along an unbiased estimate whose squared
+    error is eps times the squared gradient gains 1 / (1 + eps) of what the exact gradient gains, with the best step
+    size for each: the sensitivity is then 1. It is lower where the step size is held down by something else than the
+    noise.
 
     References
     ----------
@@ -38,7 +39,9 @@ def time_to_target(forecast: RoundForecast, noise_sensitivity: float = 1.0) -> f
     """
     if np.isinf(forecast.residual_error):
         return np.inf  # not zero times infinity where the sensitivity is 0
-    return forecast.round_time * (1.0 + noise_sensitivity * forecast.residual_error)
+    if forecast.step <= 0.0:
+        return np.inf
+    return forecast.round_time * (1.0 + noise_sensitivity * forecast.residual_error) / forecast.step
 
 
 def time_at_fixed_step(forecast: RoundForecast, noise_sensitivity: float = 1.0) -> float:
@@ -53,13 +56,15 @@ def time_at_fixed_step(forecast: RoundForecast, noise_sensitivity: float = 1.0) 
 
     Notes
     -----
-    ``round_time / (1 - noise_sensitivity x residual_error)``, infinite where the denominator is not positive or the
+    ``round_time / (1 - noise_sensitivity x residual_error)`` where steps are as long as those of which the sensitivity
+    is known, infinite where the denominator is not positive or the
     residual error exceeds two: what is decoded would be mostly noise, and no forecast of it is to be relied
     on. A step
     eta along an unbiased estimate of squared error eps times the squared gradient g lowers a loss of smoothness L by
     ``eta |g|^2 (1 - eta L (1 + eps) / 2)`` at least; this is relative to eps = 0. To first order it is
     :func:`time_to_target`, in which the step is the best one for each error. A step that was chosen for exact gradients
-    gains nothing from errors beyond some size, so that rounds cannot be made ever shorter.
+    gains nothing from errors beyond some size, so that rounds cannot be made ever shorter. Of a step r times as long
+    the gain is ``r (1 - r x (1 + eps) / 2)`` with the x = eta L of which the sensitivity is x / (2 - x).
 
     References
     ----------
@@ -73,7 +78,8 @@ def time_at_fixed_step(forecast: RoundForecast, noise_sensitivity: float = 1.0) 
     >>> time_at_fixed_step(RoundForecast(round_time=0.1, arrivals=0.5, residual_error=20.0))
     inf
     """
-    gain = 1.0 - noise_sensitivity * forecast.residual_error
+    step, sensitivity = forecast.step, noise_sensitivity
+    gain = step * (1.0 - sensitivity * forecast.residual_error * step - sensitivity * (step - 1.0))
     return forecast.round_time / gain if gain > 0.0 and forecast.residual_error <= _MOST_ERROR else np.inf
 
 

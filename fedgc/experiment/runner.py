@@ -13,7 +13,8 @@ from flwr.serverapp import Grid, ServerApp
 from flwr.serverapp.strategy import Strategy
 
 from fedgc.assignment import own_part
-from fedgc.clients import gradient_coded
+from fedgc.clients import coded_in_a_row, gradient_coded
+from fedgc.clients.in_a_row import piece_sizes
 from fedgc.deadline import WAIT_FOR_EVERYONE
 from fedgc.errors import ExperimentError, TooFewNodesError
 from fedgc.experiment.audit import UnionTrainer, measured_residual_error, remember_round, shard_trainer
@@ -30,7 +31,7 @@ from fedgc.play import RoundDraws
 from fedgc.simulation import VirtualGrid, run_virtual
 from fedgc.strategies import GradientCoding, SecureSum
 from fedgc.strategies.baselines import RIVALS, RivalOptions, build_rival
-from fedgc.tasks import Task, build_task
+from fedgc.tasks import RowTask, Task, build_task
 
 logger = logging.getLogger("flwr.fedgc")
 
@@ -50,7 +51,12 @@ def run_one(config: ExperimentConfig, choice: ServedConfig, seed: int, keep: Cal
         Called with every row that is kept as soon as it is known.
     """
     pieces = choice.pieces if isinstance(choice, GradientCodingConfig) else 1
-    task = build_task(config.task.name, seed=seed, pieces=pieces, **config.task.options)
+    in_a_row = isinstance(choice, GradientCodingConfig) and choice.in_a_row
+    # In a row a piece is a part of the training on a shard; else it is a shard by itself.
+    task = build_task(config.task.name, seed=seed, pieces=1 if in_a_row else pieces, **config.task.options)
+    sizes = task.shard_examples
+    if in_a_row:
+        sizes = [part for examples in sizes for part in piece_sizes(examples, pieces)]
     trainer = remember_round(task.train_union)
     # Deadlines are in units of the shards that all strategies have.
     undivided = build_fleet(config.fleet, seed=seed)
@@ -59,7 +65,7 @@ def run_one(config: ExperimentConfig, choice: ServedConfig, seed: int, keep: Cal
     fleet = build_fleet(table, seed=seed)
     as_one = isinstance(choice, RivalConfig) and RIVALS[choice.kind].own_data
     client_app, parts = _clients(choice, config, task, trainer)
-    strategy, timeout = _build_strategy(choice, config, task, fleet, seed)
+    strategy, timeout = _build_strategy(choice, config, sizes, fleet, seed)
 
     rows = KeptRows(config, keep, time_limit=time_limit)
 
@@ -102,7 +108,7 @@ def run_one(config: ExperimentConfig, choice: ServedConfig, seed: int, keep: Cal
         strategy.start(grid, before, num_rounds=config.rounds, timeout=timeout, evaluate_fn=evaluate)
 
     try:
-        run_virtual(server_app, client_app, fleet, run_config={"seed": seed}, num_shards=len(task.shard_examples))
+        run_virtual(server_app, client_app, fleet, run_config={"seed": seed}, num_shards=len(sizes))
     except RunEnded:
         pass
     except (TimeoutError, TooFewNodesError):
@@ -122,6 +128,9 @@ def _clients(
     as_one = isinstance(choice, RivalConfig) and RIVALS[choice.kind].own_data
     if as_one:
         app.train()(own_data(trainer, task.shard_examples, config.n_clients))
+    elif isinstance(choice, GradientCodingConfig) and choice.in_a_row:
+        assert isinstance(task, RowTask)  # of other tasks the configuration is refused
+        app.train()(coded_in_a_row(num_shards=n_shards, pieces=choice.pieces)(task.train_row))
     else:
         app.train()(gradient_coded(num_shards=n_shards)(shard_trainer(trainer)))
     owners = config.n_clients if as_one else n_shards
@@ -129,10 +138,10 @@ def _clients(
 
 
 def _build_strategy(
-    choice: ServedConfig, config: ExperimentConfig, task: Task, fleet: Fleet, seed: int
+    choice: ServedConfig, config: ExperimentConfig, sizes: list[int], fleet: Fleet, seed: int
 ) -> tuple[Strategy, float]:
     """Return the strategy and the timeout for its ``start``."""
-    n_shards = len(task.shard_examples)
+    n_shards = len(sizes)
     # One client may be all there is, and the model is tested on the server.
     timing = fleet if config.timing == "known" else None
     inner: dict[str, Any] = {"fraction_evaluate": 0.0, "min_train_nodes": 1, "min_available_nodes": 1}
@@ -141,7 +150,7 @@ def _build_strategy(
             n_shards,
             deadline=choice.deadline,
             load=choice.load or 2,
-            shard_examples=task.shard_examples,
+            shard_examples=sizes,
             timing=timing,
             seed=seed,
             inner=inner,
@@ -157,12 +166,13 @@ def _build_strategy(
         sums=choice.sums,
         redraw=choice.redraw,
         order=choice.order,
+        in_a_row=choice.in_a_row,
         early_end=choice.early_end,
         code=choice.code,
         memory=choice.memory,
         decoder=choice.decoder,
         max_weight=choice.max_weight,
-        shard_examples=task.shard_examples,
+        shard_examples=sizes,
         timing=timing,
         coherence=choice.build_coherence(),
         constraints=None if choice.residency is None else shards_at_sites(fleet, n_shards),

@@ -13,6 +13,7 @@ from fedgc.round.learn_sizes import learn_sizes
 from fedgc.round.loads import check_load, first_load
 from fedgc.round.option_checks import (
     check_failure_domains,
+    check_in_a_row,
     check_list_options,
     check_order,
     check_partial_work,
@@ -37,6 +38,7 @@ __all__ = [
     "RoundPlan",
     "RoundState",
     "check_failure_domains",
+    "check_in_a_row",
     "check_list_options",
     "check_load",
     "check_order",

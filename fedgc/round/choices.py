@@ -20,7 +20,7 @@ from fedgc.deadline import DeadlineRule, Timing
 from fedgc.decoders import Decoder
 from fedgc.round.failure_domains import FailureDomains
 from fedgc.round.loads import check_load
-from fedgc.round.option_checks import check_failure_domains, check_order, check_partial_work
+from fedgc.round.option_checks import check_failure_domains, check_in_a_row, check_order, check_partial_work
 from fedgc.round.timing import SomeClients
 from fedgc.schemes import BuildCode
 from fedgc.validation import check_integer, check_vector, one_of
@@ -85,6 +85,10 @@ class Planning:
         missing is least, whoever is slow (:func:`fedgc.assignment.worst_case_lists`).
     early_end : bool
         Whether rounds end before the deadline once nothing more could be gained: what work lists are chosen by.
+    in_a_row : bool
+        Whether clients train on from shard to shard of their work lists, without going back to the global model, and
+        the decoded mean is multiplied by how many shards they do in the mean (:attr:`RoundPlan.step`): longer rounds
+        then make longer steps.
 
     Raises
     ------
@@ -109,12 +113,14 @@ class Planning:
     code: BuildCode | None = None
     early_end: bool = True
     order: str = "least-error"
+    in_a_row: bool = False
 
     def __post_init__(self) -> None:
         """Check the options."""
         check_load(self.load, self.schedule)
         one_of("schedule", self.schedule, SCHEDULES)
         one_of("sums", self.sums, SUMS)
+        check_in_a_row(self.in_a_row, schedule=self.schedule, sums=self.sums, given_code=self.code is not None)
         check_order(self.order, schedule=self.schedule, sums=self.sums, given_code=self.code is not None)
         if not isinstance(self.decoder, Decoder):
             raise ValueError(f"decoder must be a Decoder; got {self.decoder!r}")

@@ -83,11 +83,13 @@ def finish_round(
     nothing_came = not any(reply.shard_examples.any() for reply in fold.replies.values())
     if not nothing_came:
         update = fold.decoded()
+    # Of shards in a row an update is what the arrays have moved by, which is as much more as there are more examples.
+    total = float(sizes.size if plan.in_a_row else sizes.sum())
     if update is not None:
         if memory is not None:
             add_scaled(update, 1.0, memory.rest(decoding.coverage, arrays))
-        scale_in_place(update, 1.0 / float(sizes.sum()))
-        square = fold.square(update, 1.0 / float(sizes.sum()))
+        scale_in_place(update, 1.0 / total)
+        square = fold.square(update, 1.0 / total)
     factors = [factor for reply in fold.replies.values() for factor in reply.variance_factors]
     predicted, model_error = errors_with_rounding(
         plan.decoder.code,

@@ -138,7 +138,8 @@ class RoundFold:
         copies = []
         for row, total in reply.sums.items():
             probed = self._probe.of(total)
-            self.copies.note(client, row, total)
+            if not self.plan.in_a_row:  # holders of the same shards have come to them from others
+                self.copies.note(client, row, total)
             self._observe(row, probed, examples)
             if self.memory is not None:
                 self._keep(self.memory.store, row, total)

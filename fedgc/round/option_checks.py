@@ -37,6 +37,43 @@ def check_list_options(
             raise ValueError(f"{name} must be left out for schedule {schedule!r}, {why}; got {value!r:.80}")
 
 
+def check_in_a_row(in_a_row: bool, *, schedule: str, sums: str | None, given_code: bool = False) -> None:
+    """Raise ValueError if clients are to train on from shard to shard, and something else does not go with it.
+
+    Parameters
+    ----------
+    in_a_row : bool
+        Whether they are.
+    schedule : str
+        As in :class:`Planning`.
+    sums : str or None
+        As there, None where not given.
+    given_code : bool
+        Whether a code says itself who holds what.
+
+    Examples
+    --------
+    >>> check_in_a_row(True, schedule="full", sums=None)
+    Traceback (most recent call last):
+    ...
+    ValueError: in_a_row must be False for schedule 'full', whose holders all send the same sum; got True
+    """
+    if not isinstance(in_a_row, bool):
+        raise ValueError(f"in_a_row must be True or False; got {in_a_row!r:.80}")
+    if not in_a_row:
+        return
+    if schedule != "work-list":
+        raise ValueError(
+            f"in_a_row must be False for schedule {schedule!r}, whose holders all send the same sum; got True"
+        )
+    if given_code:
+        raise ValueError("in_a_row must be False for a code that says itself who holds what; got True")
+    if sums not in (None, "whole"):
+        raise ValueError(
+            f"sums must be 'whole', or left out, with in_a_row: a client sends what it ends with; got {sums!r}"
+        )
+
+
 #: How work lists may be ordered.
 ORDERS = ("least-error", "worst-case")
 

@@ -72,7 +72,10 @@ def foresee_round(  # noqa: PLR0917  (those of forecast_round, and what is known
         told=state.variance_factor,
     )
     assert error is not None
-    return seen._replace(round=replace(seen.round, residual_error=error))
+    step = 1.0
+    if state.plan is not None and state.plan.in_a_row and state.plan.step > 0.0:
+        step = seen.round.progress / state.plan.step
+    return seen._replace(round=replace(seen.round, residual_error=error, step=step))
 
 
 def ranked_by(decoder: Decoder) -> Decoder:

@@ -89,4 +89,5 @@ def plan_work_lists(state: RoundState, nodes: tuple[int, ...], copies: int, plan
         assignment,
         nodes,
         variance_factor=state.variance_factor,
+        in_a_row=planning.in_a_row,
     )

@@ -146,6 +146,7 @@ def _plan_from_tree(tree: Mapping[str, Any], planning: Planning) -> RoundPlan:
         everyone=tree["everyone"],
         domain=tree.get("domain"),
         variance_factor=tree.get("variance_factor"),
+        in_a_row=planning.in_a_row,
     )
 
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from fedgc.arrivals import ArrivalModel
+from fedgc.arrivals import ArrivalModel, ProgressArrivals
 from fedgc.assignment import Assignment
 from fedgc.codes import Code, redraw_places
 from fedgc.coherence import CoherenceEstimate, KnownCoherence
@@ -138,6 +138,8 @@ class RoundPlan:
         Failure domain of each client, -1 for none, if any are named.
     variance_factor : float or None
         Of the rounding that the Gram model has been told of, see :attr:`RoundState.variance_factor`.
+    in_a_row : bool
+        Whether clients train on from shard to shard, see :class:`fedgc.round.Planning`.
     """
 
     node_ids: tuple[int, ...]
@@ -152,6 +154,15 @@ class RoundPlan:
     base: CalibratedDecoder | None = None
     domain: NDArray[np.intp] | None = None
     variance_factor: float | None = None
+    in_a_row: bool = False
+
+    @property
+    def step(self) -> float:
+        """By what the decoded mean is multiplied: of shards in a row, by how many a client does in the mean."""
+        if not self.in_a_row:
+            return 1.0
+        assert isinstance(self.arrivals, ProgressArrivals)  # shards are done in a row on work lists alone
+        return float(self.arrivals.mean_progress.mean())
 
     @property
     def residual_error(self) -> float | None:
@@ -232,7 +243,8 @@ class RoundOutcome:
     Attributes
     ----------
     update : dict of str to ndarray, or None
-        Estimate of the mean shard update, weighted by examples; None if nothing arrived, or its sum cannot be had.
+        Estimate of the mean shard update, weighted by examples, to be multiplied by the plan's step; None if nothing
+        arrived, or its sum cannot be had.
     decoding : Decoding
         Weights, coverage and status.
     predicted_residual_error : float or None

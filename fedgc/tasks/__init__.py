@@ -3,7 +3,7 @@
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from fedgc.tasks.base import GradientTask, Task
+from fedgc.tasks.base import GradientTask, RowTask, Task
 from fedgc.tasks.build import TASKS, build_task
 from fedgc.tasks.partition import PARTITIONS, Partition, build_shards, dirichlet_shards, iid_shards, sorted_shards
 
@@ -22,6 +22,7 @@ __all__ = [
     "GradientTask",
     "ImagesTask",
     "Partition",
+    "RowTask",
     "Task",
     "build_shards",
     "build_task",

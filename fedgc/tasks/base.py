@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 from flwr.app import ArrayRecord, ConfigRecord, MetricRecord
 from numpy.typing import NDArray
 
-from fedgc.clients import ShardUpdate
+from fedgc.clients import RowOfShards, ShardUpdate
 
 
 class Task(Protocol):
@@ -45,6 +45,15 @@ class Task(Protocol):
 
     def evaluate(self, arrays: ArrayRecord) -> MetricRecord:
         """Return ``accuracy``, on the test set, and ``loss``, of which the task says what it is measured on."""
+        ...
+
+
+@runtime_checkable
+class RowTask(Task, Protocol):
+    """A task whose clients may also train on from shard to shard."""
+
+    def train_row(self, row: RowOfShards, arrays: ArrayRecord, config: ConfigRecord) -> ShardUpdate:
+        """Train the global arrays on a row of shards and return what they became."""
         ...
 
 

@@ -11,7 +11,7 @@ import torch
 from flwr.app import ArrayRecord, ConfigRecord, MetricRecord
 from torch import nn
 
-from fedgc.clients import ShardUpdate
+from fedgc.clients import RowOfShards, ShardUpdate
 from fedgc.protocol import SHARD_SEED
 from fedgc.tasks.digits_data import digits_data
 from fedgc.tasks.partition import Partition, build_shards
@@ -101,6 +101,20 @@ class DigitsTask:
             seen += len(batch)
         metrics = {"train_loss": loss_sum / seen} if seen else {}
         return ShardUpdate(num_examples=len(y) if seen else 0, arrays=arrays_of(network), metrics=metrics)
+
+    def train_row(self, row: RowOfShards, arrays: ArrayRecord, config: ConfigRecord) -> ShardUpdate:
+        """Train the global arrays on a row of shards and return what they became."""
+        network, (x, y), size = self._network, self._train, self._batch_size
+        network.load_state_dict(arrays.to_torch_state_dict())
+        proximal = proximal_of(network, config)
+        loss_sum, seen = 0.0, 0
+        for batch in row.batches(self.shards.__getitem__, size=size, epochs=self._local_epochs):
+            examples = torch.from_numpy(batch)
+            rate = self._learning_rate * batch.size / size
+            loss_sum += gradient_step(network, (x[examples], y[examples]), rate, proximal) * batch.size
+            seen += batch.size
+        metrics = {"train_loss": loss_sum / seen} if seen else {}
+        return ShardUpdate(row.num_examples, arrays=arrays_of(network), metrics=metrics)
 
     def evaluate(self, arrays: ArrayRecord) -> MetricRecord:
         """Return accuracy and loss on the test set."""

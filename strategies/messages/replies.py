@@ -83,7 +83,7 @@ def read_reply(
     -----
     The reply's arrays are ``global + coded update / number of examples``, so that wrappers and mods which expect a
     model find one; the coded update is recovered from the difference. On a work list there is one such record for each
-    segment of the list that the client has begun.
+    segment of the list that the client has begun. Of shards in a row the difference itself is the update.
     """
     if reply.has_error():
         kind = NothingToReadError if reply.error.code in _LOST else ReplyRejectedError
@@ -113,7 +113,8 @@ def read_reply(
     sums: dict[int, Arrays] = {}
     start = 0
     for record, (row, length) in zip(records, rows or [(-1, 0)], strict=True):
-        count = float(shard_examples[start : start + length].sum())
+        # In a row the arrays have moved by the sum already, example by example, and not by a mean.
+        count = 1.0 if task.in_a_row else float(shard_examples[start : start + length].sum())
         if read_other is not None:
             sums[row] = read_other(record, arrays, count, shards[start : start + length])
         else:

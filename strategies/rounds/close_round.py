@@ -18,7 +18,7 @@ from flwr.serverapp.strategy import Strategy
 from fedgc.records.array_bytes import record_array
 from fedgc.round import LateReplies, RoundOutcome, RoundState, finish_round
 from fedgc.round.sizes import known_or_mean
-from fedgc.updates import average_statistics
+from fedgc.updates import average_statistics, scale_in_place
 
 logger = logging.getLogger("flwr.fedgc")
 
@@ -119,6 +119,8 @@ def next_arrays(
     if update is None:
         logger.warning("round %d: %s, the model stays as it is", server_round, current.why_no_update)
         return None, None
+    if current.plan.in_a_row:
+        scale_in_place(update, current.plan.step)
     if state.memory is None:
         sizes = known_or_mean(outcome.shard_examples)
         update = average_statistics(update, float(outcome.decoding.coverage @ sizes) / float(sizes.sum()))

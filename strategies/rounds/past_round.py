@@ -72,7 +72,7 @@ class PastRound:
             if isinstance(reason, ReplyTooLargeError):
                 drop_all(reply)
             return
-        if self.copies is not None:
+        if self.copies is not None and not self.round.plan.in_a_row:
             for row, total in update.sums.items():
                 self.copies.note(client, row, total)
         kept = {} if self.store is None else {row: self.store.keep(total) for row, total in update.sums.items()}

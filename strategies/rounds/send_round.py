@@ -133,7 +133,7 @@ def tasks_of(
     """Return what each client is to do, see :func:`send_round`."""
     if secure_sum is not None:
         return secure_sum.tasks(plan, float(known_sizes.sum()))
-    return [ClientTask.of(plan.decoder.code, client) for client in range(len(plan.node_ids))]
+    return [ClientTask.of(plan.decoder.code, client, in_a_row=plan.in_a_row) for client in range(len(plan.node_ids))]
 
 
 def warn_of_overheads(overheads: Overheads, node_ids: Sequence[int], deadline: float, server_round: int) -> None:

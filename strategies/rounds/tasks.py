@@ -15,6 +15,7 @@ from fedgc.protocol import (
     COEFFICIENTS,
     DEADLINE,
     EXPECTED_EXAMPLES,
+    IN_A_ROW,
     RECORD,
     RUN_SEED,
     SEGMENTS,
@@ -38,17 +39,20 @@ class ClientTask:
         The shards to compute, in order.
     partial : bool
         Whether what is done by the deadline counts, or only all of it.
+    in_a_row : bool
+        Whether the client trains on from shard to shard.
     """
 
     code: Code
     client: int
     shards: NDArray[np.intp]
     partial: bool
+    in_a_row: bool = False
 
     @classmethod
-    def of(cls, code: Code, client: int) -> ClientTask:
+    def of(cls, code: Code, client: int, *, in_a_row: bool = False) -> ClientTask:
         """Return the client's part of a code."""
-        return cls(code, client, code.shards_of(client), isinstance(code, WorkLists))
+        return cls(code, client, code.shards_of(client), isinstance(code, WorkLists), in_a_row)
 
     def record(self) -> ConfigRecord:
         """Return the part as the client is told."""
@@ -98,6 +102,8 @@ class ClientTask:
         config[SERVER_ROUND] = told[SERVER_ROUND]
         assignment = self.record()
         assignment[RUN_SEED], assignment[DEADLINE] = told[RUN_SEED], told[DEADLINE]
+        if self.in_a_row:
+            assignment[IN_A_ROW] = True
         if self.partial:
             assignment[BUDGET] = max(told[DEADLINE] - allowance, 0.0)
             if expected is not None and np.isfinite(expected).any():

@@ -28,6 +28,7 @@ from fedgc.quantisers import QUANTISERS
 from fedgc.round import (
     FailureDomains,
     check_failure_domains,
+    check_in_a_row,
     check_list_options,
     check_load,
     check_order,
@@ -37,7 +38,7 @@ from fedgc.round import (
 )
 from fedgc.schemes import BALANCED_BLOCKS, CODES, LIST_CODES
 from fedgc.strategies.baselines import RIVALS, SERVER_STEP, CodedRival
-from fedgc.strategies.options import as_second_moment
+from fedgc.strategies.options import as_second_moment, check_beside_in_a_row
 from fedgc.validation import did_you_mean
 
 #: Shards that a strategy may have, divided or not: more are a slip of the keyboard.
@@ -92,6 +93,8 @@ def _check_strategy(strategy: StrategyConfig, where: str, config: ExperimentConf
             raise ConfigError(
                 f"{where}.pieces must leave at most {MOST_PIECES} shards; got {strategy.pieces} x {config.task.shards}"
             )
+        if strategy.in_a_row and config.task.name != "digits":
+            raise ConfigError(f"task.name must be 'digits' for {where}.in_a_row; got {config.task.name!r}")
         _check_coding(strategy, where, n_clients=config.n_clients, n_shards=n_shards)
         _check_sites(strategy, where, fleet, n_shards)
     else:
@@ -189,7 +192,17 @@ def _check_coding(strategy: GradientCodingConfig, where: str, *, n_clients: int,
             sum_only=strategy.secure_sum,
             rounded=strategy.bits is not None,
             domains=strategy.failure_domains is not None,
+            in_a_row=strategy.in_a_row,
         )
+        check_in_a_row(strategy.in_a_row, schedule=schedule, sums=sums, given_code=strategy.code != BALANCED_BLOCKS)
+        check_beside_in_a_row(
+            strategy.in_a_row,
+            memory=strategy.memory,
+            secure=strategy.secure_sum,
+            rounded=strategy.bits is not None,
+            pushed=False,
+        )
+        sums = sums or ("whole" if strategy.in_a_row else None)
         check_load(strategy.load, schedule)
         check_list_options(schedule, sums=sums, redraw=strategy.redraw)
         check_order(strategy.order, schedule=schedule, sums=sums, given_code=strategy.code != BALANCED_BLOCKS)

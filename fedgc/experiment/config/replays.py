@@ -78,6 +78,7 @@ def _check(strategy: StrategyConfig, where: str) -> None:
         "sums": None,
         "redraw": None,
         "pieces": 1,
+        "in_a_row": False,
         "order": "least-error",
         "bits": None,
         "failure_domains": None,

@@ -71,7 +71,8 @@ class GradientCodingConfig(InnerConfig):
     decoder must then be one whose weights are settled before the round: "fixed", say. A `coherence` that is given is
     not learnt. With `bits` clients round what they send to so many per entry, from 1 to 16, by the `quantiser`; not for
     secure sums.
-    With `pieces` each of the task's shards is divided at random into so many, which together take the time of one.
+    With `pieces` each of the task's shards is divided at random into so many, which together take the time of one. With
+    `in_a_row` clients train on from piece to piece, without going back to the global model.
     With `failure_domains` the strategy knows the fleet's sites, whose clients go down together, and learns how often;
     with `residency` each shard stays at a site, so that all its holders do.
     """
@@ -89,6 +90,7 @@ class GradientCodingConfig(InnerConfig):
     sums: Sums | None = None
     redraw: Annotated[bool | None, Field(strict=True)] = None
     order: Literal["least-error", "worst-case"] = "least-error"
+    in_a_row: Annotated[bool, Field(strict=True)] = False
     early_end: Annotated[bool, Field(strict=True)] = True
     code: str = BALANCED_BLOCKS
     decoder: str = AUTO
@@ -107,7 +109,7 @@ class GradientCodingConfig(InnerConfig):
     def plain_average(self) -> bool:
         """Whether the aggregate is the step."""
         own_step = (self.server_learning_rate or 1.0) != 1.0 or (self.server_momentum or 0.0) != 0.0
-        return self.inner == FEDAVG or (self.inner == FEDAVGM and not own_step)
+        return not self.in_a_row and (self.inner == FEDAVG or (self.inner == FEDAVGM and not own_step))
 
     @property
     def decoder_name(self) -> str:

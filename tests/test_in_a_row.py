@@ -1,0 +1,283 @@
+"""Shards in a row: batches across their borders, what is decoded of them, and what does not go with it."""
+
+from __future__ import annotations
+
+import itertools
+import time
+from typing import Any
+
+import numpy as np
+import pytest
+from fedgc.clients import RowOfShards, ShardUpdate, coded_in_a_row
+from fedgc.clients.encode import Budget
+from fedgc.clients.in_a_row import piece_sizes
+from fedgc.strategies import GradientCoding, VarianceAwareFedAdam
+from fedgc.strategies.options import as_decoder
+from flwr.app import ArrayRecord, ConfigRecord
+from flwr.clientapp import ClientApp
+from flwr.serverapp.strategy import FedAvg
+
+from fedgc.deadline import AutomaticDeadline, RoundForecast, time_at_fixed_step, time_to_target
+from fedgc.errors import ConfigError
+from fedgc.experiment.config import check_config
+from fedgc.experiment.sweep import run_experiment
+from fedgc.fleets import build_fleet
+from fedgc.protocol import BUDGET, SIMULATED_PROGRESS
+from fedgc.round import CodedUpdate, Planning, RoundState, finish_round, plan_round
+from fedgc.round.saved_state import state_from_tree, state_to_tree
+from tests.apps import initial_arrays, shard_app, steady, train
+
+INNER: dict[str, Any] = {"fraction_evaluate": 0.0, "min_train_nodes": 1, "min_available_nodes": 1}
+PIECES = 3
+#: Examples of four shards: numbers that tell them apart, of which one shard has fewer than pieces.
+EXAMPLES = [np.arange(8), 100 + np.arange(7), 200 + np.arange(2), 300 + np.arange(9)]
+SIZES = [part for own in EXAMPLES for part in piece_sizes(own.size, PIECES)]
+
+
+def row_of(piece_ids: list[int], progress: int | None = None) -> RowOfShards:
+    budget = Budget(ConfigRecord({} if progress is None else {SIMULATED_PROGRESS: progress}))
+    return RowOfShards(piece_ids, PIECES, budget, seed_of=lambda shard: 7 + shard)
+
+
+@pytest.mark.parametrize(("size", "epochs"), [(1, 1), (4, 1), (5, 3), (100, 2)])
+def test_every_example_of_a_piece_comes_once_an_epoch(size: int, epochs: int) -> None:
+    row = row_of([11, 0, 4, 2, 6, 1, 8, 9, 3, 10, 7, 5])
+    batches = list(row.batches(EXAMPLES.__getitem__, size=size, epochs=epochs))
+    assert all(batch.size == size for batch in batches[:-1]) and 0 < batches[-1].size <= size
+    np.testing.assert_array_equal(
+        np.sort(np.concatenate(batches)), np.sort(np.repeat(np.concatenate(EXAMPLES), epochs))
+    )
+    assert row.examples == [SIZES[piece] for piece in [11, 0, 4, 2, 6, 1, 8, 9, 3, 10, 7, 5]]
+
+
+def test_pieces_divide_one_order_whoever_does_them() -> None:
+    """The parts of two clients that do different pieces of a shard are together what one does that has them all."""
+    own = [np.concatenate(list(row_of([piece]).batches(EXAMPLES.__getitem__, size=3))) for piece in (9, 10, 11)]
+    whole = np.concatenate(list(row_of([9, 10, 11]).batches(EXAMPLES.__getitem__, size=4)))
+    np.testing.assert_array_equal(np.concatenate(own), whole)
+    assert not np.array_equal(whole, EXAMPLES[3])
+
+
+def test_what_is_begun_ends_with_the_deadline() -> None:
+    row = row_of([0, 3, 9], progress=2)
+    assert np.concatenate(list(row.batches(EXAMPLES.__getitem__, size=4))).size == SIZES[0] + SIZES[3]
+    assert row.examples == [SIZES[0], SIZES[3]]
+    nothing = row_of([0, 3], progress=0)
+    assert list(nothing.batches(EXAMPLES.__getitem__, size=4)) == [] and nothing.num_examples == 0
+
+
+def test_a_budget_in_real_time_ends_the_row() -> None:
+    budget = Budget(ConfigRecord({BUDGET: 0.5}))
+    row = RowOfShards(list(range(12)), PIECES, budget, seed_of=lambda shard: shard)
+    for _ in row.batches(lambda shard: range(3), size=1):
+        time.sleep(0.1)
+    work, busy = budget.spent(len(row.examples))
+    # Five fit; the next is not begun where it is predicted to end too late.
+    assert 2 <= len(row.examples) <= 5
+    assert 0.1 * len(row.examples) <= work <= busy
+
+
+@pytest.mark.parametrize(("size", "epochs", "named"), [(0, 1, "size"), (3, 0, "epochs"), (2.5, 1, "size")])
+def test_batches_that_cannot_be(size: Any, epochs: Any, named: str) -> None:
+    with pytest.raises(ValueError, match=f"^{named} must be"):
+        next(row_of([0]).batches(EXAMPLES.__getitem__, size=size, epochs=epochs))
+
+
+def planning(**options: Any) -> Planning:
+    return Planning(
+        load=2,
+        decoder=as_decoder("auto", None),
+        schedule="work-list",
+        sums="whole",
+        deadline=AutomaticDeadline(initial=6.0),
+        in_a_row=True,
+        **options,
+    )
+
+
+def test_decoded_rows_are_unbiased_over_all_arrival_sets() -> None:
+    """Of training that goes as far with every example, wherever it begins: all progress of all clients, to 1e-12."""
+    n_shards, n_clients = 6, 3
+    fleet = build_fleet({"model": "log-normal", "clients": n_clients, "sigma": 0.8}, seed=3)
+    sizes = np.array([3.0, 1.0, 4.0, 1.0, 5.0, 9.0])
+    state = RoundState(sizes)
+    plan = plan_round(state, range(n_clients), planning(timing=fleet, redraw=False))
+    assert plan.in_a_row and plan.step == pytest.approx(np.mean(plan.arrivals.mean_progress), rel=1e-15)  # type: ignore[attr-defined]
+    way = np.random.default_rng(1).normal(size=(n_shards, 4))  # of one example of each shard
+    code = plan.decoder.code
+    mean, total = np.zeros(4), 0.0
+    lists = [code.shards_of(client) for client in range(code.n_clients)]
+    for progress in itertools.product(*(range(own.size + 1) for own in lists)):
+        probability = np.prod([p[k] for p, k in zip(plan.arrivals.progress_prob, progress, strict=True)])  # type: ignore[attr-defined]
+        replies = {}
+        for client, done in enumerate(progress):
+            shards = lists[client][:done]
+            moved = {"w": (sizes[shards, None] * way[shards]).sum(axis=0)}
+            rows = code.rows_after(client, done).tolist()  # type: ignore[attr-defined]
+            replies[client] = CodedUpdate(dict.fromkeys(rows, moved), shards, sizes[shards])
+        _, outcome = finish_round(state, plan, replies, arrays={"w": np.zeros(4)}, learn=False)
+        total += float(probability)
+        if outcome.update is not None:
+            mean += probability * outcome.update["w"]
+    assert total == pytest.approx(1.0, abs=1e-12)
+    # Per shard: the strategy multiplies it by how many of them a client does.
+    np.testing.assert_allclose(
+        mean, (sizes[:, None] * way).sum(axis=0) / n_shards, rtol=0, atol=1e-12 * np.abs(way).max() * 30
+    )
+
+
+def row_app(n_shards: int = 4, pieces: int = PIECES) -> ClientApp:
+    """Training of which every example moves the bias by one, and the weight by what it is."""
+    app = ClientApp()
+
+    @app.train()
+    @coded_in_a_row(num_shards=n_shards, pieces=pieces)
+    def train_row(row: RowOfShards, arrays: ArrayRecord, config: ConfigRecord) -> ShardUpdate:
+        values = {name: array.numpy().copy() for name, array in arrays.items()}
+        for batch in row.batches(EXAMPLES.__getitem__, size=4):
+            values["bias"] += batch.size
+            values["weight"] += batch.sum()
+        return ShardUpdate(row.num_examples, values, metrics={"loss": 1.0})
+
+    return app
+
+
+@pytest.mark.parametrize("load", [1, 2])
+def test_without_stragglers_the_step_is_that_of_the_mean_client(load: int) -> None:
+    """As FedAvg's over clients that count alike: the sum of all that they have moved by, over their number."""
+    strategy = GradientCoding(
+        FedAvg(**INNER),
+        num_shards=12,
+        deadline=1e4,
+        load=load,
+        schedule="work-list",
+        in_a_row=True,
+        early_end=False,
+        decoder="optimal-unbiased",
+        shard_examples=SIZES,
+        timing=steady(2),
+    )
+    result, _ = train(strategy, steady(2), app=row_app())
+    moved = {name: result.arrays[name].numpy() - array.numpy() for name, array in initial_arrays().items()}
+    examples, plan = np.concatenate(EXAMPLES), strategy.state.plan
+    assert (
+        plan is not None and plan.code.n_clients == load
+    )  # one can do it all: with a single holder the other stays out
+    # Two holders have both done all of it.
+    np.testing.assert_allclose(moved["bias"], examples.size, rtol=1e-6)
+    np.testing.assert_allclose(moved["weight"], examples.sum(), rtol=1e-6)
+    assert strategy.history[0].disagreements == ()
+
+
+def test_apart_and_in_a_row_are_not_mixed_up() -> None:
+    options: dict[str, Any] = {"deadline": 1e4, "schedule": "work-list", "timing": steady(2)}
+    apart = GradientCoding(FedAvg(**INNER), num_shards=12, shard_examples=SIZES, **options)
+    _, run = train(apart, steady(2), app=row_app())
+    assert {event.kind for event in run.trace} >= {"failed"}
+    details = {event.detail for event in run.trace if event.kind == "failed"}
+    assert all("must be under gradient_coded, as the server's in_a_row is False" in detail for detail in details)
+    row = GradientCoding(FedAvg(**INNER), num_shards=6, in_a_row=True, **options)
+    _, run = train(row, steady(2), app=shard_app())
+    details = {event.detail for event in run.trace if event.kind == "failed"}
+    assert details and all("must be under coded_in_a_row, as the server's in_a_row is True" in one for one in details)
+
+
+def test_a_client_that_counts_other_examples_fails_alone() -> None:
+    app = ClientApp()
+
+    @app.train()
+    @coded_in_a_row(num_shards=4, pieces=PIECES)
+    def train_row(row: RowOfShards, arrays: ArrayRecord, config: ConfigRecord) -> ShardUpdate:
+        return ShardUpdate(5, arrays)
+
+    strategy = GradientCoding(
+        FedAvg(**INNER), num_shards=12, deadline=1e4, schedule="work-list", in_a_row=True, timing=steady(2)
+    )
+    _, run = train(strategy, steady(2), app=app)
+    assert {event.detail.split("; ")[0] for event in run.trace if event.kind == "failed"} == {
+        "ValueError: num_examples of the ShardUpdate must be the row's, 0"
+    }
+
+
+def test_a_plan_in_a_row_is_one_after_it_was_saved() -> None:
+    fleet = build_fleet({"model": "log-normal", "clients": 3, "sigma": 0.8}, seed=3)
+    ways = planning(timing=fleet)
+    state = RoundState(np.ones(6))
+    plan = plan_round(state, range(3), ways)
+    state, _ = finish_round(state, plan, {}, arrays={"w": np.zeros(2)})
+    back = state_from_tree(state_to_tree(state), ways, None)
+    assert back.plan is not None and back.plan.in_a_row and back.plan.step == plan.step
+
+
+def test_longer_steps_count_for_deadlines_and_less_than_in_proportion() -> None:
+    def time_of(step: float, error: float = 0.2) -> float:
+        return time_at_fixed_step(RoundForecast(10.0, 5.0, error, step=step), 0.5)
+
+    assert time_of(1.0) == time_at_fixed_step(RoundForecast(10.0, 5.0, 0.2), 0.5)
+    assert time_of(1.0) / 2.0 < time_of(2.0) < time_of(1.0)
+    assert time_of(0.0) == np.inf
+    assert time_to_target(RoundForecast(10.0, 5.0, 0.2, step=2.0)) == time_to_target(RoundForecast(10.0, 5.0, 0.2)) / 2
+    assert time_to_target(RoundForecast(10.0, 5.0, 0.2, step=0.0)) == np.inf
+
+
+BAD: dict[str, tuple[dict[str, Any], str]] = {
+    "schedule": ({"schedule": "full"}, "in_a_row must be False for schedule 'full'"),
+    "sums": ({"sums": "shard"}, "sums must be 'whole'.* with in_a_row"),
+    "code": ({"code": "uncoded"}, "in_a_row must be False for a code that says itself who holds what; got True"),
+    "memory": ({"memory": True}, "memory must be left out with in_a_row, which leaves no update of a shard alone"),
+    "bits": ({"bits": 8}, "bits must be left out with in_a_row, whose replies are whole models; got it"),
+    "order": ({"order": "worst-case"}, "order must be 'least-error' for sums 'whole'"),
+    "flag": ({"in_a_row": 1}, "in_a_row must be True or False; got 1"),
+    "moment": ({"strategy": VarianceAwareFedAdam()}, "in_a_row must be False for a strategy with a second_moment"),
+}
+
+
+@pytest.mark.parametrize("name", BAD)
+def test_what_does_not_go_with_it_is_refused(name: str) -> None:
+    options, message = BAD[name]
+    given = {"schedule": "work-list", "in_a_row": True, **options}
+    with pytest.raises(ValueError, match=message):
+        GradientCoding(given.pop("strategy", FedAvg()), num_shards=12, deadline=1.0, **given)
+
+
+RAW: dict[str, Any] = {
+    "name": "In a row",
+    "rounds": 4,
+    "seeds": [1],
+    "task": {"name": "digits", "shards": 8},
+    "fleet": {"preset": "uneven", "clients": 4},
+    "strategies": [
+        {
+            "kind": "gradient-coding",
+            "label": "in a row",
+            "deadline": 8.0,
+            "schedule": "work-list",
+            "in_a_row": True,
+            "pieces": 3,
+        }
+    ],
+}
+
+
+def test_an_experiment_trains_in_a_row() -> None:
+    rows = run_experiment(check_config(RAW))
+    assert [row.round for row in rows] == [0, 1, 2, 3, 4]
+    assert rows[-1].accuracy > rows[0].accuracy + 0.2
+    assert rows[-1].seconds == pytest.approx(32.0)
+    assert rows == run_experiment(check_config(RAW))
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"task": {"name": "digits-conv", "shards": 8}}, "task.name must be 'digits' for strategies.0.in_a_row; got"),
+        ({"schedule": "full"}, "strategies.0.in_a_row must be False for schedule 'full'"),
+        ({"memory": True}, "strategies.0.memory must be left out with in_a_row"),
+        ({"sums": "share"}, "strategies.0.sums must be 'whole'"),
+    ],
+)
+def test_an_experiment_that_cannot_be_is_refused(changes: dict[str, Any], message: str) -> None:
+    top = {key: value for key, value in changes.items() if key in RAW}
+    own = {key: value for key, value in changes.items() if key not in RAW}
+    with pytest.raises(ConfigError, match=message):
+        check_config({**RAW, **top, "strategies": [{**RAW["strategies"][0], **own}]})
