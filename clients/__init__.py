@@ -12,6 +12,7 @@ from fedgc.clients.shards import ShardUpdate, gradient_coded
 
 if TYPE_CHECKING:
     from fedgc.clients.stragglers import simulated_straggling
+    from fedgc.clients.torch_row import torch_in_a_row
     from fedgc.clients.torch_state import torch_arrays
     from fedgc.clients.torch_update import torch_epochs, torch_gradient
 
@@ -32,6 +33,7 @@ __all__ = [
     "torch_arrays",
     "torch_epochs",
     "torch_gradient",
+    "torch_in_a_row",
 ]
 
 # Clients of numpy and scikit-learn models need not wait for torch to load, and those that straggle by themselves not
@@ -42,6 +44,7 @@ _LOADED_WHEN_USED = {
     "torch_arrays": "torch_state",
     "torch_epochs": "torch_update",
     "torch_gradient": "torch_update",
+    "torch_in_a_row": "torch_row",
 }
 
 

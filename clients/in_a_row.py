@@ -28,6 +28,7 @@ from fedgc.protocol import (
     RUN_SEED,
     SERVER_ROUND,
     SHARD_IDS,
+    SHARD_SEED,
     shard_seed,
 )
 from fedgc.records.array_bytes import record_array, views
@@ -144,8 +145,8 @@ def coded_in_a_row(
     """Turn training on a row of shards into a train function for ``GradientCoding(in_a_row=True)``.
 
     The decorated function receives a :class:`RowOfShards`, ``arrays`` (ArrayRecord, the global arrays) and ``config``
-    (ConfigRecord, as sent by the server). It trains on the row's batches, one after another, and returns a
-    :class:`ShardUpdate` with the row's ``num_examples`` and the arrays that it ends with.
+    (ConfigRecord, as sent by the server, plus ``"shard-seed"``). It trains on the row's batches, one after another, and
+    returns a :class:`ShardUpdate` with the row's ``num_examples`` and the arrays that it ends with.
 
     Parameters
     ----------
@@ -198,7 +199,9 @@ def coded_in_a_row(
             row = RowOfShards(piece_ids, pieces, budget, lambda shard: shard_seed(run_seed, server_round, shard))
             reply = checked(RecordDict, {})
             if piece_ids:
-                update = trainer(row, own_copy(record), own_copy(sent))
+                config = own_copy(sent)
+                config[SHARD_SEED] = shard_seed(run_seed, server_round, piece_ids[0])
+                update = trainer(row, own_copy(record), config)
                 if check_update(update, piece_ids[0]) != row.num_examples:
                     raise ValueError(
                         f"num_examples of the ShardUpdate must be the row's, {row.num_examples}; "

@@ -95,8 +95,8 @@ def torch_epochs(
     check_integer("epochs", epochs, low=1)
     if epochs > 1 and isinstance(loader, Iterator):
         raise ValueError(f"loader must be iterable once per epoch; got a {type(loader).__name__} for {epochs} epochs")
-    place, before = _prepare(model, arrays, loss, device)
-    steps = _fresh_optimizer(optimizer, model)
+    place, before = prepare(model, arrays, loss, device)
+    steps = fresh_optimizer(optimizer, model)
     add_proximal = proximal_step(model, config)
     means = BatchMeans({"train_loss": loss, **(metrics or {})})
     examples = 0
@@ -163,7 +163,7 @@ def torch_gradient(
     array([0.6666667], dtype=float32)
     """
     check_positive("learning_rate", learning_rate)
-    place, before = _prepare(model, arrays, loss, device)
+    place, before = prepare(model, arrays, loss, device)
     parameters = dict(model.named_parameters(remove_duplicate=False))
     trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
     sums = {id(parameter): torch.zeros_like(parameter, dtype=wide_dtype(parameter)) for parameter in trained}
@@ -196,7 +196,7 @@ def torch_gradient(
     return ShardUpdate(means.examples, delta=delta, metrics=means.values())
 
 
-def _prepare(
+def prepare(
     model: nn.Module, arrays: ArrayRecord, loss: object, device: str | torch.device
 ) -> tuple[torch.device, dict[str, Tensor]]:
     """Load the arrays, move everything to the device, and return it with what was loaded."""
@@ -216,7 +216,8 @@ def _prepare(
     return place, before
 
 
-def _fresh_optimizer(optimizer: MakesOptimizer, model: nn.Module) -> Optimizer:
+def fresh_optimizer(optimizer: MakesOptimizer, model: nn.Module) -> Optimizer:
+    """Return the optimiser for the model's parameters, without anything left of what it did before."""
     if not isinstance(optimizer, Optimizer):
         return optimizer([parameter for parameter in model.parameters() if parameter.requires_grad])
     own = {id(parameter) for parameter in model.parameters()}

@@ -83,6 +83,28 @@ class CoherenceEstimate:
             observed=True,
         )
 
+    def update_from_rows(self, energies: ArrayLike, sum_energy: float, shards: ArrayLike) -> CoherenceEstimate:
+        """Return the estimate after one more round of which only means over several shards each are known.
+
+        Parameters
+        ----------
+        energies, sum_energy
+            As of :meth:`update`, of the means.
+        shards : array_like, shape (k,)
+            Number of shards, or pieces, that each mean is over.
+
+        Notes
+        -----
+        A mean over n updates of energy e and overlap o has the energy ``(e - o) / n + o``; the overlap of means is o.
+        """
+        norms, over = np.asarray(energies, dtype=np.float64), np.asarray(shards, dtype=np.float64)
+        k = norms.size
+        if k < 2:
+            return self.update(norms, sum_energy)
+        shared = float(np.clip((sum_energy - norms.sum()) / (k * (k - 1)), 0.0, norms.min()))
+        single = over * (norms - shared) + shared
+        return self.update(single, shared * k * (k - 1) + float(single.sum()))
+
     def gram(self, relative_size: ArrayLike) -> GramModel:
         """Return the Gram model of blocks with the given weights, shape (n_blocks,), in units of the mean energy.
 

@@ -106,7 +106,8 @@ class GradientCoding(StartedStrategy):
         and not to its length. In a row a client that does more goes further: the decoded mean is multiplied by how many
         shards a client does in the mean, and a rule for the deadline counts that. It is unbiased as far as a shard's
         update does not depend on those before it: to first order in the learning rate. For clients made with
-        :func:`fedgc.clients.coded_in_a_row`; `sums` are "whole" then, and copies of a sum are not compared.
+        :func:`fedgc.clients.coded_in_a_row`. A reply is one model then, of which each shard that was done has a part by
+        its examples; copies are not compared.
     early_end : bool
         Whether a round ends before its deadline once nothing more could be gained.
     code : str or callable
@@ -303,7 +304,7 @@ class GradientCoding(StartedStrategy):
             load=load,
             decoder=as_decoder(decoder, max_weight, automatic),
             schedule=schedule,
-            sums=("whole" if in_a_row else "shard") if sums is None else sums,
+            sums="shard" if sums is None else sums,
             deadline=self.deadline,
             reassignment_gain=reassignment_gain,
             fetch_seconds=fetch_seconds,

@@ -12,19 +12,27 @@ from fedgc.clients import RowOfShards, ShardUpdate, coded_in_a_row
 from fedgc.clients.encode import Budget
 from fedgc.clients.in_a_row import piece_sizes
 from fedgc.strategies import GradientCoding, VarianceAwareFedAdam
+from fedgc.strategies.messages.replies import read_reply
 from fedgc.strategies.options import as_decoder
-from flwr.app import ArrayRecord, ConfigRecord
+from fedgc.strategies.rounds.tasks import ClientTask
+from flwr.app import Array, ArrayRecord, ConfigRecord, Context, Message, MetricRecord, RecordDict
 from flwr.clientapp import ClientApp
+from flwr.serverapp import Grid
 from flwr.serverapp.strategy import FedAvg
 
+from fedgc.arrivals import ProgressArrivals
+from fedgc.codes import WorkLists
+from fedgc.coherence import CoherenceEstimate
 from fedgc.deadline import AutomaticDeadline, RoundForecast, time_at_fixed_step, time_to_target
 from fedgc.errors import ConfigError
 from fedgc.experiment.config import check_config
 from fedgc.experiment.sweep import run_experiment
 from fedgc.fleets import build_fleet
-from fedgc.protocol import BUDGET, SIMULATED_PROGRESS
+from fedgc.protocol import BUDGET, RECORD, SIMULATED_PROGRESS
 from fedgc.round import CodedUpdate, Planning, RoundState, finish_round, plan_round
 from fedgc.round.saved_state import state_from_tree, state_to_tree
+from fedgc.simulation import run_virtual
+from fedgc.simulation.grid import FIRST_NODE_ID
 from tests.apps import initial_arrays, shard_app, steady, train
 
 INNER: dict[str, Any] = {"fraction_evaluate": 0.0, "min_train_nodes": 1, "min_available_nodes": 1}
@@ -88,7 +96,6 @@ def planning(**options: Any) -> Planning:
         load=2,
         decoder=as_decoder("auto", None),
         schedule="work-list",
-        sums="whole",
         deadline=AutomaticDeadline(initial=6.0),
         in_a_row=True,
         **options,
@@ -96,34 +103,72 @@ def planning(**options: Any) -> Planning:
 
 
 def test_decoded_rows_are_unbiased_over_all_arrival_sets() -> None:
-    """Of training that goes as far with every example, wherever it begins: all progress of all clients, to 1e-12."""
+    """Over all progress of all clients, to 1e-12, of training that goes as far with each example of a client's row."""
     n_shards, n_clients = 6, 3
     fleet = build_fleet({"model": "log-normal", "clients": n_clients, "sigma": 0.8}, seed=3)
     sizes = np.array([3.0, 1.0, 4.0, 1.0, 5.0, 9.0])
     state = RoundState(sizes)
     plan = plan_round(state, range(n_clients), planning(timing=fleet, redraw=False))
-    assert plan.in_a_row and plan.step == pytest.approx(np.mean(plan.arrivals.mean_progress), rel=1e-15)  # type: ignore[attr-defined]
-    way = np.random.default_rng(1).normal(size=(n_shards, 4))  # of one example of each shard
-    code = plan.decoder.code
-    mean, total = np.zeros(4), 0.0
+    arrivals, code = plan.arrivals, plan.decoder.code
+    assert isinstance(arrivals, ProgressArrivals) and isinstance(code, WorkLists)
+    assert plan.in_a_row and plan.step == pytest.approx(np.mean(arrivals.mean_progress), rel=1e-15)
+    way = np.random.default_rng(1).normal(size=4)
+    mean, chance = np.zeros(4), 0.0
     lists = [code.shards_of(client) for client in range(code.n_clients)]
     for progress in itertools.product(*(range(own.size + 1) for own in lists)):
-        probability = np.prod([p[k] for p, k in zip(plan.arrivals.progress_prob, progress, strict=True)])  # type: ignore[attr-defined]
+        probability = float(np.prod([p[k] for p, k in zip(arrivals.progress_prob, progress, strict=True)]))
         replies = {}
         for client, done in enumerate(progress):
             shards = lists[client][:done]
-            moved = {"w": (sizes[shards, None] * way[shards]).sum(axis=0)}
-            rows = code.rows_after(client, done).tolist()  # type: ignore[attr-defined]
-            replies[client] = CodedUpdate(dict.fromkeys(rows, moved), shards, sizes[shards])
+            rows = code.rows_after(client, done).tolist()
+            parts = {row: {"w": sizes[shard] * way} for row, shard in zip(rows, shards, strict=True)}
+            replies[client] = CodedUpdate(parts, shards, sizes[shards])
         _, outcome = finish_round(state, plan, replies, arrays={"w": np.zeros(4)}, learn=False)
-        total += float(probability)
+        chance += probability
         if outcome.update is not None:
             mean += probability * outcome.update["w"]
-    assert total == pytest.approx(1.0, abs=1e-12)
+    assert chance == pytest.approx(1.0, abs=1e-12)
     # Per shard: the strategy multiplies it by how many of them a client does.
-    np.testing.assert_allclose(
-        mean, (sizes[:, None] * way).sum(axis=0) / n_shards, rtol=0, atol=1e-12 * np.abs(way).max() * 30
+    np.testing.assert_allclose(mean, sizes.sum() / n_shards * way, rtol=0, atol=1e-11)
+
+
+def test_a_reply_is_divided_among_its_shards_by_their_examples() -> None:
+    arrays = {"w": np.ones(3)}
+    code = WorkLists([[[2], [0], [1]], [[1], [2], [0]]], n_shards=3)
+    task = ClientTask.of(code, 0, in_a_row=True)
+    said = {"shard-ids": [2, 0], "shard-examples": [6, 2], "work-seconds": 3.0, "busy-seconds": 4.0}
+    content = RecordDict(
+        {
+            "arrays": ArrayRecord({"w": Array(np.full(3, 5.0))}),
+            "metrics": MetricRecord({"num-examples": 8}),
+            RECORD: ConfigRecord(said),  # type: ignore[arg-type]
+        }
     )
+    read = []
+
+    def main(grid: Grid, context: Context) -> None:  # within a run, so that Flower knows who sends it
+        message = Message(content, dst_node_id=FIRST_NODE_ID, message_type="train")
+        read.append(read_reply(message, arrays, task, np.full(3, np.nan))[0])
+
+    run_virtual(main, row_app(), steady(2), num_shards=3)
+    update = read[0]
+    rows = code.rows_after(0, 2).tolist()
+    assert [update.sums[row]["w"].tolist() for row in rows] == [[3.0] * 3, [1.0] * 3]
+    assert (update.work_seconds, update.busy_seconds) == (3.0, 4.0)
+
+
+def test_coherence_is_learnt_of_single_shards() -> None:
+    """Of means over several the shared part stays, and the rest is as many times smaller."""
+    rng = np.random.default_rng(5)
+    counts, dim, shared = np.array([1, 2, 4, 8] * 50), 400, 0.3
+    common = np.sqrt(shared / dim) * rng.normal(size=dim)
+    rows = [common + np.sqrt((1.0 - shared) / dim / n) * rng.normal(size=dim) for n in counts]
+    energies, total = [float(row @ row) for row in rows], np.sum(rows, axis=0)
+    found = CoherenceEstimate().update_from_rows(energies, float(total @ total), counts)
+    assert found.energy == pytest.approx(1.0, rel=0.05)
+    assert found.overlap / found.energy == pytest.approx(shared, rel=0.15)  # |common|^2 itself varies by 7 %
+    naive = CoherenceEstimate().update(energies, float(total @ total))
+    assert naive.energy < 0.8
 
 
 def row_app(n_shards: int = 4, pieces: int = PIECES) -> ClientApp:
@@ -211,9 +256,9 @@ def test_a_plan_in_a_row_is_one_after_it_was_saved() -> None:
 
 def test_longer_steps_count_for_deadlines_and_less_than_in_proportion() -> None:
     def time_of(step: float, error: float = 0.2) -> float:
-        return time_at_fixed_step(RoundForecast(10.0, 5.0, error, step=step), 0.5)
+        return time_at_fixed_step(RoundForecast(10.0, 5.0, error, step=step), 0.2)
 
-    assert time_of(1.0) == time_at_fixed_step(RoundForecast(10.0, 5.0, 0.2), 0.5)
+    assert time_of(1.0) == time_at_fixed_step(RoundForecast(10.0, 5.0, 0.2), 0.2)
     assert time_of(1.0) / 2.0 < time_of(2.0) < time_of(1.0)
     assert time_of(0.0) == np.inf
     assert time_to_target(RoundForecast(10.0, 5.0, 0.2, step=2.0)) == time_to_target(RoundForecast(10.0, 5.0, 0.2)) / 2
@@ -222,11 +267,10 @@ def test_longer_steps_count_for_deadlines_and_less_than_in_proportion() -> None:
 
 BAD: dict[str, tuple[dict[str, Any], str]] = {
     "schedule": ({"schedule": "full"}, "in_a_row must be False for schedule 'full'"),
-    "sums": ({"sums": "shard"}, "sums must be 'whole'.* with in_a_row"),
+    "sums": ({"sums": "whole"}, "sums must be left out with in_a_row, whose clients send what they end with"),
     "code": ({"code": "uncoded"}, "in_a_row must be False for a code that says itself who holds what; got True"),
     "memory": ({"memory": True}, "memory must be left out with in_a_row, which leaves no update of a shard alone"),
     "bits": ({"bits": 8}, "bits must be left out with in_a_row, whose replies are whole models; got it"),
-    "order": ({"order": "worst-case"}, "order must be 'least-error' for sums 'whole'"),
     "flag": ({"in_a_row": 1}, "in_a_row must be True or False; got 1"),
     "moment": ({"strategy": VarianceAwareFedAdam()}, "in_a_row must be False for a strategy with a second_moment"),
 }
@@ -263,7 +307,7 @@ def test_an_experiment_trains_in_a_row() -> None:
     rows = run_experiment(check_config(RAW))
     assert [row.round for row in rows] == [0, 1, 2, 3, 4]
     assert rows[-1].accuracy > rows[0].accuracy + 0.2
-    assert rows[-1].seconds == pytest.approx(32.0)
+    assert rows[-1].seconds <= 32.0
     assert rows == run_experiment(check_config(RAW))
 
 
@@ -273,7 +317,7 @@ def test_an_experiment_trains_in_a_row() -> None:
         ({"task": {"name": "digits-conv", "shards": 8}}, "task.name must be 'digits' for strategies.0.in_a_row; got"),
         ({"schedule": "full"}, "strategies.0.in_a_row must be False for schedule 'full'"),
         ({"memory": True}, "strategies.0.memory must be left out with in_a_row"),
-        ({"sums": "share"}, "strategies.0.sums must be 'whole'"),
+        ({"sums": "share"}, "strategies.0.sums must be left out with in_a_row"),
     ],
 )
 def test_an_experiment_that_cannot_be_is_refused(changes: dict[str, Any], message: str) -> None:

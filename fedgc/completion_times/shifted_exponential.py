@@ -17,6 +17,8 @@ _RATIO_RANGE = (1e-3, 0.999)
 _POINTS, _REACH = 24, 12.0
 #: Log density of what a family rules out.
 _LEAST_LOG = -1e9
+#: Nor is a survival: who is there and has taken longer than can be would divide zero by zero.
+_LEAST_LOG_SURVIVAL = -600.0
 #: Prior rounds in the delay's posterior at most, however alike the clients seem.
 _MOST_PSEUDO_ROUNDS = 200.0
 
@@ -134,10 +136,11 @@ class ShiftedExponentialTimes(TimeFamily):
     def _tails(self, entries: Entries, prior: FleetPrior, first: Vector, second: Vector) -> list[Vector]:
         """Return the probability of each entry to be of a usual or a slow round, and to be longer."""
         own = entries.owner
-        return [
-            np.exp(log_prob + self.log_survival(np.exp(entries.log_time - log_factor), first[own], second[own]))
-            for log_prob, log_factor in prior.shifts
-        ]
+        found = []
+        for log_prob, log_factor in prior.shifts:
+            survival = self.log_survival(np.exp(entries.log_time - log_factor), first[own], second[own])
+            found.append(np.exp(log_prob + np.maximum(survival, _LEAST_LOG_SURVIVAL)))
+        return found
 
     def _update(
         self,

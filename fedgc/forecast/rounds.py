@@ -123,17 +123,15 @@ def forecast_round(
     model = arrivals_by_deadline(code, reach)
     counted = reach[:, 1] if partial else reach[np.arange(work.size), work]
     arrivals = float(counted.sum())
-    done = (
-        np.where(np.arange(1, reach.shape[1]) <= work[:, None], reach[:, 1:], 0.0).sum() if partial else counted @ work
-    )
-    progress = float(done) / work.size
+    listed = np.arange(1, reach.shape[1]) <= work[:, None]
+    done = float((listed * reach[:, 1:]).sum() if partial else counted @ work) / work.size
     # Arrivals of whole blocks are bounded away from never, so the decoder itself would not notice.
     if decoder.unbiased and not partial and not _all_may_arrive(code, counted > 0.0):
-        return Forecast(RoundForecast(deadline, arrivals, np.inf, progress), None)
+        return Forecast(RoundForecast(deadline, arrivals, np.inf, done), None)
     try:
         calibrated = decoder.calibrate(code, model, gram)
     except NoUnbiasedDecoderError:
-        return Forecast(RoundForecast(deadline, arrivals, np.inf, progress), None)
+        return Forecast(RoundForecast(deadline, arrivals, np.inf, done), None)
     error = calibrated.residual_error
     if error is None:
         error = analyse(calibrated, model, gram, rng=np.random.default_rng(0), draws=200).residual_error
@@ -151,7 +149,7 @@ def forecast_round(
             together = bool(gram.coherent.any()) and fail_together(timing.presence, chosen)
             error = seen if together else error * (seen / at_random if at_random > 0.0 else 1.0)
             arrivals = float((counted / prob) @ (rounds.weight @ rounds.there) / rounds.weight.size)
-    return Forecast(RoundForecast(seconds, arrivals, error, progress), calibrated)
+    return Forecast(RoundForecast(seconds, arrivals, error, done), calibrated)
 
 
 def _all_may_arrive(code: Code, may_come: NDArray[np.bool_]) -> bool:

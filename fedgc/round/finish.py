@@ -124,7 +124,9 @@ def finish_round(
     new_state = RoundState(
         shard_examples=shard_examples,
         reliability=reliability,
-        coherence=state.coherence.update(fold.energies, fold.sum_energy),
+        coherence=state.coherence.update_from_rows(fold.energies, fold.sum_energy, fold.averaged)
+        if plan.in_a_row
+        else state.coherence.update(fold.energies, fold.sum_energy),
         plan=plan,
         completion_times=state.completion_times,
         overheads=overheads,

@@ -47,6 +47,8 @@ class RoundFold:
         The rows of the encoding matrix that each client has sent.
     energies : list of float
         Squared norm per example squared of the sums that share no shard, of the entries that a probe takes.
+    averaged : list of float
+        With shards in a row, how many shards each of these is the mean of; their own are not known.
     copies : Copies
         How sums over the same shards compare: all holders of a shard are to compute the same update.
     kept : dict of int to (mapping of str to ndarray)
@@ -70,6 +72,7 @@ class RoundFold:
         self.replies: dict[int, CodedUpdate] = {}
         self.rows: dict[int, tuple[int, ...]] = {}
         self.energies: list[float] = []
+        self.averaged: list[float] = []
         self.kept: dict[int, Arrays] = {}
         self.memory: UpdateMemory | None = None
         if state.memory is not None:
@@ -140,13 +143,16 @@ class RoundFold:
             probed = self._probe.of(total)
             if not self.plan.in_a_row:  # holders of the same shards have come to them from others
                 self.copies.note(client, row, total)
-            self._observe(row, probed, examples)
+            if not self.plan.in_a_row:
+                self._observe(row, probed, examples)
             if self.memory is not None:
                 self._keep(self.memory.store, row, total)
             if self._square is not None:
                 self._square.add(row, total, lasting=lasting)
             if not self._stream.add(row, total, lasting=lasting):
                 copies.append(row)
+        if self.plan.in_a_row and reply.shard_examples.any():
+            self._observe_row(reply)
         return copies
 
     def decoded(self) -> Update | None:
@@ -193,6 +199,14 @@ class RoundFold:
         change = change / (here * coefficients[0])
         self.energies.append(squared_length(change))
         self._probed = change if self._probed is None else self._probed + change
+
+    def _observe_row(self, reply: CodedUpdate) -> None:
+        """Note how large the mean update of a client's row is per example, whose shards' own updates are not known."""
+        sizes = reply.shard_examples
+        moved = sum((self._probe.of(total) for total in reply.sums.values()), start=np.zeros(1)) / sizes.sum()
+        self.energies.append(squared_length(moved))
+        self.averaged.append(float(sizes.sum() ** 2 / (sizes @ sizes)))
+        self._probed = moved if self._probed is None else self._probed + moved
 
     def _keep(self, store: MemoryStore, row: int, total: Arrays) -> None:
         early = self.plan.decoder.early_weights(row)

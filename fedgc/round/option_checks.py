@@ -68,10 +68,8 @@ def check_in_a_row(in_a_row: bool, *, schedule: str, sums: str | None, given_cod
         )
     if given_code:
         raise ValueError("in_a_row must be False for a code that says itself who holds what; got True")
-    if sums not in (None, "whole"):
-        raise ValueError(
-            f"sums must be 'whole', or left out, with in_a_row: a client sends what it ends with; got {sums!r}"
-        )
+    if sums not in (None, "shard"):
+        raise ValueError(f"sums must be left out with in_a_row, whose clients send what they end with; got {sums!r}")
 
 
 #: How work lists may be ordered.

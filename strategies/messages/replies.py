@@ -83,7 +83,8 @@ def read_reply(
     -----
     The reply's arrays are ``global + coded update / number of examples``, so that wrappers and mods which expect a
     model find one; the coded update is recovered from the difference. On a work list there is one such record for each
-    segment of the list that the client has begun. Of shards in a row the difference itself is the update.
+    segment of the list that the client has begun. Of shards in a row there is one record, ``global + coded update``,
+    and each shard's part of the update is that of its examples.
     """
     if reply.has_error():
         kind = NothingToReadError if reply.error.code in _LOST else ReplyRejectedError
@@ -109,19 +110,28 @@ def read_reply(
     check_metrics(metrics)
 
     rows = task.rows_after(shards.size)
+    if task.in_a_row:
+        (record,) = _in_order(array_records, 1)
+        # The arrays have moved by the sum of all of it already, example by example, and not by a mean.
+        whole = read_sum(record, arrays, 1.0, bounds)
+        parts = shard_examples / n_examples if n_examples else shard_examples
+        shares: dict[int, Arrays] = {
+            row: ScaledDifference(whole.new, whole.old, part)
+            for (row, _), part in zip(rows, parts.tolist(), strict=True)
+        }
+        return CodedUpdate(shares, shards, shard_examples, seconds, *_own_times(said)), metrics
     records = _in_order(array_records, max(len(rows), 1))
     sums: dict[int, Arrays] = {}
     start = 0
     for record, (row, length) in zip(records, rows or [(-1, 0)], strict=True):
-        # In a row the arrays have moved by the sum already, example by example, and not by a mean.
-        count = 1.0 if task.in_a_row else float(shard_examples[start : start + length].sum())
+        count = float(shard_examples[start : start + length].sum())
         if read_other is not None:
             sums[row] = read_other(record, arrays, count, shards[start : start + length])
         else:
             sums[row] = read_sum(record, arrays, count, bounds)
         start += length
     sums.pop(-1, None)  # nothing was done: the record is checked, and holds no sum
-    work, busy = (_seconds(said.get(name)) for name in (WORK_SECONDS, BUSY_SECONDS))
+    work, busy = _own_times(said)
     factors = _factors(said.get(VARIANCE_FACTORS), len(sums))
     return CodedUpdate(sums, shards, shard_examples, seconds, work, busy, factors), metrics
 
@@ -197,6 +207,10 @@ def check_weighted(name: str, largest: float, value: NDArray[np.generic], n_exam
 def _most(array: NDArray[np.generic]) -> float:
     """Return what the entries of a sum of such arrays must stay below."""
     return _MOST[min(sum_dtype(array.dtype).itemsize, 8)]
+
+
+def _own_times(said: ConfigRecord) -> tuple[float | None, float | None]:
+    return _seconds(said.get(WORK_SECONDS)), _seconds(said.get(BUSY_SECONDS))
 
 
 def _seconds(value: object) -> float | None:

@@ -122,7 +122,7 @@ class ClientTask:
     @property
     def most_sums(self) -> int:
         """The most ArrayRecords that its reply may hold, at least one."""
-        return max(len(self.rows_after(self.shards.size)), 1)
+        return 1 if self.in_a_row else max(len(self.rows_after(self.shards.size)), 1)
 
     def rows_after(self, done: int) -> list[tuple[int, int]]:
         """Return the rows of the encoding matrix that are sent after so many shards, with their numbers of shards."""

@@ -202,7 +202,6 @@ def _check_coding(strategy: GradientCodingConfig, where: str, *, n_clients: int,
             rounded=strategy.bits is not None,
             pushed=False,
         )
-        sums = sums or ("whole" if strategy.in_a_row else None)
         check_load(strategy.load, schedule)
         check_list_options(schedule, sums=sums, redraw=strategy.redraw)
         check_order(strategy.order, schedule=schedule, sums=sums, given_code=strategy.code != BALANCED_BLOCKS)
