@@ -82,7 +82,7 @@ def torch_in_a_row(
     steps = fresh_optimizer(optimizer, model)
     add_proximal = proximal_step(model, config)
     means = BatchMeans({"train_loss": loss, **(metrics or {})})
-    with seeded_training(config, place, dataset):
+    with seeded_training(config, place, ()):
         for numbers in row.batches(examples_of, size=batch_size, epochs=epochs):
             together = default_collate([dataset[int(number)] for number in numbers])
             for inputs, targets, count in batches([together], place):
