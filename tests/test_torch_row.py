@@ -47,7 +47,7 @@ def test_it_is_a_plain_loop_in_which_a_smaller_batch_counts_for_less(mu: float) 
             parameter.data.sub_(gradient, alpha=0.2)
         losses.append(float(loss.detach()))
         weights.append(len(batch))
-    assert weights[-1] == 2 and weights[0] == 3
+    assert weights[-1] < 3 == weights[0]
     mine = row()
     update = torch_in_a_row(
         made(net, seed=1), DATA, mine, torch_arrays(made(net)), config,
@@ -55,7 +55,7 @@ def test_it_is_a_plain_loop_in_which_a_smaller_batch_counts_for_less(mu: float) 
     )  # fmt: skip
     for (name, value), old in zip(expected.state_dict().items(), start, strict=True):
         np.testing.assert_allclose(deltas(update)[name], (value - old).numpy(), rtol=1e-5, atol=1e-7, err_msg=name)
-    assert update.num_examples == mine.num_examples == 7
+    assert update.num_examples == mine.num_examples == sum(weights) // 2
     assert update.metrics["train_loss"] == pytest.approx(np.average(losses, weights=weights), rel=1e-5)
     assert "l1" in update.metrics
 
