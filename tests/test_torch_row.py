@@ -36,7 +36,7 @@ def row() -> RowOfShards:
 @pytest.mark.parametrize("mu", [0.0, 0.5])
 def test_it_is_a_plain_loop_in_which_a_smaller_batch_counts_for_less(mu: float) -> None:
     config = ConfigRecord({**CONFIG, "proximal-mu": mu})
-    expected, start = made(net), [value.clone() for value in made(net).parameters()]
+    expected, start = made(net), [value.detach().clone() for value in made(net).parameters()]
     losses, weights = [], []
     for batch in row().batches(examples_of, size=3, epochs=2):
         inputs, targets = (part[batch] for part in DATA.tensors)
