@@ -536,6 +536,19 @@ def test_who_replies_with_nothing_done_is_slow_and_not_absent(family: str) -> No
     assert times.reach([0], 1, 10.0)[0, 1] > 0.9
 
 
+def test_who_is_there_for_longer_than_can_be_is_no_division_by_zero() -> None:
+    """Times that never vary, and then one wait of ten times as long by a client that says it is there."""
+    seen = [
+        TimeObservation(client, 1, seconds=(1.0 + 1e-15 * k) / 6.0, complete=False)
+        for k in range(4)
+        for client in range(20)
+    ]
+    late = TimeObservation(7, 1, seconds=1.7, censored=True, there=True, complete=False)
+    times = CompletionTimes().update([*seen, late])
+    reach = times.reach([7, 8], 3, 0.2)
+    assert np.isfinite(reach).all() and 0.0 < reach[0, 1] <= reach[1, 1]
+
+
 def test_node_ids_of_a_real_superlink_come_back() -> None:
     """They are unsigned 64-bit numbers, and some are farther apart than a signed one can tell."""
     far = [TimeObservation(node, shards=2, seconds=9.0) for node in (2**64 - 5, 2**63 - 1, 2**63 + 7, 3)]
