@@ -5,12 +5,20 @@ from __future__ import annotations
 import re
 import sys
 import types
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from fedgc.strategies import GradientCoding
+from flwr.app import ArrayRecord, ConfigRecord, Context
+from flwr.clientapp import ClientApp
+from flwr.serverapp import Grid
+from flwr.serverapp.strategy import FedAvg, Result
 
+from fedgc.deadline import AutomaticDeadline
 from fedgc.simulation import run_virtual
 from tests.apps import steady
 
@@ -80,3 +88,32 @@ def test_conversion_takes_about_ten_lines() -> None:
 def test_the_partial_work_example_runs(capsys: pytest.CaptureFixture[str]) -> None:
     exec(compile(block("partial work"), "README", "exec"), {})
     assert capsys.readouterr().out.startswith("CalibrationStatus.EXACT 0.22")
+
+
+def test_the_example_of_shards_in_a_row_trains(task: types.ModuleType) -> None:
+    data = task.load_data(0, 1)
+    client: dict[str, Any] = {"app": ClientApp(), "Net": task.Net, "optim": torch.optim}
+    client |= {"partial": partial, "dataset": data, "numbers_of": lambda shard_id: np.arange(400)[shard_id::40]}
+    client["nn"] = types.SimpleNamespace(CrossEntropyLoss=torch.nn.MSELoss)  # the data here are a regression's
+    exec(compile(block("in a row"), "README", "exec"), client)
+    strategy = GradientCoding(
+        FedAvg(fraction_evaluate=0.0, min_train_nodes=1, min_available_nodes=1),
+        num_shards=40 * 6,
+        in_a_row=True,
+        schedule="work-list",
+        deadline=AutomaticDeadline(initial=60.0),
+    )
+
+    start, results = ArrayRecord(task.Net().state_dict()), list[Result]()
+
+    def main(grid: Grid, context: Context) -> None:
+        results.append(strategy.start(grid, start, num_rounds=6, train_config=ConfigRecord({"lr": 0.05})))
+
+    run = run_virtual(main, client["app"], steady(10), num_shards=40 * 6)
+    assert not [event for event in run.trace if event.kind == "failed"]
+    x, y = data.tensors
+    model, losses = task.Net(), []
+    for arrays in (start, results[0].arrays):
+        model.load_state_dict(arrays.to_torch_state_dict())
+        losses.append(float(torch.nn.functional.mse_loss(model(x), y)))
+    assert losses[1] < 0.3 * losses[0]
