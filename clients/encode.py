@@ -56,7 +56,7 @@ class Budget:
         self._last = self._start
         self._seconds = cast(float, assignment.get(BUDGET, np.inf))
         self._expected = cast("list[int]", assignment.get(EXPECTED_EXAMPLES, []))
-        self._examples = 0
+        self._examples = 0.0
         self._simulated = cast("int | None", assignment.get(SIMULATED_PROGRESS))
         if (share := cast("float | None", assignment.get(SIMULATED_SHARE))) is not None:
             self._simulated = int(share * len(cast("list[int]", assignment[SHARD_IDS])) + 1e-9)
@@ -72,8 +72,15 @@ class Budget:
         as_many = size / self._examples if size >= 0 and self._examples else 1.0 / max(done, 1)
         return worked * (1.0 + as_many) <= self._seconds
 
-    def shard_done(self, examples: int) -> None:
-        """Note that a shard of so many examples has been finished."""
+    def has_time_for_examples(self, examples: float, done: int) -> bool:
+        """Return whether so many examples more are predicted to be done in time, after so many shards."""
+        if self._simulated is not None:
+            return done < self._simulated
+        worked = self._last - self._start
+        return not self._examples or worked * (1.0 + examples / self._examples) <= self._seconds
+
+    def shard_done(self, examples: float) -> None:
+        """Note that a shard, or a batch, of so many examples has been finished."""
         self._last = time.monotonic()
         self._examples += examples
 

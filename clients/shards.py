@@ -182,10 +182,10 @@ def gradient_coded(
                 sums.add(coefficient, count, delta_of(update, arrays, shard_id))
                 examples.append(count)
                 budget.shard_done(count)
-                _add_metrics(metric_sums, update, count, shard_id)
+                add_metrics(metric_sums, update, count, shard_id)
 
             # Metrics go in the clear, and would say of a single client what only the sum of all is to say.
-            means = {} if FRACTIONAL_BITS in assignment else _means(metric_sums)
+            means = {} if FRACTIONAL_BITS in assignment else mean_metrics(metric_sums)
             done = reply_record(assignment, budget, examples, context, num_shards)
             done.update(at_hand.report())
             if INTRODUCE in assignment:
@@ -284,7 +284,7 @@ def check_update(update: object, shard_id: int) -> int:
     return check_integer(f"shard {shard_id}: num_examples", update.num_examples, low=0)
 
 
-def _add_metrics(sums: dict[str, tuple[float, int]], update: ShardUpdate, count: int, shard_id: int) -> None:
+def add_metrics(sums: dict[str, tuple[float, int]], update: ShardUpdate, count: int, shard_id: int) -> None:
     """Add a shard's metrics, times its examples, and these: they are averaged over the shards that report them."""
     for name, value in update.metrics.items():
         try:
@@ -296,7 +296,8 @@ def _add_metrics(sums: dict[str, tuple[float, int]], update: ShardUpdate, count:
         sums[name] = total + (count * number if count else 0.0), examples + count
 
 
-def _means(sums: dict[str, tuple[float, int]]) -> dict[str, float]:
+def mean_metrics(sums: dict[str, tuple[float, int]]) -> dict[str, float]:
+    """Return the means of metrics, of sums and numbers of examples."""
     return {name: value / max(examples, 1) for name, (value, examples) in sums.items()}
 
 

@@ -50,7 +50,8 @@ def torch_in_a_row(
     loss, optimizer, device, metrics
         As for :func:`fedgc.clients.torch_epochs`.
     batch_size : int
-        Examples of a batch. The loss of the last batch, if it is smaller, counts for as much less.
+        Examples of a batch. The loss of the last batch, if it is smaller, counts for as much less; if it is a single
+        example it is passed over.
     epochs : int
         How often each example of a piece counts.
 
@@ -84,6 +85,8 @@ def torch_in_a_row(
     means = BatchMeans({"train_loss": loss, **(metrics or {})})
     with seeded_training(config, place, ()):
         for numbers in row.batches(examples_of, size=batch_size, epochs=epochs):
+            if len(numbers) == 1 < batch_size:
+                continue  # the last of all: normalisation needs two, and so small a step is not worth another way
             together = default_collate([dataset[int(number)] for number in numbers])
             for inputs, targets, count in batches([together], place):
                 steps.zero_grad()

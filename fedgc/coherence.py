@@ -99,11 +99,12 @@ class CoherenceEstimate:
         """
         norms, over = np.asarray(energies, dtype=np.float64), np.asarray(shards, dtype=np.float64)
         k = norms.size
-        if k < 2:
+        if k < 2 or not np.isfinite(norms).all() or not np.isfinite(sum_energy):
             return self.update(norms, sum_energy)
-        shared = float(np.clip((sum_energy - norms.sum()) / (k * (k - 1)), 0.0, norms.min()))
-        single = over * (norms - shared) + shared
-        return self.update(single, shared * k * (k - 1) + float(single.sum()))
+        # As far below zero as chance takes it: clipped in each round it would be too large in the mean.
+        shared = (sum_energy - float(norms.sum())) / (k * (k - 1))
+        single = max(shared + float((over * (norms - shared)).mean()), float(norms.mean()))
+        return self.update(np.full(k, single), max(shared * k * (k - 1) + k * single, 0.0))
 
     def gram(self, relative_size: ArrayLike) -> GramModel:
         """Return the Gram model of blocks with the given weights, shape (n_blocks,), in units of the mean energy.

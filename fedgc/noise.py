@@ -28,13 +28,15 @@ class NoiseSensitivity:
     turned : float
         Smoothed difference between the squared norm of a gradient, without noise, and its product with the next one.
     squared : float
-        Smoothed squared norm of the decoded updates that `turned` is of.
+        Smoothed squared norm of the decoded updates that `turned` is of, times their steps.
     rounds : int
         Number of pairs of rounds so far.
     last : ndarray or None
         The last decoded update, or a fixed sample of its entries.
     last_error : float
         Its residual error.
+    step : float
+        By what it was multiplied to be the step, as with shards in a row.
 
     Notes
     -----
@@ -64,8 +66,9 @@ class NoiseSensitivity:
     rounds: int = 0
     last: NDArray[np.float64] | None = None
     last_error: float = 0.0
+    step: float = 1.0
 
-    def update(self, direction: ArrayLike, error: float) -> NoiseSensitivity:
+    def update(self, direction: ArrayLike, error: float, step: float = 1.0) -> NoiseSensitivity:
         """Return the estimate after one more round.
 
         Parameters
@@ -74,6 +77,8 @@ class NoiseSensitivity:
             The decoded update, or always the same entries of it.
         error : float
             Its predicted residual error, relative to the update without noise.
+        step : float
+            By what it is multiplied to be the step. Curvature is along steps: twice as much along one twice as long.
         """
         new = np.asarray(direction, dtype=np.float64)
         squared = float(new @ new)
@@ -85,6 +90,7 @@ class NoiseSensitivity:
             signal=fade * self.signal + (1.0 - fade) * squared / (1.0 + error),
             last=new,
             last_error=float(error),
+            step=float(step),
         )
         if self.last is None or self.last.shape != new.shape:
             return after
@@ -92,14 +98,14 @@ class NoiseSensitivity:
         return replace(
             after,
             turned=_FORGETTING * self.turned + before / (1.0 + self.last_error) - float(new @ self.last),
-            squared=_FORGETTING * self.squared + before,
+            squared=_FORGETTING * self.squared + before * self.step,
             rounds=self.rounds + 1,
         )
 
     @property
     def curvature(self) -> float:
         """Curvature along the step, in units of one over the step size, between bounds that keep a step of use."""
-        seen = self.turned / self.squared if self.squared > 0.0 else _FIRST_CURVATURE
+        seen = self.turned / self.squared * self.step if self.squared > 0.0 else _FIRST_CURVATURE
         mixed = (_FIRST_ROUNDS * _FIRST_CURVATURE + self.rounds * seen) / (_FIRST_ROUNDS + self.rounds)
         return float(np.clip(mixed, _LEAST_CURVATURE, _MOST_CURVATURE))
 

@@ -103,11 +103,13 @@ class GradientCoding(StartedStrategy):
         Whether clients train on from shard to shard of their work lists, each from the model that the one before ended
         with, as FedAvg's clients do with all their data. By default each shard's update is from the global model, so
         that all holders of a shard compute the same, and a client that does more shards adds to the accuracy of a step
-        and not to its length. In a row a client that does more goes further: the decoded mean is multiplied by how many
-        shards a client does in the mean, and a rule for the deadline counts that. It is unbiased as far as a shard's
-        update does not depend on those before it: to first order in the learning rate. For clients made with
-        :func:`fedgc.clients.coded_in_a_row`. A reply is one model then, of which each shard that was done has a part by
-        its examples; copies are not compared.
+        and not to its length. In a row a client that does more goes further, and the decoded mean is multiplied by how
+        many shards a client does in the mean, which a rule for the deadline counts. For clients made with
+        :func:`fedgc.clients.coded_in_a_row`, whose reply is one model: by how far they have gone counts as often as the
+        shards that they have done are to count in the mean. Shards change places every round, so that over places and
+        arrivals together no shard of a block counts more than another of its size; that a shard's update depends on
+        those before it is local training's own drift. Copies are not compared, and the server keeps a model for each
+        reply until the round ends.
     early_end : bool
         Whether a round ends before its deadline once nothing more could be gained.
     code : str or callable

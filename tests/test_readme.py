@@ -107,7 +107,7 @@ def test_the_example_of_shards_in_a_row_trains(task: types.ModuleType) -> None:
     start, results = ArrayRecord(task.Net().state_dict()), list[Result]()
 
     def main(grid: Grid, context: Context) -> None:
-        results.append(strategy.start(grid, start, num_rounds=20, train_config=ConfigRecord({"lr": 0.05})))
+        results.append(strategy.start(grid, start, num_rounds=20, train_config=ConfigRecord({"lr": 0.2})))
 
     run = run_virtual(main, client["app"], steady(10), num_shards=40 * 6)
     assert not [event for event in run.trace if event.kind == "failed"]

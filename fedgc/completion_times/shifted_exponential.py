@@ -17,7 +17,7 @@ _RATIO_RANGE = (1e-3, 0.999)
 _POINTS, _REACH = 24, 12.0
 #: Log density of what a family rules out.
 _LEAST_LOG = -1e9
-#: Nor is a survival: who is there and has taken longer than can be would divide zero by zero.
+#: Least log survival: with none at all, who is there and takes longer than can be would divide zero by zero.
 _LEAST_LOG_SURVIVAL = -600.0
 #: Prior rounds in the delay's posterior at most, however alike the clients seem.
 _MOST_PSEUDO_ROUNDS = 200.0

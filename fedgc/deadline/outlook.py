@@ -74,7 +74,7 @@ class RoundForecast:
     residual_error : float
         Predicted ``E|decoded - full|^2 / |full|^2``.
     progress : float
-        Mean number of shards that a client has done by the end of the round.
+        Mean number of shards that a client has done by the deadline.
     step : float
         How long the step is that the round ends with, relative to the rounds of which the noise sensitivity is known.
     """

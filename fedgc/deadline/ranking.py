@@ -25,7 +25,7 @@ def time_to_target(forecast: RoundForecast, noise_sensitivity: float = 1.0) -> f
     ``round_time x (1 + noise_sensitivity x residual_error) / step``. One step along an unbiased estimate whose squared
     error is eps times the squared gradient gains 1 / (1 + eps) of what the exact gradient gains, with the best step
     size for each: the sensitivity is then 1. It is lower where the step size is held down by something else than the
-    noise.
+    noise. With shards in a row a step that is twice as long is taken to be worth two.
 
     References
     ----------
@@ -56,15 +56,14 @@ def time_at_fixed_step(forecast: RoundForecast, noise_sensitivity: float = 1.0) 
 
     Notes
     -----
-    ``round_time / (1 - noise_sensitivity x residual_error)`` where steps are as long as those of which the sensitivity
-    is known, infinite where the denominator is not positive or the
-    residual error exceeds two: what is decoded would be mostly noise, and no forecast of it is to be relied
-    on. A step
-    eta along an unbiased estimate of squared error eps times the squared gradient g lowers a loss of smoothness L by
-    ``eta |g|^2 (1 - eta L (1 + eps) / 2)`` at least; this is relative to eps = 0. To first order it is
-    :func:`time_to_target`, in which the step is the best one for each error. A step that was chosen for exact gradients
-    gains nothing from errors beyond some size, so that rounds cannot be made ever shorter. Of a step r times as long
-    the gain is ``r (1 - r x (1 + eps) / 2)`` with the x = eta L of which the sensitivity is x / (2 - x).
+    ``round_time / (r (1 - s eps r - s (r - 1)))`` with the noise sensitivity s, the residual error eps and the step r,
+    relative to the steps of which the sensitivity is known: 1, and the denominator ``1 - s eps``, but with shards in a
+    row. Infinite where the denominator is not positive or the residual error exceeds two: what is decoded would be
+    mostly noise, and no forecast of it is to be relied on. A step eta along an unbiased estimate of squared error eps
+    times the squared gradient g lowers a loss of smoothness L by ``eta |g|^2 (1 - eta L (1 + eps) / 2)`` at least; this
+    is relative to eps = 0 and r = 1, with ``s = x / (2 - x)`` for x = eta L, and r x in the place of x. To first order
+    in eps it is :func:`time_to_target`, in which the step is the best one for each error. A step that was chosen for
+    exact gradients gains nothing from errors beyond some size, so that rounds cannot be made ever shorter.
 
     References
     ----------

@@ -88,7 +88,7 @@ class Planning:
     in_a_row : bool
         Whether clients train on from shard to shard of their work lists, without going back to the global model, and
         the decoded mean is multiplied by how many shards they do in the mean (:attr:`RoundPlan.step`): longer rounds
-        then make longer steps.
+        then make longer steps. Shards then change places every round.
 
     Raises
     ------
@@ -120,7 +120,13 @@ class Planning:
         check_load(self.load, self.schedule)
         one_of("schedule", self.schedule, SCHEDULES)
         one_of("sums", self.sums, SUMS)
-        check_in_a_row(self.in_a_row, schedule=self.schedule, sums=self.sums, given_code=self.code is not None)
+        check_in_a_row(
+            self.in_a_row,
+            schedule=self.schedule,
+            sums=self.sums,
+            redraw=self.redraw,
+            given_code=self.code is not None,
+        )
         check_order(self.order, schedule=self.schedule, sums=self.sums, given_code=self.code is not None)
         if not isinstance(self.decoder, Decoder):
             raise ValueError(f"decoder must be a Decoder; got {self.decoder!r}")

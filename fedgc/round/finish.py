@@ -97,13 +97,13 @@ def finish_round(
         factors,
         decoding.coverage,
         predicted=plan.decoder.residual_error,
-        observed=plan.gram.residual_error(decoding.coverage),
+        observed=plan.gram.residual_error(fold.coverage(decoding.coverage)),
         told=plan.variance_factor,
     )
     noise = state.noise
     if noise is not None and update is not None:
         error = model_error if predicted is None else predicted
-        noise = noise.update(fold.probe(update), error * share_of_changes(state, plan.code))
+        noise = noise.update(fold.probe(update), error * share_of_changes(state, plan.code), step=plan.step)
 
     silent = (
         {} if waited is None else {c: waited for c in range(len(plan.node_ids)) if c not in {*fold.replies, *pending}}
@@ -144,7 +144,9 @@ def finish_round(
         fitted = new_state.completion_times.update(new_state.new_times)
         new_state = replace(new_state, completion_times=fitted, new_times=())
     n_arrived = sum(bool(rows) for rows in fold.rows.values())
-    return new_state, RoundOutcome(update, decoding, predicted, model_error, n_arrived, shard_examples, square)
+    weight = fold.total_weight(sizes, decoding.coverage)
+    outcome = RoundOutcome(update, decoding, predicted, model_error, n_arrived, shard_examples, square, weight)
+    return new_state, outcome
 
 
 def _fruitless(state: RoundState, plan: RoundPlan, *, nothing_came: bool) -> float:

@@ -14,9 +14,10 @@ from fedgc.memory import MemoryStore, UpdateMemory, units_of
 from fedgc.moments import SecondMoment
 from fedgc.round.copies import Copies
 from fedgc.round.probe import Probe
+from fedgc.round.rows import RowSum
 from fedgc.round.sizes import known_or_mean
 from fedgc.round.state import CodedUpdate, RoundPlan, RoundState
-from fedgc.updates import Arrays, Combination, Update, add_scaled, is_shorter, scale_in_place
+from fedgc.updates import Arrays, Combination, ScaledDifference, Update, add_scaled, is_shorter, scale_in_place
 from fedgc.updates.weighted_sum import squared_length
 
 #: Number of examples of an empty shard where sizes divide what a unit had.
@@ -57,7 +58,8 @@ class RoundFold:
     Notes
     -----
     Without a memory the server's room for updates is two models, see :class:`fedgc.decoders.StreamingSum`, however many
-    reply; with one there is a model for each block, or shard, that came, where its store keeps it.
+    reply; with one there is a model for each block, or shard, that came, where its store keeps it. With shards in a row
+    it is a model for each client that has replied, see :class:`fedgc.round.rows.RowSum`.
     """
 
     def __init__(
@@ -80,6 +82,7 @@ class RoundFold:
             self.memory = state.memory.for_units(units_of(plan.decoder.code), sizes)
         self._arrays = arrays
         self._stream = StreamingSum(plan.decoder, arrays)
+        self._rows = RowSum(plan.decoder, arrays) if plan.in_a_row else None
         self._square = None
         if second_moment is not None:
             self._square = second_moment.begin(plan.decoder, plan.arrivals, plan.gram, arrays)
@@ -101,12 +104,12 @@ class RoundFold:
     @property
     def arrived(self) -> NDArray[np.bool_]:
         """Which rows of the encoding matrix have come, (n_rows,)."""
-        return self._stream.arrived
+        return self._stream.arrived if self._rows is None else self._rows.arrived
 
     @property
     def weights(self) -> NDArray[np.float64]:
         """How often each row counts in the decoded sum, (n_rows,); zero as long as that has not been had."""
-        return self._stream.weights
+        return self._stream.weights if self._rows is None else self._rows.weights
 
     def probe(self, update: Arrays) -> NDArray[np.float64]:
         """Return the sample of an update's entries that `energies` are of."""
@@ -136,29 +139,28 @@ class RoundFold:
         """
         self.rows[client] = tuple(reply.sums)
         self.replies[client] = replace(reply, sums={})
+        if self._rows is not None:
+            self._add_row(self._rows, client, reply)
+            return []
         examples = np.zeros(self._seen.size)
         examples[reply.shards] = reply.shard_examples
         copies = []
         for row, total in reply.sums.items():
             probed = self._probe.of(total)
-            if not self.plan.in_a_row:  # holders of the same shards have come to them from others
-                self.copies.note(client, row, total)
-            if not self.plan.in_a_row:
-                self._observe(row, probed, examples)
+            self.copies.note(client, row, total)
+            self._observe(row, probed, examples)
             if self.memory is not None:
                 self._keep(self.memory.store, row, total)
             if self._square is not None:
                 self._square.add(row, total, lasting=lasting)
             if not self._stream.add(row, total, lasting=lasting):
                 copies.append(row)
-        if self.plan.in_a_row and reply.shard_examples.any():
-            self._observe_row(reply)
         return copies
 
     def decoded(self) -> Update | None:
         """Return the decoded sum; it can be had once, and of some rounds not at all."""
         total, self._decoded = self._decoded, None
-        return self._stream.finish() if total is None else total
+        return self._finish() if total is None else total
 
     def square(self, decoded: Arrays, scale: float) -> Update | None:
         """Return the estimated square of the exact update, if it is wanted; it can be had once.
@@ -177,9 +179,32 @@ class RoundFold:
 
         Nothing more can be taken in then.
         """
-        self._decoded = self._stream.finish()
-        examples = sum(float(reply.shard_examples.sum()) for reply in self.replies.values())
-        return is_shorter(self._decoded, most * max(examples, 1.0))
+        self._decoded = self._finish()
+        # Ways are not weighted by examples, but as the longest of them may be.
+        in_a_row = self._rows is not None
+        terms = [1.0 if in_a_row else float(reply.shard_examples.sum()) for reply in self.replies.values()]
+        return is_shorter(self._decoded, most * max(sum(terms), 1.0))
+
+    def total_weight(self, sizes: NDArray[np.float64], coverage: NDArray[np.float64]) -> float:
+        """Return how often all that came counts in the mean, one without stragglers, given sizes and coverage."""
+        if self._rows is None:
+            return float(coverage @ sizes) / float(sizes.sum())
+        return sum(self._rows.client_weights.values()) / sizes.size
+
+    def coverage(self, decoded: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Return how often each shard's update counts, given the coverage of what was decoded.
+
+        In a row all shards of a client count alike, by the mean of what they were to.
+        """
+        if self._rows is None:
+            return decoded
+        counted = np.zeros(decoded.size)
+        for client, weight in self._rows.client_weights.items():
+            counted[self.replies[client].shards] += weight
+        return counted
+
+    def _finish(self) -> Update:
+        return self._stream.finish() if self._rows is None else self._rows.finish()
 
     def _observe(self, row: int, probed: NDArray[np.float64], examples: NDArray[np.float64]) -> None:
         """Note how large an update per example is, and how alike to the others.
@@ -200,10 +225,18 @@ class RoundFold:
         self.energies.append(squared_length(change))
         self._probed = change if self._probed is None else self._probed + change
 
-    def _observe_row(self, reply: CodedUpdate) -> None:
-        """Note how large the mean update of a client's row is per example, whose shards' own updates are not known."""
-        sizes = reply.shard_examples
-        moved = sum((self._probe.of(total) for total in reply.sums.values()), start=np.zeros(1)) / sizes.sum()
+    def _add_row(self, rows: RowSum, client: int, reply: CodedUpdate) -> None:
+        """Take in a client's row, and note how long its way is per example.
+
+        Holders of a shard have come to it from others: their ways are not to be equal.
+        """
+        parts = {row: part for row, part in reply.sums.items() if isinstance(part, ScaledDifference)}
+        rows.add(client, parts)
+        way, sizes = rows.way(client), reply.shard_examples
+        if way is None or self._seen[reply.shards].any():
+            return
+        self._seen[reply.shards] = True
+        moved = self._probe.of(way) / sizes.sum()
         self.energies.append(squared_length(moved))
         self.averaged.append(float(sizes.sum() ** 2 / (sizes @ sizes)))
         self._probed = moved if self._probed is None else self._probed + moved

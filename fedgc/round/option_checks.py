@@ -37,7 +37,9 @@ def check_list_options(
             raise ValueError(f"{name} must be left out for schedule {schedule!r}, {why}; got {value!r:.80}")
 
 
-def check_in_a_row(in_a_row: bool, *, schedule: str, sums: str | None, given_code: bool = False) -> None:
+def check_in_a_row(
+    in_a_row: bool, *, schedule: str, sums: str | None, redraw: bool | None = None, given_code: bool = False
+) -> None:
     """Raise ValueError if clients are to train on from shard to shard, and something else does not go with it.
 
     Parameters
@@ -48,6 +50,8 @@ def check_in_a_row(in_a_row: bool, *, schedule: str, sums: str | None, given_cod
         As in :class:`Planning`.
     sums : str or None
         As there, None where not given.
+    redraw : bool or None
+        As there.
     given_code : bool
         Whether a code says itself who holds what.
 
@@ -68,6 +72,8 @@ def check_in_a_row(in_a_row: bool, *, schedule: str, sums: str | None, given_cod
         )
     if given_code:
         raise ValueError("in_a_row must be False for a code that says itself who holds what; got True")
+    if redraw is False:
+        raise ValueError("redraw must not be False with in_a_row, where all shards of a row count alike; got it")
     if sums not in (None, "shard"):
         raise ValueError(f"sums must be left out with in_a_row, whose clients send what they end with; got {sums!r}")
 

@@ -56,7 +56,7 @@ def plan_work_lists(state: RoundState, nodes: tuple[int, ...], copies: int, plan
             )
         return foreseen[one, seconds].round
 
-    redraw = planning.redraw
+    redraw = True if planning.in_a_row else planning.redraw
     if redraw is None and last is not None and not state.reconsiders:
         redraw = last.code.interchangeable is not None
     elif redraw is None:

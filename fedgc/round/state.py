@@ -257,6 +257,8 @@ class RoundOutcome:
         Number of examples of each shard by which the update is weighted; NaN where not known.
     second_moment : dict of str to ndarray, or None
         Estimate of the square of what `update` estimates, entry by entry, if it was asked for.
+    total_weight : float
+        How often all that came counts in the mean: one without stragglers, and in the mean over rounds.
     """
 
     update: Update | None
@@ -266,3 +268,4 @@ class RoundOutcome:
     n_arrived: int
     shard_examples: NDArray[np.float64]
     second_moment: Update | None = None
+    total_weight: float = 1.0

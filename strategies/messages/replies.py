@@ -98,7 +98,7 @@ def read_reply(
     if not array_records or len(metric_records) != 1 or not isinstance(said, ConfigRecord):
         raise ReplyRejectedError(
             f"a reply must hold one ArrayRecord, one MetricRecord and the ConfigRecord {RECORD!r}; "
-            f"got {brief_names(content)} (is the train function decorated with gradient_coded?)"
+            f"got {brief_names(content)} (is the train function decorated with gradient_coded, or coded_in_a_row?)"
         )
     shards, shard_examples = _shard_examples(said, task, known_sizes)
     if _ended_for_want_of_data(said, task, shards.size):

@@ -44,6 +44,7 @@ def run_to_tree(strategy: CodedStrategy, arrays: ArrayRecord, inner: Tree) -> Tr
         "arrays": arrays_to_tree(arrays),
         "num_shards": strategy.num_shards,
         "schedule": strategy.planning.schedule,
+        "in_a_row": strategy.planning.in_a_row,
         "state": state_to_tree(strategy.state),
         "inner": inner,
         "nodes": {
@@ -98,6 +99,8 @@ def restore_run(strategy: CodedStrategy, tree: Tree, initial: ArrayRecord) -> Ar
         for name, given in (("num_shards", strategy.num_shards), ("schedule", planning.schedule)):
             if tree[name] != given:
                 raise CheckpointError(f"{name} must be {tree[name]!r}, as in the checkpoint; got {given!r}")
+        if tree.get("in_a_row", False) != planning.in_a_row:
+            raise CheckpointError(f"in_a_row must be {not planning.in_a_row}, as in the checkpoint; got another")
         memory = strategy.state.memory
         if (memory is None) != (tree["state"]["memory"] is None):
             raise CheckpointError(f"memory must be {memory is None}, as in the checkpoint; got {memory is not None}")

@@ -17,7 +17,6 @@ from flwr.serverapp.strategy import Strategy
 
 from fedgc.records.array_bytes import record_array
 from fedgc.round import LateReplies, RoundOutcome, RoundState, finish_round
-from fedgc.round.sizes import known_or_mean
 from fedgc.updates import average_statistics, scale_in_place
 
 logger = logging.getLogger("flwr.fedgc")
@@ -122,8 +121,7 @@ def next_arrays(
     if current.plan.in_a_row:
         scale_in_place(update, current.plan.step)
     if state.memory is None:
-        sizes = known_or_mean(outcome.shard_examples)
-        update = average_statistics(update, float(outcome.decoding.coverage @ sizes) / float(sizes.sum()))
+        update = average_statistics(update, outcome.total_weight * current.plan.step)
     moved = moved_record(current.values, update)
     if moved is None:
         logger.warning("round %d: the aggregate is not finite, the model stays as it is", server_round)

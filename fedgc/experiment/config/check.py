@@ -194,7 +194,13 @@ def _check_coding(strategy: GradientCodingConfig, where: str, *, n_clients: int,
             domains=strategy.failure_domains is not None,
             in_a_row=strategy.in_a_row,
         )
-        check_in_a_row(strategy.in_a_row, schedule=schedule, sums=sums, given_code=strategy.code != BALANCED_BLOCKS)
+        check_in_a_row(
+            strategy.in_a_row,
+            schedule=schedule,
+            sums=sums,
+            redraw=strategy.redraw,
+            given_code=strategy.code != BALANCED_BLOCKS,
+        )
         check_beside_in_a_row(
             strategy.in_a_row,
             memory=strategy.memory,
