@@ -8,7 +8,8 @@ from fedgc.clients.in_a_row import RowOfShards, coded_in_a_row
 from fedgc.clients.masks import pairwise_masks
 from fedgc.clients.shard_sources import FolderShards, FunctionShards, MissingShardError, PartitionShards, ShardSource
 from fedgc.clients.shard_store import ShardStore
-from fedgc.clients.shards import ShardUpdate, gradient_coded
+from fedgc.clients.shard_update import ShardUpdate
+from fedgc.clients.shards import gradient_coded
 
 if TYPE_CHECKING:
     from fedgc.clients.stragglers import simulated_straggling

@@ -9,18 +9,9 @@ from typing import cast
 
 import numpy as np
 from fedgc.clients.encode import Budget
-from fedgc.clients.shards import (
-    ShardUpdate,
-    TrainFunction,
-    add_metrics,
-    assignment_of,
-    check_update,
-    delta_of,
-    global_arrays,
-    introduction,
-    mean_metrics,
-    reply_record,
-)
+from fedgc.clients.shard_update import ShardUpdate, add_metrics, check_update, delta_of, mean_metrics
+from fedgc.clients.shards import TrainFunction
+from fedgc.clients.train_message import assignment_of, global_arrays, introduction, reply_record
 from flwr.app import ArrayRecord, ConfigRecord, Context, Message, MetricRecord, RecordDict
 from numpy.typing import ArrayLike, NDArray
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 from fedgc.clients.in_a_row import RowOfShards
-from fedgc.clients.shards import ShardUpdate
+from fedgc.clients.shard_update import ShardUpdate
 from fedgc.clients.torch_batches import BatchMean, BatchMeans, batches, call, seeded_training
 from fedgc.clients.torch_proximal import proximal_step
 from fedgc.clients.torch_state import moved

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 import torch
-from fedgc.clients.shards import ShardUpdate
+from fedgc.clients.shard_update import ShardUpdate
 from fedgc.clients.torch_batches import BatchMean, BatchMeans, batches, call, seeded_training
 from fedgc.clients.torch_proximal import proximal_step
 from fedgc.clients.torch_state import load_arrays, moved, wide_dtype
