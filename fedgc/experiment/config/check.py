@@ -41,6 +41,8 @@ from fedgc.strategies.baselines import RIVALS, SERVER_STEP, CodedRival
 from fedgc.strategies.options import as_second_moment, check_beside_in_a_row
 from fedgc.validation import did_you_mean
 
+#: Tasks whose clients may train on from shard to shard.
+ROW_TASKS = ("digits",)
 #: Shards that a strategy may have, divided or not: more are a slip of the keyboard.
 MOST_PIECES = 10_000
 
@@ -93,8 +95,9 @@ def _check_strategy(strategy: StrategyConfig, where: str, config: ExperimentConf
             raise ConfigError(
                 f"{where}.pieces must leave at most {MOST_PIECES} shards; got {strategy.pieces} x {config.task.shards}"
             )
-        if strategy.in_a_row and config.task.name != "digits":
-            raise ConfigError(f"task.name must be 'digits' for {where}.in_a_row; got {config.task.name!r}")
+        if strategy.in_a_row and config.task.name not in ROW_TASKS:
+            names = " or ".join(map(repr, ROW_TASKS))
+            raise ConfigError(f"task.name must be {names} for {where}.in_a_row; got {config.task.name!r}")
         _check_coding(strategy, where, n_clients=config.n_clients, n_shards=n_shards)
         _check_sites(strategy, where, fleet, n_shards)
     else:
