@@ -118,7 +118,7 @@ BAD = {
     "endless count": (set_record("shard-examples", [10**400, 1]), r"shard-examples must be 2 integers"),
     "NaN metric": (set_metric("loss", float("nan")), r"metric 'loss' must be finite; got nan"),
     "no metrics": (drop("metrics"), r"a reply must hold one ArrayRecord, one MetricRecord and the ConfigRecord"),
-    "not decorated": (drop("fedgc"), r"is the train function decorated with gradient_coded\?"),
+    "not decorated": (drop("fedgc"), r"is the train function decorated with gradient_coded, or coded_in_a_row\?"),
 }
 
 
