@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from fedgc.clients import ShardUpdate, gradient_coded
+from fedgc.clients import RowOfShards, ShardUpdate, coded_in_a_row, gradient_coded
 from fedgc.strategies import GradientCoding
 from flwr.app import Array, ArrayRecord, ConfigRecord, Context, Message, MetricRecord, RecordDict
 from flwr.clientapp import ClientApp
@@ -38,16 +38,24 @@ class Killed(BaseException):
     """Stands for the end of the process: nothing of ours catches it."""
 
 
-def client_app() -> ClientApp:
+def client_app(*, in_a_row: bool = False) -> ClientApp:
     """A client with randomness, state of its own and an evaluation."""
     app = ClientApp()
 
-    @app.train()
     @gradient_coded(num_shards=N_SHARDS)
     def train(shard_id: int, arrays: ArrayRecord, config: ConfigRecord) -> ShardUpdate:
         weights = arrays["w"].numpy()
         noise = np.random.default_rng(int(config["shard-seed"])).normal(size=weights.shape)  # type: ignore[arg-type]
         return ShardUpdate(1 + shard_id % 3, delta={"w": 0.1 * (shard_id - weights) + 0.1 * noise})
+
+    @coded_in_a_row(num_shards=N_SHARDS // 3, pieces=3)
+    def train_row(row: RowOfShards, arrays: ArrayRecord, config: ConfigRecord) -> ShardUpdate:
+        w = arrays["w"].numpy().copy()
+        for batch in row.batches(lambda shard_id: range(4 * shard_id, 4 * shard_id + 4), size=3):
+            w += 0.1 * (np.cos(batch).sum() - w) + 0.01 * np.random.random(w.shape)
+        return ShardUpdate(row.num_examples, {"w": w})
+
+    app.train()(train_row if in_a_row else train)
 
     @app.evaluate()
     def evaluate(message: Message, context: Context) -> Message:
@@ -95,6 +103,10 @@ STRATEGIES: dict[str, Callable[[], tuple[Strategy, dict[str, Any]]]] = {
     "work lists of a code of the literature": lambda: (
         FedAvg(fraction_evaluate=0.0, **OPTIONS), {"code": "uncoded", "schedule": "work-list", "sums": "whole"}
     ),
+    "in a row": lambda: (
+        FedAvg(fraction_evaluate=0.0, **OPTIONS),
+        {"in_a_row": True, "schedule": "work-list", "deadline": AutomaticDeadline(initial=6.0)},
+    ),
     "settled weights": lambda: (FedAvg(fraction_evaluate=0.0, **OPTIONS), {"decoder": "fixed", "first_deadline": 20.0}),
 }  # fmt: skip
 
@@ -134,7 +146,7 @@ def run(
         found.append(strategy.start(grid, initial, num_rounds=rounds, evaluate_fn=evaluate))
 
     try:
-        done = run_virtual(server, client_app(), fleet(), num_shards=N_SHARDS)
+        done = run_virtual(server, client_app(in_a_row=strategy.planning.in_a_row), fleet(), num_shards=N_SHARDS)
     except Killed:
         return strategy, None, None, evaluated
     return strategy, found[0], done, evaluated
@@ -330,6 +342,9 @@ def test_what_does_not_fit_is_refused(tmp_path: Path, monkeypatch: pytest.Monkey
     with monkeypatch.context() as patch:
         patch.setattr("tests.test_resume.MODEL", np.zeros(4))
         refused("array 'w' is float64 of shape (3,) in it and float64 of shape (4,)", name, tmp_path, resume=True)
+    row = tmp_path / "row"
+    run("in a row", row, rounds=3)
+    refused("in_a_row must be True, as in the checkpoint; got False", "in a row", row, resume=True, in_a_row=False)
     adam = tmp_path / "adam"
     run("Adam, automatic deadline", adam, rounds=3)
     refused(

@@ -100,7 +100,9 @@ def restore_run(strategy: CodedStrategy, tree: Tree, initial: ArrayRecord) -> Ar
             if tree[name] != given:
                 raise CheckpointError(f"{name} must be {tree[name]!r}, as in the checkpoint; got {given!r}")
         if tree.get("in_a_row", False) != planning.in_a_row:
-            raise CheckpointError(f"in_a_row must be {not planning.in_a_row}, as in the checkpoint; got another")
+            raise CheckpointError(
+                f"in_a_row must be {not planning.in_a_row}, as in the checkpoint; got {planning.in_a_row}"
+            )
         memory = strategy.state.memory
         if (memory is None) != (tree["state"]["memory"] is None):
             raise CheckpointError(f"memory must be {memory is None}, as in the checkpoint; got {memory is not None}")
