@@ -184,7 +184,7 @@ def test_the_coherence_that_is_learnt_is_that_of_the_strategy(memory: bool) -> N
     config, choice = cell.config, cell.strategy
     task = build_task(config.task.name, seed=1, **config.task.options)
     fleet = build_fleet(config.fleet, seed=1)
-    coding, timeout = _build_strategy(choice, config, task, fleet, 1)
+    coding, timeout = _build_strategy(choice, config, task.shard_examples, fleet, 1)
     assert isinstance(coding, GradientCoding)
     app, server = ClientApp(), ServerApp()
     app.train()(gradient_coded(num_shards=24)(task.train_shard))

@@ -144,7 +144,7 @@ def finish_round(
         fitted = new_state.completion_times.update(new_state.new_times)
         new_state = replace(new_state, completion_times=fitted, new_times=())
     n_arrived = sum(bool(rows) for rows in fold.rows.values())
-    weight = fold.total_weight(sizes, decoding.coverage)
+    weight = 0.0 if update is None else fold.total_weight(sizes, decoding.coverage)
     outcome = RoundOutcome(update, decoding, predicted, model_error, n_arrived, shard_examples, square, weight)
     return new_state, outcome
 

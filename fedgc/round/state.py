@@ -258,7 +258,8 @@ class RoundOutcome:
     second_moment : dict of str to ndarray, or None
         Estimate of the square of what `update` estimates, entry by entry, if it was asked for.
     total_weight : float
-        How often all that came counts in the mean: one without stragglers, and in the mean over rounds.
+        How often all that came counts in the mean: one without stragglers, and in the mean over rounds; 0 without an
+        update.
     """
 
     update: Update | None
