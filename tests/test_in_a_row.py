@@ -306,7 +306,7 @@ def test_apart_and_in_a_row_are_not_mixed_up() -> None:
     assert details and all("must be under coded_in_a_row, as the server's in_a_row is True" in one for one in details)
 
 
-def test_a_client_that_counts_other_examples_fails_alone() -> None:
+def test_an_update_of_other_examples_than_the_rows_is_refused() -> None:
     app = ClientApp()
 
     @app.train()
