@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import time
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -19,7 +20,7 @@ from fedgc.strategies.rounds.tasks import ClientTask
 from flwr.app import Array, ArrayRecord, ConfigRecord, Context, Message, MetricRecord, RecordDict
 from flwr.clientapp import ClientApp
 from flwr.serverapp import Grid
-from flwr.serverapp.strategy import FedAvg
+from flwr.serverapp.strategy import DifferentialPrivacyServerSideFixedClipping, FedAvg, Strategy
 
 from fedgc.arrivals import ProgressArrivals
 from fedgc.codes import WorkLists
@@ -291,6 +292,33 @@ def test_without_stragglers_the_step_is_that_of_the_mean_client(load: int) -> No
     np.testing.assert_allclose(moved["bias"], examples.size, rtol=1e-6)
     np.testing.assert_allclose(moved["weight"], examples.sum(), rtol=1e-6)
     assert strategy.history[0].disagreements == ()
+
+
+def test_a_strategy_around_it_gets_what_it_would_decode_itself() -> None:
+    """Privacy of which nothing is left, without noise and with a bound that nobody reaches, changes nothing."""
+    ends = []
+    for wrapped in (False, True):
+        coded = GradientCoding(
+            FedAvg(**INNER),
+            num_shards=12,
+            deadline=100.0,
+            schedule="work-list",
+            in_a_row=True,
+            early_end=False,
+            shard_examples=SIZES,
+        )
+        outer = DifferentialPrivacyServerSideFixedClipping(
+            coded, noise_multiplier=0.0, clipping_norm=1e9, num_sampled_clients=2
+        )
+
+        def main(grid: Grid, context: Context, coded: GradientCoding = coded, outer: Strategy | None = outer) -> None:
+            strategy, own = (outer, coded.deadline_grid(grid)) if outer is not None else (coded, grid)
+            result = strategy.start(own, initial_arrays(), num_rounds=2, timeout=1e5)
+            ends.append(np.concatenate([array.numpy().ravel() for array in result.arrays.values()]))
+
+        run_virtual(partial(main, outer=outer if wrapped else None), row_app(), steady(2), num_shards=12)
+    np.testing.assert_allclose(ends[1], ends[0], rtol=1e-6)
+    assert np.abs(ends[0]).min() > 1.0
 
 
 def test_apart_and_in_a_row_are_not_mixed_up() -> None:
