@@ -1,7 +1,7 @@
 """Run the experiments anew and put their tables and figures into the results folders beside them.
 
-Finished runs in --work are not run again. Without names all of them, which takes a day; with --smoke the smallest one
-only, into --work, in well under a minute.
+Finished runs in --work are not run again. Without names all of them, which takes a day; with --smoke only the smallest
+of the base paper's model and of the fleets, into --work, in a minute or two.
 
     .venv/bin/python experiments/regenerate.py [paper/cells ...] [--work results] [--smoke]
 """
@@ -33,7 +33,7 @@ def sweep(name: str, work: Path, *, by: Literal["rounds", "seconds"], relative_t
     run("-m", "fedgc", "run", HERE / f"{name}.toml", "--out", results)
     run("-m", "fedgc", "report", results, "--by", by, "--relative-to", relative_to)
     folder, _, short = name.partition("/")
-    kept = work / "kept" if short == "smoke" else HERE / folder / "results"
+    kept = work / "kept" / folder if short == "smoke" else HERE / folder / "results"
     kept.mkdir(parents=True, exist_ok=True)
     for file in ("tables.md", "table.csv", f"{by}-to-target.png", f"loss-by-{by}.png"):
         shutil.copyfile(results / "report" / file, kept / f"{short}-{file}")
@@ -102,6 +102,7 @@ def main() -> None:
         parser.error(f"NAME must be one of {', '.join(EXPERIMENTS)}; got {unknown[0]!r}{hint}")
     if args.smoke:
         _PAPER("paper/smoke", args.work)
+        _WALL_CLOCK("wallclock/smoke", args.work)
         return
     for name in args.names or EXPERIMENTS:
         EXPERIMENTS[name](args.work)

@@ -16,6 +16,7 @@ from fedgc.errors import ConfigError
 from fedgc.experiment.target import Target
 from fedgc.report import read_results, write_report
 from fedgc.report.conditions import by_condition
+from fedgc.report.figures import way_figure
 from fedgc.report.style import look_of
 from fedgc.report.tables import best_of, entries, entry_text
 from tests.command_line import fedgc
@@ -92,6 +93,21 @@ def test_choices_that_were_tuned_before_are_counted_and_its_keys_are_no_conditio
     kept = [line for line in lines if "deadline=4" not in line]
     (folder / "results.csv").write_text("\n".join(kept) + "\n")
     assert {entry.n_choices for entry in entries(read_results(folder)) if entry.strategy != "Ours"} == {4}
+
+
+def test_seeds_that_got_there_are_drawn_of_a_strategy_that_does_not_with_all(folder: Path) -> None:
+    results = read_results(folder)
+    shown = [entry for entry in entries(results, ()) if "paper" in entry.condition.values() and entry.n_reached < 3]
+    figure = way_figure(shown, results.target, "seconds")
+    drawn = [line.get_xdata() for axes in figure.axes for line in axes.lines]
+    np.testing.assert_array_equal(np.sort(np.concatenate(drawn)), np.sort(np.concatenate(
+        [entry.reached[np.isfinite(entry.reached)] for entry in shown]
+    )))  # fmt: skip
+    texts = [text.get_text() for axes in figure.axes for text in axes.texts]
+    assert len(texts) == len(shown) and "never (1 of 3 seeds)" in texts, texts
+    for axes in figure.axes:
+        low, high = axes.get_xlim()
+        assert all(low <= x <= high for line in axes.lines for x in line.get_xdata())
 
 
 def test_a_report_is_whole_and_the_same_again(folder: Path, tmp_path: Path) -> None:

@@ -21,6 +21,9 @@ from fedgc.report.unit import AXIS, Unit
 #: Ratio of the largest to the smallest value beyond which an axis is logarithmic.
 _WIDE = 8.0
 
+#: Inches beside a panel for the words of strategies that do not reach the target.
+_WORDS = 1.0
+
 #: What residual errors are compared with their prediction, and how axes call them.
 _ERRORS = {
     "observed": "residual error observed (by who came)",
@@ -32,7 +35,7 @@ def way_figure(entries: Sequence[Entry], target: Target, unit: Unit) -> Figure:
     """Draw rounds or seconds to the target, a panel for each condition and a row for each strategy.
 
     A dot is the mean with its 95 % confidence interval, a small one a seed; a strategy that does not reach the target
-    with every seed has words instead.
+    with every seed has words beside the panel in place of a mean.
     """
     groups = by_condition(entries)
     strategies = strategies_of(entries)
@@ -41,7 +44,8 @@ def way_figure(entries: Sequence[Entry], target: Target, unit: Unit) -> Figure:
     rows = -(-len(groups) // columns)
     lines = sum(1.0 if "\n" not in name else 1.6 for name in names)
     label_width = 0.075 * max(len(line) for name in names for line in name.splitlines())
-    size = (label_width + (3.0 if columns > 1 else 4.4) * columns, rows * (0.27 * lines + 0.9))
+    words = 0.0 if all(np.isfinite(entry.mean) for entry in entries) else _WORDS
+    size = (label_width + (words + (3.0 if columns > 1 else 4.4)) * columns, rows * (0.27 * lines + 0.9))
     figure = Figure(figsize=size, layout=layout())
     for number, (title, group) in enumerate(groups.items()):
         axes = figure.add_subplot(rows, columns, number + 1)
@@ -70,14 +74,16 @@ def _way_panel(axes: Axes, group: Sequence[Entry], strategies: Sequence[str]) ->
         axes.set_xticks([])
     for entry in group:
         at = strategies.index(entry.strategy)
+        seeds = entry.reached[np.isfinite(entry.reached)]
+        axes.plot(seeds, np.full(seeds.size, at), "o", color="0.6", ms=2.5, zorder=2)
         if not np.isfinite(entry.mean):
+            # Beside the panel, where no seed that got there is hidden by it.
             axes.text(
-                0.98, at, never_text(entry.reached), transform=axes.get_yaxis_transform(), ha="right", va="center",
-                fontsize=8, color="0.35",
+                1.01, at, never_text(entry.reached), transform=axes.get_yaxis_transform(), ha="left", va="center",
+                fontsize=7, color="0.35",
             )  # fmt: skip
             continue
         colour, marker = (COLOURS[1], "D") if entry is best else (COLOURS[5], "o")
-        axes.plot(entry.reached, np.full(entry.reached.size, at), "o", color="0.6", ms=2.5, zorder=2)
         error = None if np.isnan(entry.half_width) else [[min(entry.half_width, entry.mean)], [entry.half_width]]
         axes.errorbar(entry.mean, at, xerr=error, fmt=marker, color=colour, ms=6, capsize=2.5, lw=1.3, zorder=3)
 
@@ -87,13 +93,13 @@ def _extent(group: Sequence[Entry]) -> tuple[float, float]:
 
     An interval may go below zero where few seeds scatter widely; on a logarithmic axis it leaves by its end.
     """
-    drawn = [entry for entry in group if np.isfinite(entry.mean)]
-    if not drawn:
+    seeds = np.concatenate([entry.reached[np.isfinite(entry.reached)] for entry in group])
+    if not seeds.size:
         return 0.0, 0.0
-    half = [np.nan_to_num(entry.half_width) for entry in drawn]
-    low = min(max(entry.mean - h, entry.reached.min() / 2.0) for entry, h in zip(drawn, half, strict=True))
-    high = max(max(entry.mean + h, entry.reached.max()) for entry, h in zip(drawn, half, strict=True))
-    return float(low), float(high)
+    means = np.array([(entry.mean, np.nan_to_num(entry.half_width)) for entry in group if np.isfinite(entry.mean)])
+    means = means.reshape(-1, 2)
+    low = np.maximum(means[:, 0] - means[:, 1], seeds.min() / 2.0)
+    return float(np.append(low, seeds).min()), float(np.append(means.sum(axis=1), seeds).max())
 
 
 def calibration_figure(entries: Sequence[Entry]) -> Figure | None:
