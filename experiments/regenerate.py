@@ -74,7 +74,10 @@ EXPERIMENTS: dict[str, Callable[[Path], None]] = {
         name: partial(_WALL_CLOCK, name)
         for name in ("wallclock/fleets", "wallclock/coded", "wallclock/sorted", "wallclock/skew", "wallclock/alike")
     },
-    "wallclock/ablations": partial(sweep, "wallclock/ablations", by="seconds", relative_to="as it comes"),
+    **{
+        name: partial(sweep, name, by="seconds", relative_to="as it comes")
+        for name in ("wallclock/ablations", "wallclock/ablations_in_a_row")
+    },
     "wallclock/known": partial(_WALL_CLOCK, "wallclock/known"),
     "theory/bounds": partial(script, "theory/bounds"),
     "theory/calibration": partial(script, "theory/calibration"),
