@@ -18,6 +18,7 @@ from fedgc.strategies.reporting.largest_part import privacy_warning
 from fedgc.strategies.reporting.run_status import run_status
 from fedgc.strategies.resuming import Journal
 from fedgc.strategies.rounds.close_round import close_round, next_arrays
+from fedgc.strategies.rounds.round_settings import RoundSettings
 from fedgc.strategies.rounds.secure_sum import SecureSum
 from fedgc.strategies.rounds.send_round import send_round
 from fedgc.strategies.shard_push import PushedShards
@@ -63,6 +64,20 @@ class CodedStrategy(MeetingStrategy):
     def decoder(self) -> Decoder:
         """The rule for the decoding weights."""
         return self.planning.decoder
+
+    @property
+    def round_settings(self) -> RoundSettings:
+        """What rounds are sent and read by."""
+        return RoundSettings(
+            seed=self.seed,
+            known_sizes=self.given_sizes,
+            known_times=self.planning.timing is not None,
+            configrecord_key=self.configrecord_key,
+            secure_sum=self.secure_sum,
+            shards=self.shards,
+            quantiser=self.quantiser,
+            second_moment=self.second_moment,
+        )
 
     def __repr__(self) -> str:
         """Return the strategy's name and options."""
@@ -133,16 +148,9 @@ class CodedStrategy(MeetingStrategy):
             self.state,
             arrays,
             inner,
+            self.round_settings,
             deadline=deadline,
-            seed=self.seed,
-            known_sizes=self.given_sizes,
-            known_times=self.planning.timing is not None,
-            configrecord_key=self.configrecord_key,
             secret=self._run.secret(self.seed, server_round),
-            secure_sum=self.secure_sum,
-            shards=self.shards,
-            quantiser=self.quantiser,
-            second_moment=self.second_moment,
         )
         if self._run.grid is not None:
             self._run.grid.expect(arrays, *self._run.open.most_in_a_reply())

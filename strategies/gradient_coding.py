@@ -22,6 +22,7 @@ from fedgc.strategies.options import (
     as_resume,
     as_second_moment,
     as_seconds,
+    as_secure_sum,
     as_shards,
     as_sizes,
     as_strategy,
@@ -33,7 +34,7 @@ from fedgc.strategies.options import (
 from fedgc.strategies.reporting import Reporting, RoundReporter
 from fedgc.strategies.reporting.report import RoundReport
 from fedgc.strategies.resuming import Journal
-from fedgc.strategies.rounds.secure_sum import SecureSum, as_secure_sum
+from fedgc.strategies.rounds.secure_sum import SecureSum
 from fedgc.strategies.shard_push import PushedShards
 from fedgc.strategies.start import StartedStrategy
 from flwr.serverapp.strategy import FedAvg, Strategy

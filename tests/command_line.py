@@ -6,6 +6,9 @@ import subprocess
 import sys
 from pathlib import Path
 
+EXPERIMENTS = Path(__file__).parents[1] / "experiments"
+SMALLEST = EXPERIMENTS / "smallest.toml"
+
 
 def fedgc(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "fedgc", *map(str, arguments)]

@@ -13,30 +13,30 @@ from typing import Any
 
 import numpy as np
 import pytest
-from fedgc.clients import gradient_coded
-from fedgc.strategies import CsvResults, GradientCoding, PushedShards
+from fedgc.strategies import CsvResults, PushedShards
 from fedgc.strategies.rounds.open_round import OpenRound
-from flwr.app import Array, ArrayRecord, Context, Message, MetricRecord, RecordDict
-from flwr.clientapp import ClientApp
+from flwr.app import Context, Message, MetricRecord, RecordDict
 from flwr.serverapp import Grid, ServerApp
 from flwr.serverapp.strategy import DifferentialPrivacyServerSideFixedClipping, FedAvg
 
 from fedgc.fleets import Fleet
 from fedgc.simulation import run_virtual
-from tests.apps import EXAMPLES, N_SHARDS, arrays_of, initial_arrays, shard_app, steady, train, train_shard
+from tests.apps import N_SHARDS, arrays_of, initial_arrays, shard_app, steady, train
 from tests.flower_runtime import needs_proc
-from tests.malformed_replies import copy_of
+from tests.hostile_fleet import (
+    APP,
+    ATTACKS,
+    HOSTILE,
+    N_CLIENTS,
+    NODE,
+    ONE,
+    PATH,
+    client_app,
+    coding,
+    loopback_fleet,
+    server_app,
+)
 from tests.superlink_at_hand import SuperLinkAtHand
-
-APP = Path(__file__).parent / "hostile_app"
-sys.path += [str(APP), str(Path(__file__).parents[1] / "experiments" / "deployment")]
-from hostile_app import client_app, server_app  # noqa: E402
-from hostile_app.attacks import ATTACKS, PATH  # noqa: E402
-from loopback_fleet import loopback_fleet  # noqa: E402
-
-HOSTILE = 8
-N_CLIENTS, NODE = HOSTILE + 1, 100 + HOSTILE
-ONE = {"min_train_nodes": 1, "min_available_nodes": 1}
 
 Spoil = Callable[[Message, int], Message | None]
 
@@ -50,12 +50,6 @@ def attacking(attack: str) -> Spoil:
         return None
 
     return spoil
-
-
-def coding(inner: FedAvg | None = None, **options: Any) -> GradientCoding:
-    inner = inner or FedAvg(fraction_evaluate=0.0, **ONE)
-    known = {"deadline": 50.0, "load": 3, "early_end": False, "shard_examples": EXAMPLES}
-    return GradientCoding(inner, **{"num_shards": N_SHARDS, **known, **options})
 
 
 def silent(*clients: int) -> Fleet:
@@ -153,83 +147,6 @@ def test_metrics_are_kept_as_plain_numbers_only(monkeypatch: pytest.MonkeyPatch)
     assert "loss" in result.train_metrics_clientapp[1] and "losses" not in result.train_metrics_clientapp[1]
 
 
-EVALUATIONS: dict[str, Callable[[RecordDict], None]] = {
-    "other metrics": lambda content: content["metrics"].update({"more": 1.0}),
-    "no metrics": lambda content: content.clear(),
-    "metrics twice": lambda content: content.update({"more": MetricRecord({"num-examples": 1})}),
-    "no number of examples": lambda content: content["metrics"].pop("num-examples"),
-    "a list of them": lambda content: content["metrics"].update({"num-examples": [1, 2]}),
-    "less than none": lambda content: content["metrics"].update({"num-examples": -7}),
-    "NaN": lambda content: content["metrics"].update({"loss": float("nan")}),
-    "a list": lambda content: content["metrics"].update({"loss": [0.5] * 100}),
-    "huge": lambda content: content["metrics"].update({"loss": [0.5] * 10**6}),
-    "another name": lambda content: content.update({"scores": content.pop("metrics")}),
-    "an empty array record": lambda content: content.update({"arrays": ArrayRecord()}),
-}
-
-
-@pytest.mark.parametrize("first", [True, False])
-@pytest.mark.parametrize("kind", EVALUATIONS)
-def test_an_evaluation_that_cannot_be_averaged_does_not_end_the_run(
-    kind: str, first: bool, caplog: pytest.LogCaptureFixture
-) -> None:
-    """Flower raises an error if the replies are not all alike."""
-    app = ClientApp()
-    app.train()(gradient_coded()(train_shard))
-    hostile = 0 if first else HOSTILE
-
-    @app.evaluate()
-    def evaluate(message: Message, context: Context) -> Message:
-        partition = int(context.node_config["partition-id"])
-        metrics = MetricRecord({"num-examples": 1 + partition, "loss": float(partition)})
-        reply = Message(RecordDict({"metrics": metrics}), reply_to=message)
-        if partition == hostile:
-            EVALUATIONS[kind](reply.content)
-        return reply
-
-    strategy = coding(FedAvg(**ONE))
-    with caplog.at_level(logging.WARNING, logger="flwr"):
-        result, _ = train(strategy, steady(N_CLIENTS), rounds=2, app=app)
-    honest = [client for client in range(N_CLIENTS) if client != hostile]
-    mean = sum((1 + c) * c for c in honest) / sum(1 + c for c in honest)
-    for server_round in (1, 2):
-        assert result.evaluate_metrics_clientapp[server_round] == {"loss": pytest.approx(mean)}
-        assert f"round {server_round}: node {100 + hostile} is left out of the evaluation: " in caplog.text
-    assert len(caplog.text) < 10_000
-
-
-def test_a_run_goes_on_if_nothing_can_be_averaged(caplog: pytest.LogCaptureFixture) -> None:
-    app = ClientApp()
-    app.train()(gradient_coded()(train_shard))
-
-    @app.evaluate()
-    def evaluate(message: Message, context: Context) -> Message:
-        if context.node_config["partition-id"] != HOSTILE:
-            raise RuntimeError("battery empty\n" * 1000)
-        return Message(RecordDict({"metrics": MetricRecord({"num-examples": 0, "loss": 1.0})}), reply_to=message)
-
-    with caplog.at_level(logging.WARNING, logger="flwr"):
-        result, _ = train(coding(FedAvg(**ONE)), steady(N_CLIENTS), rounds=2, app=app)
-    assert set(result.train_metrics_clientapp) == {1, 2}
-    assert not result.evaluate_metrics_clientapp
-    for server_round in (1, 2):
-        line = f"round {server_round}: the evaluation has no result: num-examples is 0 in all 1 replies"
-        assert caplog.text.count(line) == 1
-
-
-def test_a_strategy_that_averages_in_its_own_way_gets_all_evaluations() -> None:
-    seen: list[int] = []
-
-    class Own(FedAvg):
-        def aggregate_evaluate(self, server_round: int, replies: Any) -> MetricRecord | None:
-            seen.append(len(list(replies)))
-            return None
-
-    app = shard_app()
-    train(coding(Own(**ONE)), steady(N_CLIENTS), app=app)
-    assert seen == [N_CLIENTS]
-
-
 def test_what_nodes_say_of_themselves_is_bounded(caplog: pytest.LogCaptureFixture) -> None:
     """Before the first round too: one is not heard at all, another's labels are cut."""
 
@@ -274,86 +191,6 @@ def test_a_strategy_around_ours_is_given_nothing_that_it_would_fail_on(attack: s
     other, _ = train(expected, silent(0, HOSTILE), rounds=3)
     for name, value in arrays_of(other.arrays).items():
         np.testing.assert_allclose(arrays_of(results[0].arrays)[name], value, rtol=1e-5)
-
-
-def test_replies_of_earlier_rounds_are_never_mixed_in() -> None:
-    """The network delivers every reply of every earlier round again with each look."""
-    seen: list[Message] = []
-
-    def again(grid: Grid) -> None:
-        pull = grid.pull_messages
-
-        def pull_messages(ids: Any) -> list[Message]:
-            came = list(pull(ids))
-            before = list(seen) if came else []
-            seen.extend(copy_of(reply, _sent_by(reply)) for reply in came)
-            return [*before, *came]
-
-        grid.pull_messages = pull_messages  # type: ignore[method-assign]
-
-    strategy, expected = coding(), coding()
-    result, _ = train(strategy, steady(N_CLIENTS), rounds=4, on_grid=again)
-    other, _ = train(expected, steady(N_CLIENTS), rounds=4)
-    assert len(seen) == 4 * N_CLIENTS
-    for name, value in arrays_of(other.arrays).items():
-        np.testing.assert_array_equal(arrays_of(result.arrays)[name], value)
-    assert [report.n_arrived for report in strategy.history] == [N_CLIENTS] * 4
-    assert not strategy.history[0].rejected
-    for report in strategy.history[1:]:
-        assert set(report.rejected.values()) == {"not a first reply to a message of this round"}
-        assert report.n_clients == N_CLIENTS  # nobody is set aside for what the network does
-
-
-def _sent_by(reply: Message) -> Message:
-    """Return a message of which a copy of the reply is one too."""
-    message = Message(RecordDict(), reply.metadata.src_node_id, "train", group_id=reply.metadata.group_id)
-    message.metadata.__dict__["_message_id"] = reply.metadata.reply_to_message_id
-    return message
-
-
-def test_the_content_of_an_old_reply_in_a_new_one_is_told_by_the_copies() -> None:
-    """It is well formed, and nobody can know it for old but by what the other holders of its shards send."""
-    first: dict[str, Array] = {}
-
-    def replay(reply: Message, partition: int) -> Message | None:
-        if partition == HOSTILE:
-            record = next(iter(reply.content.array_records.values()))
-            first.update(dict(record) if not first else {})
-            record.update(first)
-        return None
-
-    strategy = coding()
-    train(strategy, steady(N_CLIENTS), rounds=8, app=shard_app(replay))
-    assert {node for report in strategy.history for node in report.dissenting} == {NODE}
-    assert sum(NODE not in report.node_ids for report in strategy.history) >= 2
-
-
-def test_another_nodes_name_on_a_reply_is_not_taken_for_its() -> None:
-    """A reply to the message of one node that says to be from another is nobody's; the node's own still counts."""
-    forged: list[Message] = []
-
-    def forge(grid: Grid) -> None:
-        pull = grid.pull_messages
-
-        def pull_messages(ids: Any) -> list[Message]:
-            came = []
-            for reply in pull(ids):
-                if reply.metadata.src_node_id == 100:
-                    copy = copy_of(reply, _sent_by(reply))
-                    copy.metadata.__dict__["_src_node_id"] = NODE
-                    forged.append(copy)
-                    came.append(copy)
-                came.append(reply)
-            return came
-
-        grid.pull_messages = pull_messages  # type: ignore[method-assign]
-
-    strategy = coding()
-    train(strategy, steady(N_CLIENTS), rounds=2, on_grid=forge)
-    assert len(forged) == 2
-    for report in strategy.history:
-        assert report.n_arrived == N_CLIENTS
-        assert report.rejected == {NODE: "not a first reply to a message of this round"}
 
 
 @pytest.mark.parametrize("attack", ["NaN", "more progress"])

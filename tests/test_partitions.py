@@ -20,8 +20,8 @@ from fedgc.errors import TooFewNodesError
 from fedgc.fleets import build_fleet
 from fedgc.simulation.grid_state import Due
 from fedgc.simulation.messages import Job
+from tests.status_pages import Page, Statuses, data_of
 from tests.test_churn import GOAL, N_SHARDS, SIX, ChurningGrid, after, train
-from tests.test_status_page import Page, Statuses, data_of
 
 SCHEDULES = pytest.mark.parametrize("schedule", ["work-list", "full"])
 #: Node ids in the opposite order of partitions: node 105 is partition 0.

@@ -77,11 +77,11 @@ KNOWN: dict[str, dict[str, str]] = {
         "store": OPTION,
     },
     "OpenRound": {
-        **dict.fromkeys(("server_round", "arrays", "messages", "deadline", "known_sizes", "sizes", "_doubted"), SAVED),
+        **dict.fromkeys(("server_round", "arrays", "messages", "deadline", "sizes", "_doubted"), SAVED),
         **dict.fromkeys(("plan", "tasks", "state", "_client_by_message"), DERIVED),
         "secret": "in the past round's copies",
-        **dict.fromkeys(("metrics", "rejected", "bad", "failed", "_taken", "_waiting", "second_moment"), ROUND),
-        **dict.fromkeys(("quantiser", "run_seed"), OPTION),
+        **dict.fromkeys(("metrics", "rejected", "bad", "failed", "_taken", "_waiting"), ROUND),
+        "settings": OPTION,  # but for the known sizes, which are in the checkpoint
     },
 }
 

@@ -7,14 +7,13 @@ from dataclasses import replace
 import numpy as np
 from fedgc.strategies.rounds.open_round import OpenRound
 from fedgc.strategies.rounds.past_round import PastRound
+from fedgc.strategies.rounds.round_settings import RoundSettings
 from fedgc.strategies.rounds.secure_round import SecureRound
-from fedgc.strategies.rounds.secure_sum import SecureSum
 from fedgc.strategies.rounds.send_round import tasks_of
 from fedgc.strategies.rounds.size_claims import SizeClaims
 
 from fedgc.checkpoint import Tree
 from fedgc.deadline import Collected
-from fedgc.quantisers import Quantiser
 from fedgc.records.trees import arrays_from_tree, arrays_to_tree, message_from_tree, message_to_tree
 from fedgc.round import CodedUpdate, Copies, RoundState
 
@@ -27,7 +26,7 @@ def past_to_tree(past: PastRound) -> Tree:
         "arrays": arrays_to_tree(sent.arrays),
         "messages": [message_to_tree(message, content=False) for message in sent.messages],
         "deadline": sent.deadline,
-        "known_sizes": sent.known_sizes,
+        "known_sizes": sent.settings.known_sizes,
         "collected": {
             "waited": past.collected.waited,
             "pending": sorted(past.collected.pending),
@@ -44,30 +43,23 @@ def past_to_tree(past: PastRound) -> Tree:
     }
 
 
-def past_from_tree(
-    tree: Tree, state: RoundState, secure_sum: SecureSum | None, quantiser: Quantiser | None, run_seed: int
-) -> PastRound:
+def past_from_tree(tree: Tree, state: RoundState, settings: RoundSettings) -> PastRound:
     """Return the round that :func:`past_to_tree` wrote, `state` being the one that was saved with it."""
     assert state.plan is not None
-    known_sizes = np.array(tree["known_sizes"])
-    messages = [message_from_tree(message) for message in tree["messages"]]
-    given = bool(np.isfinite(known_sizes).all())
-    sent = OpenRound(
+    settings = replace(settings, known_sizes=np.array(tree["known_sizes"]))
+    kind = OpenRound if settings.secure_sum is None else SecureRound
+    sent = kind(
         tree["server_round"],
         state.plan,
-        tasks_of(state.plan, known_sizes, secure_sum),
+        tasks_of(state.plan, settings),
         arrays_from_tree(tree["arrays"]),
-        messages,
+        [message_from_tree(message) for message in tree["messages"]],
         tree["deadline"],
-        known_sizes,
+        settings,
         replace(state, memory=None),
-        SizeClaims(state, state.plan.decoder.code, given=given).restore(tree["sizes"]),
-        quantiser=quantiser,
-        run_seed=run_seed,
+        SizeClaims(state, state.plan.decoder.code, given=settings.sizes_given).restore(tree["sizes"]),
         _doubted=set(tree["doubted"]),
     )
-    if secure_sum is not None:
-        sent = SecureRound(**vars(sent), secure_sum=secure_sum)
     store = None if state.memory is None else state.memory.store
     collected = tree["collected"]
     return PastRound(

@@ -122,7 +122,7 @@ def restore_run(strategy: CodedStrategy, tree: Tree, initial: ArrayRecord) -> Ar
         late = [(message_from_tree(reply), float(instant)) for reply, instant in tree["late"]]
         past = None
         if tree["past"] is not None:
-            past = past_from_tree(tree["past"], state, strategy.secure_sum, strategy.quantiser, strategy.seed)
+            past = past_from_tree(tree["past"], state, strategy.round_settings)
         go_on_pushing = _pushing(strategy, tree["shards"], messages=messages)
         inner = inner_values(strategy.strategy, tree["inner"]["attributes"])
         # Nothing has been set before this, and nothing can be found wrong after it.

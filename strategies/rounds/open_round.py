@@ -60,7 +60,7 @@ class OpenRound(SentRound):
     @cached_property
     def fold(self) -> RoundFold:
         """What the replies that have been taken in amount to."""
-        return RoundFold(self.state, self.plan, self.values, self.secret, self.second_moment)
+        return RoundFold(self.state, self.plan, self.values, self.secret, self.settings.second_moment)
 
     @property
     def sum_only(self) -> bool:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import cached_property
 
 import numpy as np
@@ -81,17 +81,14 @@ class SumFold(RoundFold):
         return update
 
 
-@dataclass(frozen=True, eq=False, kw_only=True)
 class SecureRound(OpenRound):
-    """A round of which the server has only the sum.
+    """A round of which the server has only the sum."""
 
-    Attributes
-    ----------
-    secure_sum : SecureSum
-        How it is made.
-    """
-
-    secure_sum: SecureSum
+    @property
+    def secure_sum(self) -> SecureSum:
+        """How the sum is made."""
+        assert self.settings.secure_sum is not None
+        return self.settings.secure_sum
 
     @cached_property
     def fold(self) -> SumFold:
@@ -113,7 +110,7 @@ class SecureRound(OpenRound):
     ) -> tuple[CodedUpdate, MetricRecord]:
         """Return what a client sent, without a look into its arrays."""
         task = self.tasks[client]
-        read = read_reply(reply, self.values, task, self.known_sizes, seconds, read_other=self._read_sum)
+        read = read_reply(reply, self.values, task, self.settings.known_sizes, seconds, read_other=self._read_sum)
         return self.believed(read[0], client), read[1]
 
     def _read_sum(self, record: ArrayRecord, arrays: Arrays, n_examples: float, shards: NDArray[np.intp]) -> Arrays:

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from fedgc.codes import WorkLists
 from fedgc.fixed_point import largest_entry
 from fedgc.protocol import COEFFICIENTS, FRACTIONAL_BITS, LARGEST_ENTRY, SEGMENTS
-from fedgc.round import Planning, RoundPlan, check_sum_only
+from fedgc.round import RoundPlan
 from fedgc.updates import Arrays
 from fedgc.validation import check_integer
 
@@ -138,23 +138,3 @@ class SecureTask(ClientTask):
     def rows_after(self, done: int) -> list[tuple[int, int]]:
         """Return that one sum is sent, under the client's number; of nothing too, since there may be masks in it."""
         return [(self.client, done)]
-
-
-def as_secure_sum(
-    given: bool | SecureSum, planning: Planning, *, memory: bool, sizes: NDArray[np.float64]
-) -> SecureSum | None:
-    """Return what is meant by the option ``secure_sum``, None if nothing is.
-
-    Raises
-    ------
-    ValueError
-        If another option is in its way.
-    """
-    if not isinstance(given, bool | SecureSum):
-        raise ValueError(f"secure_sum must be True, False or a SecureSum; got {given!r:.80}")
-    if given is False:
-        return None
-    check_sum_only(planning.decoder, schedule=planning.schedule, sums=planning.sums, memory=memory)
-    if np.isnan(sizes).any():
-        raise ValueError("shard_examples must be given for secure_sum, since weights depend on them; got None")
-    return SecureSum() if given is True else given

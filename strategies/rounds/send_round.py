@@ -8,41 +8,30 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from fedgc.strategies.rounds.expected_sizes import expected_sizes
 from fedgc.strategies.rounds.open_round import OpenRound
+from fedgc.strategies.rounds.round_settings import RoundSettings
 from fedgc.strategies.rounds.secure_round import SecureRound
-from fedgc.strategies.rounds.secure_sum import SecureSum
 from fedgc.strategies.rounds.size_claims import SizeClaims
 from fedgc.strategies.rounds.tasks import ClientTask
-from fedgc.strategies.shard_push import PushedShards
 from flwr.app import ArrayRecord, Message
-from numpy.typing import NDArray
 
 from fedgc.completion_times import Overheads
-from fedgc.moments import SecondMoment
 from fedgc.protocol import BITS, DEADLINE, QUANTISER, RECORD, RUN_SEED, SERVER_ROUND
-from fedgc.quantisers import Quantiser
 from fedgc.round import RoundPlan, RoundState
 from fedgc.round.state import time_to_reconsider
 
 logger = logging.getLogger("flwr.fedgc")
 
 
-def send_round(
+def send_round(  # noqa: PLR0917  (what makes a round)
     server_round: int,
     plan: RoundPlan,
     state: RoundState,
     arrays: ArrayRecord,
     inner: Mapping[int, Message],
+    settings: RoundSettings,
     *,
     deadline: float,
-    seed: int,
-    known_sizes: NDArray[np.float64],
-    known_times: bool,
-    configrecord_key: str,
     secret: int = 0,
-    secure_sum: SecureSum | None = None,
-    shards: PushedShards | None = None,
-    quantiser: Quantiser | None = None,
-    second_moment: SecondMoment | None = None,
 ) -> OpenRound:
     """Return a round whose messages are ready to be sent.
 
@@ -58,81 +47,50 @@ def send_round(
         The global arrays.
     inner : mapping of int to Message
         What the inner strategy sends to each node.
+    settings : RoundSettings
+        What is the same in all rounds.
     deadline : float
         Seconds that the round may last.
-    seed : int
-        Seed of the run, which clients are told.
-    known_sizes : ndarray, shape (n_shards,)
-        Number of examples of each shard, NaN where the server was not told.
-    known_times : bool
-        Whether the clients' times are known, and with them when each has to stop.
-    configrecord_key : str
-        Name of the record that takes the round's number.
     secret : int
         Seed of the entries by which copies are compared.
-    secure_sum : SecureSum, optional
-        How sums are made, if the server is to have nothing else.
-    shards : PushedShards, optional
-        The shards' data, if clients have it from the server.
-    quantiser : Quantiser, optional
-        What clients are to round their sums by.
-    second_moment : SecondMoment, optional
-        How the inner strategy wants the square of the exact update estimated, if it does.
 
     Raises
     ------
     ValueError
-        If there is no such estimate for the plan's code and decoder.
+        If the second moment that the inner strategy wants cannot be estimated for the plan's code and decoder.
     """
-    n_clients, tasks = len(plan.node_ids), tasks_of(plan, known_sizes, secure_sum)
-    told = {SERVER_ROUND: server_round, RUN_SEED: seed, DEADLINE: deadline}
-    allowance = [0.0] * n_clients if known_times else state.overheads.allowance(plan.node_ids, deadline)
+    tasks = tasks_of(plan, settings)
+    told = {SERVER_ROUND: server_round, RUN_SEED: settings.seed, DEADLINE: deadline}
+    allowance = [0.0] * len(tasks) if settings.known_times else state.overheads.allowance(plan.node_ids, deadline)
     if state.rounds and time_to_reconsider(state.rounds):
         warn_of_overheads(state.overheads, plan.node_ids, deadline, server_round)
     messages = [
         task.message(
             inner[node_id],
             told,
-            configrecord_key,
+            settings.configrecord_key,
             allowance=float(left),
-            expected=expected_sizes(state, known_sizes, task.shards, node_id) if task.partial else None,
+            expected=expected_sizes(state, settings.known_sizes, task.shards, node_id) if task.partial else None,
         )
         for node_id, task, left in zip(plan.node_ids, tasks, allowance, strict=True)
     ]
-    if quantiser is not None:
+    if (quantiser := settings.quantiser) is not None:
         for message in messages:
             message.content.config_records[RECORD].update({BITS: quantiser.bits, QUANTISER: quantiser.name})
-    if shards is not None:
-        shards.attach(messages)
-    sizes = SizeClaims(state, plan.decoder.code, given=bool(np.isfinite(known_sizes).all()))
-    sent = OpenRound(
-        server_round,
-        plan,
-        tasks,
-        arrays,
-        messages,
-        deadline,
-        known_sizes,
-        state,
-        sizes,
-        secret,
-        quantiser=quantiser,
-        run_seed=seed,
-        second_moment=second_moment,
-    )
-    if secure_sum is None:
-        if second_moment is not None:
-            _ = sent.fold  # refuses what it cannot estimate, before anyone works
-        return sent
-    return SecureRound(**vars(sent), secure_sum=secure_sum)
+    if settings.shards is not None:
+        settings.shards.attach(messages)
+    sizes = SizeClaims(state, plan.decoder.code, given=settings.sizes_given)
+    kind = OpenRound if settings.secure_sum is None else SecureRound
+    sent = kind(server_round, plan, tasks, arrays, messages, deadline, settings, state, sizes, secret)
+    if settings.second_moment is not None:
+        _ = sent.fold  # refuses what it cannot estimate, before anyone works
+    return sent
 
 
-def tasks_of(
-    plan: RoundPlan, known_sizes: NDArray[np.float64], secure_sum: SecureSum | None = None
-) -> list[ClientTask]:
+def tasks_of(plan: RoundPlan, settings: RoundSettings) -> list[ClientTask]:
     """Return what each client is to do, see :func:`send_round`."""
-    if secure_sum is not None:
-        return secure_sum.tasks(plan, float(known_sizes.sum()))
+    if settings.secure_sum is not None:
+        return settings.secure_sum.tasks(plan, float(settings.known_sizes.sum()))
     return [ClientTask.of(plan.decoder.code, client, in_a_row=plan.in_a_row) for client in range(len(plan.node_ids))]
 
 

@@ -13,13 +13,13 @@ from fedgc.strategies.messages.arrays import bound
 from fedgc.strategies.messages.packed_replies import read_packed_sum
 from fedgc.strategies.messages.replies import read_reply
 from fedgc.strategies.rounds.claims import with_a_clock_that_can_be
+from fedgc.strategies.rounds.round_settings import RoundSettings
 from fedgc.strategies.rounds.size_claims import SizeClaims
 from fedgc.strategies.rounds.tasks import ClientTask
 from flwr.app import ArrayRecord, Message, MetricRecord
 from numpy.typing import NDArray
 
 from fedgc.errors import ReplyRejectedError
-from fedgc.moments import SecondMoment
 from fedgc.protocol import BUDGET, RECORD, rounding_seed
 from fedgc.quantisers import Quantiser
 from fedgc.records.array_bytes import views
@@ -47,20 +47,14 @@ class SentRound:
         The messages, by client.
     deadline : float
         Seconds that the round may last.
-    known_sizes : ndarray, shape (n_shards,)
-        Number of examples of each shard, NaN where the server was not told.
+    settings : RoundSettings
+        What it was sent by, and its replies are read by.
     state : RoundState
         What the plan was made from.
     sizes : SizeClaims
         Numbers of examples, as far as replies have told them.
     secret : int
         Seed of the entries by which copies are compared, which clients must not know while they work.
-    quantiser : Quantiser or None
-        What clients were told to round their sums by, if they were.
-    run_seed : int
-        Seed of the run, which clients were told.
-    second_moment : SecondMoment or None
-        How the inner strategy wants the square of the exact update estimated, if it does.
     """
 
     server_round: int
@@ -69,13 +63,10 @@ class SentRound:
     arrays: ArrayRecord
     messages: list[Message]
     deadline: float
-    known_sizes: NDArray[np.float64]
+    settings: RoundSettings
     state: RoundState
     sizes: SizeClaims
     secret: int = 0
-    quantiser: Quantiser | None = None
-    run_seed: int = 0
-    second_moment: SecondMoment | None = None
     _doubted: set[int] = field(default_factory=set)
     _client_by_message: dict[str, int] = field(default_factory=dict)
 
@@ -114,11 +105,10 @@ class SentRound:
     ) -> tuple[CodedUpdate, MetricRecord]:
         """Return what a client sent; see :func:`fedgc.strategies.messages.replies.read_reply`."""
         bounds = None if trusted else self._bounds
-        read_other = (
-            None if self.quantiser is None else partial(self._read_packed, quantiser=self.quantiser, bounds=bounds)
-        )
+        quantiser, known_sizes = self.settings.quantiser, self.settings.known_sizes
+        read_other = None if quantiser is None else partial(self._read_packed, quantiser=quantiser, bounds=bounds)
         read = read_reply(
-            reply, self.values, self.tasks[client], self.known_sizes, seconds, bounds=bounds, read_other=read_other
+            reply, self.values, self.tasks[client], known_sizes, seconds, bounds=bounds, read_other=read_other
         )
         return self.believed(read[0], client), read[1]
 
@@ -132,7 +122,7 @@ class SentRound:
         quantiser: Quantiser,
         bounds: Mapping[str, float] | None,
     ) -> Arrays:
-        seed = rounding_seed(self.run_seed, self.server_round, shards.tolist())
+        seed = rounding_seed(self.settings.seed, self.server_round, shards.tolist())
         return read_packed_sum(record, arrays, n_examples, quantiser=quantiser, seed=seed, bounds=bounds)
 
     def can_read(self, reply: Message) -> bool:
