@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from fedgc.completion_times import Overheads
 from fedgc.moments import SecondMoment
-from fedgc.protocol import BITS, DEADLINE, QUANTISER, RECORD, RUN_SEED, SERVER_ROUND
+from fedgc.protocol import BITS, DEADLINE, QUANTISER, RECORD, ROUNDER, RUN_SEED, SERVER_ROUND
 from fedgc.quantisers import Quantiser
 from fedgc.round import RoundPlan, RoundState
 from fedgc.round.state import time_to_reconsider
@@ -75,7 +75,7 @@ def send_round(
     shards : PushedShards, optional
         The shards' data, if clients have it from the server.
     quantiser : Quantiser, optional
-        What clients are to round their sums by.
+        What clients are to round their sums by; to bits of their own, if the plan has some.
     second_moment : SecondMoment, optional
         How the inner strategy wants the square of the exact update estimated, if it does.
 
@@ -100,8 +100,9 @@ def send_round(
         for node_id, task, left in zip(plan.node_ids, tasks, allowance, strict=True)
     ]
     if quantiser is not None:
-        for message in messages:
-            message.content.config_records[RECORD].update({BITS: quantiser.bits, QUANTISER: quantiser.name})
+        for client, message in enumerate(messages):
+            told_bits = {BITS: quantiser.bits} if plan.bits is None else {BITS: int(plan.bits[client]), ROUNDER: client}
+            message.content.config_records[RECORD].update({**told_bits, QUANTISER: quantiser.name})
     if shards is not None:
         shards.attach(messages)
     sizes = SizeClaims(state, plan.decoder.code, given=bool(np.isfinite(known_sizes).all()))

@@ -56,7 +56,7 @@ class SentRound:
     secret : int
         Seed of the entries by which copies are compared, which clients must not know while they work.
     quantiser : Quantiser or None
-        What clients were told to round their sums by, if they were.
+        What clients were told to round their sums by, if they were; to bits of their own, if the plan has some.
     run_seed : int
         Seed of the run, which clients were told.
     second_moment : SecondMoment or None
@@ -114,9 +114,7 @@ class SentRound:
     ) -> tuple[CodedUpdate, MetricRecord]:
         """Return what a client sent; see :func:`fedgc.strategies.messages.replies.read_reply`."""
         bounds = None if trusted else self._bounds
-        read_other = (
-            None if self.quantiser is None else partial(self._read_packed, quantiser=self.quantiser, bounds=bounds)
-        )
+        read_other = None if self.quantiser is None else partial(self._read_packed, client=client, bounds=bounds)
         read = read_reply(
             reply, self.values, self.tasks[client], self.known_sizes, seconds, bounds=bounds, read_other=read_other
         )
@@ -129,10 +127,14 @@ class SentRound:
         n_examples: float,
         shards: NDArray[np.intp],
         *,
-        quantiser: Quantiser,
+        client: int,
         bounds: Mapping[str, float] | None,
     ) -> Arrays:
-        seed = rounding_seed(self.run_seed, self.server_round, shards.tolist())
+        quantiser, rounder = self.quantiser, None
+        assert quantiser is not None
+        if self.plan.bits is not None:
+            quantiser, rounder = quantiser.with_bits(int(self.plan.bits[client])), client
+        seed = rounding_seed(self.run_seed, self.server_round, shards.tolist(), rounder)
         return read_packed_sum(record, arrays, n_examples, quantiser=quantiser, seed=seed, bounds=bounds)
 
     def can_read(self, reply: Message) -> bool:

@@ -81,6 +81,7 @@ def _check(strategy: StrategyConfig, where: str) -> None:
         "in_a_row": False,
         "order": "least-error",
         "bits": None,
+        "bit_budget": None,
         "failure_domains": None,
         "residency": None,
         "inner": FEDAVG,

@@ -70,7 +70,7 @@ class GradientCodingConfig(InnerConfig):
     With `secure_sum` the server uses only the sum of what arrives, in fixed point with so many `fractional_bits`; the
     decoder must then be one whose weights are settled before the round: "fixed", say. A `coherence` that is given is
     not learnt. With `bits` clients round what they send to so many per entry, from 1 to 16, by the `quantiser`; not for
-    secure sums.
+    secure sums. With `bit_budget` so many bits in all are divided among the clients, each of which has its own.
     With `pieces` each of the task's shards is divided at random into so many, which together take the time of one. With
     `in_a_row` clients train on from piece to piece, without going back to the global model.
     With `failure_domains` the strategy knows the fleet's sites, whose clients go down together, and learns how often;
@@ -100,6 +100,7 @@ class GradientCodingConfig(InnerConfig):
     secure_sum: Annotated[bool, Field(strict=True)] = False
     fractional_bits: Annotated[int, Field(ge=8, le=48, strict=True)] = 32
     bits: Annotated[int | None, Field(ge=1, le=MOST_BITS, strict=True)] = None
+    bit_budget: Count | None = None
     quantiser: str = BucketedNorm.name
     failure_domains: Literal["site"] | None = None
     residency: Literal["site"] | None = None
