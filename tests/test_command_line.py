@@ -166,7 +166,7 @@ BAD = {
     "fleet.clients=none": "fleet.clients must be an integer from 1 to 10000000; got 'none'",
     "fleet=3": "fleet must be a valid dictionary; got 3",
     "strategies.1.kind=fedsgd": f"strategies.1.kind must be one of gradient-coding, {', '.join(RIVALS)}, "
-    "decentralised; got 'fedsgd', did you mean fedavg?",
+    "decentralised, block-coordinates; got 'fedsgd', did you mean fedavg?",
     "strategies.1.inner=fedadm": "strategies.1.inner must be one of fedadam, fedavg, fedavgm, fedyogi; got 'fedadm', "
     "did you mean fedadam?",
     "strategies.1.decoder=best": f"strategies.1.decoder must be one of auto, {', '.join(DECODERS)}; got 'best'",

@@ -10,6 +10,7 @@ from pydantic import ValidationError
 from fedgc.assignment import number_of_blocks
 from fedgc.decoders import AUTO, DECODERS
 from fedgc.errors import ConfigError
+from fedgc.experiment.config.blocks import BlocksConfig, check_blocks
 from fedgc.experiment.config.messages import one_line
 from fedgc.experiment.config.nodes import DECENTRALISED, GraphConfig, NodesConfig, check_nodes
 from fedgc.experiment.config.points import Point, points
@@ -90,6 +91,8 @@ def _check_strategy(strategy: StrategyConfig, where: str, config: ExperimentConf
         raise ConfigError(f"{where}.kind must {must} for runtime {config.runtime!r}; got {strategy.kind!r}")
     if isinstance(strategy, NodesConfig):
         check_nodes(strategy, where, n_clients=config.n_clients)
+    elif isinstance(strategy, BlocksConfig):
+        check_blocks(strategy, where, runtime=config.runtime, n_shards=config.task.shards, fleet=fleet)
     elif isinstance(strategy, GradientCodingConfig):
         n_shards = config.task.shards * strategy.pieces
         if n_shards > MOST_PIECES:
