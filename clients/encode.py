@@ -22,6 +22,7 @@ from fedgc.protocol import (
     LARGEST_ENTRY,
     PACKED,
     QUANTISER,
+    ROUNDER,
     RUN_SEED,
     SHARD_IDS,
     SIMULATED_PROGRESS,
@@ -165,7 +166,8 @@ class SegmentSums:
         for at, (total, examples) in enumerate(zip(self._totals, self._examples, strict=True)):
             mean = scaled(total, 1.0 / max(examples, 1))
             shards = done[starts[at] : starts[at + 1]]
-            seed = rounding_seed(cast(int, assignment[RUN_SEED]), server_round, shards)
+            rounder = cast("int | None", assignment.get(ROUNDER))
+            seed = rounding_seed(cast(int, assignment[RUN_SEED]), server_round, shards, rounder)
             data, factor = pack_arrays(mean, names, quantiser, seed)
             factors.append(factor)
             exact = apply_update(others, {key: mean[key] for key in others})

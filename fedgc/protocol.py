@@ -48,6 +48,9 @@ LARGEST_ENTRY = "largest-entry"
 #: the sum of coefficient x number of examples x update over the number of examples, of each array of floats that is no
 #: running statistic, rounded and packed; the others as they are, packed too.
 BITS, QUANTISER = "bits", "quantiser"
+#: int, with it, only where clients have bits of their own: the client's number in the round, by which its rounding
+#: differs from that of others that send the same sum.
+ROUNDER = "rounder"
 #: Name of the array of bytes that the rounded arrays of a sum are packed into: one vector, in the order of their names.
 PACKED = "fedgc-packed"
 #: Name of the array of bytes of the others, one after another in the order of their names, if there are any.
@@ -105,16 +108,20 @@ def shard_seed(run_seed: int, server_round: int, shard_id: int) -> int:
     return int(np.random.SeedSequence([run_seed, server_round, shard_id]).generate_state(1)[0])
 
 
-def rounding_seed(run_seed: int, server_round: int, shard_ids: Sequence[int]) -> int:
+def rounding_seed(run_seed: int, server_round: int, shard_ids: Sequence[int], rounder: int | None = None) -> int:
     """Return the seed by which a sum over these shards is rounded, the same for every client that sends it.
 
-    Copies of a sum are then equal, so that one is as good as all, and that they are can be seen.
+    Copies of a sum are then equal, so that one is as good as all, and that they are can be seen. With a number each
+    client rounds for itself.
 
     Examples
     --------
     >>> rounding_seed(1, 2, [3, 4]) == rounding_seed(1, 2, [3, 4]), rounding_seed(1, 2, [3]) == rounding_seed(1, 2, [4])
     (True, False)
+    >>> rounding_seed(1, 2, [3], rounder=0) == rounding_seed(1, 2, [3], rounder=1)
+    False
     """
     # Not the seed of a shard's update: what is rounded must not depend on what rounds it.
     entropy = [_ROUNDING, run_seed, server_round, *map(int, shard_ids)]
-    return int(np.random.SeedSequence(entropy).generate_state(1, np.uint64)[0])
+    key = () if rounder is None else (rounder,)
+    return int(np.random.SeedSequence(entropy, spawn_key=key).generate_state(1, np.uint64)[0])

@@ -32,11 +32,11 @@ from fedgc.checkpoint import CheckpointFolder
 from fedgc.coherence import KnownCoherence
 from fedgc.decoders import Decoder
 from fedgc.moments import SecondMoment
-from fedgc.quantisers import Quantiser
+from fedgc.quantisers import MOST_BITS, Quantiser
 from fedgc.quantisers.packed_sum import rounded_names
 from fedgc.records.array_bytes import views
 from fedgc.round import plan_round
-from fedgc.round.rounding import RoundingEstimate
+from fedgc.round.rounding import RoundingByBits, RoundingEstimate
 
 # A child of Flower's logger, so that its lines appear where the user looks for Flower's.
 logger = logging.getLogger("flwr.fedgc")
@@ -232,9 +232,16 @@ class CodedStrategy(MeetingStrategy):
 
     def _expect_rounding(self, arrays: ArrayRecord) -> None:
         """Take clients' rounding to be as usual for such a model until they have told of theirs."""
-        if self.quantiser is None or self.state.rounding is not None:
+        if self.quantiser is None or self.state.rounding is not None or self.state.rounding_by_bits is not None:
             return
-        if isinstance(self.state.coherence, KnownCoherence):
+        if self.planning.bit_budget is not None:
+            values = views(arrays)
+            entries = sum(values[name].size for name in rounded_names(values))
+            factors = [
+                self.quantiser.with_bits(bits).usual_variance_factor(entries) for bits in range(1, MOST_BITS + 1)
+            ]
+            self.state = replace(self.state, rounding_by_bits=RoundingByBits((float("inf"), *factors)))
+        elif isinstance(self.state.coherence, KnownCoherence):
             values = views(arrays)
             entries = sum(values[name].size for name in rounded_names(values))
             usual = RoundingEstimate(self.quantiser.usual_variance_factor(entries))

@@ -211,6 +211,18 @@ class GradientCoding(StartedStrategy):
         rounded; 0 bits, which in ``fedgc.quantisers`` send nothing, are refused, since they would be those of all
         clients. Not under a strategy around this one, nor for clients' mods that change models: a reply holds none
         then.
+    bit_budget : int, optional
+        Bits per entry that all clients of a round send together, in place of `bits`: they are divided among them by how
+        likely each comes and what its rounding costs (:func:`fedgc.quantisers.allocate_bits_to_blocks`), anew in every
+        round, and each rounds for itself to the bits that it is given. Who is given none is not asked. How the variance
+        depends on the bits is taken to be as of normal numbers, and then as clients tell. The decoder knows of each
+        client's rounding: "optimal-unbiased" weighs copies by inverse variance, "fixed" settles the weights that go
+        with the bits before the round; with all clients in one block, a `load` of as many as there are, that is the
+        star code of Song & Choi, arXiv 2605.15890. For whole blocks, without a memory or failure domains; a block of
+        more than 16 clients may have too many states for "optimal-unbiased". At least a bit for each block; of more
+        than 16 for each client the rest is not used. Copies differ then, so that they are not compared, every one of
+        them counts, no round ends before all have come or its deadline, and the optimal decoder keeps a model for each
+        reply. Rules for the deadline leave the rounding out.
     quantiser : str
         What rounds them, one of ``fedgc.quantisers.QUANTISERS``: "bucketed-norm", "rotated-norm" where few entries are
         much larger than the rest, or "global-norm", as in the paper, to compare with.
@@ -287,6 +299,7 @@ class GradientCoding(StartedStrategy):
         reporters: Sequence[RoundReporter] = (),
         secure_sum: bool | SecureSum = False,
         bits: int | None = None,
+        bit_budget: int | None = None,
         quantiser: str = BucketedNorm.name,
         checkpoints: str | Path | CheckpointFolder | None = None,
         resume: bool = False,
@@ -320,13 +333,16 @@ class GradientCoding(StartedStrategy):
             early_end=check_flag("early_end", early_end),
             order=order,
             in_a_row=in_a_row,
+            bit_budget=bit_budget,
         )
         stated_for(self.planning)  # limits, domains and times of different clients are refused
         check_list_options(schedule, sums=sums, redraw=redraw, fetch_seconds=fetch_seconds)
         self.given_sizes = as_sizes(shard_examples, self.num_shards)
         self.state = first_state(self.given_sizes, reliability, coherence, memory, self.planning, outages)
         self.secure_sum = as_secure_sum(secure_sum, self.planning, memory=bool(memory), sizes=self.given_sizes)
-        self.quantiser = as_quantiser(bits, quantiser, secure=self.secure_sum is not None)
+        self.quantiser = as_quantiser(
+            bits, quantiser, secure=self.secure_sum is not None, budget=bit_budget, memory=bool(memory)
+        )
         self.second_moment = as_second_moment(
             self.strategy,
             schedule=schedule,

@@ -121,9 +121,10 @@ class StartedStrategy(CodedStrategy):
         ...         private.start(timed, arrays, num_rounds=3)
         """
         if self.quantiser is not None:
+            budget = self.planning.bit_budget
+            name, given = ("bits", self.quantiser.bits) if budget is None else ("bit_budget", budget)
             raise ValueError(
-                f"bits must be left out under a strategy around this one, which reads replies as models; got "
-                f"{self.quantiser.bits}"
+                f"{name} must be left out under a strategy around this one, which reads replies as models; got {given}"
             )
         if initial_arrays is not None:
             check_finite(initial_arrays)

@@ -67,6 +67,10 @@ def _first_plan(planning: Planning, state: RoundState, nodes: Sequence[int]) -> 
     asked = f"{len(plan.node_ids)} of {len(nodes)} {name}s"
     until = "" if plan.deadline is None else f", deadline {plan.deadline:.3g} s"
     yield f"Plan: {asked}, load {plan.code.load:.3g}, predicted residual error {predicted}{until}"
+    if plan.bits is not None:
+        numbers, clients = np.unique(plan.bits, return_counts=True)
+        parts = [f"{bits} for {count}" for bits, count in zip(numbers.tolist(), clients.tolist(), strict=True)]
+        yield f"Bits per entry: {', '.join(parts)} {name}s, {int(plan.bits.sum())} in all"
     yield from _at_most(_BLOCKS, list(_blocks(plan, name)), "blocks")
     if isinstance(plan.code, WorkLists):
         yield from _at_most(_BLOCKS, list(_work_lists(plan, name)), "work lists")

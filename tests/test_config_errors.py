@@ -29,7 +29,7 @@ BAD = {
     "server_learning_rate, server_momentum, beta_1, beta_2, adaptivity, second_moment, second_decoder, kind, label, "
     "deadline, deadline_rule, deadline_share, deadline_cover, noise_sensitivity, load, pieces, schedule, sums, redraw, "
     "order, in_a_row, early_end, code, decoder, max_weight, memory, coherence, secure_sum, fractional_bits, bits, "
-    "quantiser, failure_domains, residency, grid; got 3, did you mean load?",
+    "bit_budget, quantiser, failure_domains, residency, grid; got 3, did you mean load?",
     "strategies.1.secure_sum=true": f"strategies.1.decoder must be one of {SETTLED} for secure_sum; got "
     "'optimal-unbiased'",
     "strategies.1.noise_sensitivity=1.0": "strategies.1.noise_sensitivity must be left out unless deadline_rule is "
@@ -60,7 +60,7 @@ BAD = {
     "fleet.clients=none": "fleet.clients must be an integer from 1 to 10000000; got 'none'",
     "fleet=3": "fleet must be a valid dictionary; got 3",
     "strategies.1.kind=fedsgd": f"strategies.1.kind must be one of gradient-coding, {', '.join(RIVALS)}, "
-    "decentralised; got 'fedsgd', did you mean fedavg?",
+    "decentralised, block-coordinates; got 'fedsgd', did you mean fedavg?",
     "strategies.1.inner=fedadm": "strategies.1.inner must be one of fedadam, fedavg, fedavgm, fedyogi; got 'fedadm', "
     "did you mean fedadam?",
     "strategies.1.decoder=best": f"strategies.1.decoder must be one of auto, {', '.join(DECODERS)}; got 'best'",

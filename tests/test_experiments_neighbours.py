@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import importlib
 import os
 import subprocess
 import sys
@@ -10,6 +11,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+
+from fedgc.experiment.target import Target
+from fedgc.report.read import Results, Run
 
 NEIGHBOURS = Path(__file__).parents[1] / "experiments" / "neighbours"
 
@@ -138,3 +142,22 @@ for name, table in FLEETS.items():
         # Rounds of phones are correlated, which at most doubles the standard error.
         assert np.abs(off).max() < 8.0 * np.sqrt(exact * (1.0 - exact) / 4000 + 1e-7).max()
         assert off == pytest.approx(0.0, abs=0.05)
+
+
+def test_rounds_are_held_against_those_of_the_decoded_square_seed_by_seed(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.syspath_prepend(str(NEIGHBOURS))
+    module = importlib.import_module("draw_adam")
+
+    def run(method: str, seed: int, rounds: float) -> Run:
+        ends = np.array([0.0, rounds])
+        nothing = np.full(2, np.nan)
+        loss = np.array([2.0, 0.05 if np.isfinite(rounds) else 1.0])
+        choice = {"server_learning_rate": "0.2"}
+        return Run(method, {}, choice, seed, ends, ends, nothing, loss, nothing, nothing, nothing)
+
+    decoded, scaled = {1: 50.0, 2: 70.0, 3: 60.0}, {3: 59.0, 1: 47.0, 2: np.inf}
+    runs = [run("decoded", *one) for one in decoded.items()] + [run("scaled", *one) for one in scaled.items()]
+    results = Results(tmp_path, "adam", Target("loss", 0.1), {}, {}, None, tuple(runs))
+    assert module.more_than_decoded(results) == ["scaled, step 0.2: -2.0 ± 12.7 rounds, 2 of 3 seeds"]

@@ -6,7 +6,8 @@ client's speed and was chosen for the deadline by which all shards are expected 
 shards missed is the error of least squares, the odds of missing them that of the optimal unbiased decoder, both for
 incoherent updates of equal energy and one sum per shard. "One sum" is least squares with one sum per client, and the
 time to a full cover, both over played rounds; for cyclic holdings beside the time of the gradient code with the same
-holdings that looks at finished lists only.
+holdings that looks at finished lists only. Each random order meets rounds of its own where an interval is wanted, and
+the interval is that of the means of the orders: it counts orders and draws both.
 
     .venv/bin/python experiments/neighbours/chunk_order.py --out experiments/neighbours/results
 """
@@ -30,6 +31,7 @@ from fedgc.deadline import cover_time
 from fedgc.fleets import Fleet, build_fleet
 from fedgc.report.rows import write_rows
 from fedgc.report.style import layout, legend_outside, look_of, plain
+from fedgc.report.tables import mean_and_half_width
 
 Array = NDArray[np.float64]
 Lists = list[NDArray[np.intp]]
@@ -131,10 +133,11 @@ def compare(
     """Return a row for each order and time, and one for each order."""
     lengths = np.array([own.size for own in setting.orders[WORST_CASE][0]])
     fixed, per_shard = played(fleet, args.rounds)
-    cover = {
-        order: np.mean([cover_times(one, fixed, per_shard, setting.n_shards) for one in kinds], axis=0)
+    each = {
+        order: np.array([cover_times(one, fixed, per_shard, setting.n_shards) for one in kinds])
         for order, kinds in setting.orders.items()
     }
+    cover = {order: own.mean(axis=0) for order, own in each.items()}
     if setting.block_of_shard is None:
         # Exact from any n - s finished lists.
         finish = np.sort(fixed + per_shard * lengths, axis=1)
@@ -146,7 +149,10 @@ def compare(
     for order, own in cover.items():
         both = covered & np.isfinite(own)
         ratio = own[both].mean() / base[both].mean()
-        spread = (own[both] - ratio * base[both]).std() / np.sqrt(both.sum()) / base[both].mean()
+        # To each random order a part of the rounds, so that their ratios are independent.
+        parts = [np.flatnonzero(both)[number :: len(each[RANDOM])] for number in range(len(each[RANDOM]))]
+        ratios = [own[part].mean() / one[part].mean() for part, one in zip(parts, each[RANDOM], strict=True)]
+        half_width = 0.0 if order == RANDOM else mean_and_half_width(np.array(ratios))[1]
         kinds = setting.orders.get(order, [])
         worst = [int(work_while_missing(one, setting.n_shards).max()) for one in kinds]
         whole.append(
@@ -159,18 +165,24 @@ def compare(
                 "rounds_covered": float(np.isfinite(own).mean()),
                 "seconds_to_cover": float(own[both].mean()),
                 "ratio_to_random": float(ratio),
-                "ratio_half_width": float(1.96 * spread),
+                "ratio_half_width": float(half_width),
             }
         )
     end = float(np.quantile(cover[RANDOM][covered], 0.9))
     rows = []
     for seconds in end * np.linspace(0.1, 1.4, args.times):
         reach = fleet.partial_reach(seconds, lengths)
-        done = done_by(seconds, fixed[: args.solved], per_shard[: args.solved], lengths)
+        played_done = done_by(seconds, fixed, per_shard, lengths)
+        done = played_done[: args.solved]
         for order, kinds in setting.orders.items():
             prob = [missed(one, reach, setting.n_shards) for one in kinds]
-            # Of ten random orders three will do where each needs a system of equations per round.
-            solved = [one_sum_error(one, own, setting.n_shards) for one in kinds[:3] for own in done]
+            # Each needs a system of equations per round: of many orders each meets a few rounds, no two the same.
+            few = -(-len(done) * min(len(kinds), 3) // len(kinds))
+            means = [
+                [one_sum_error(one, own, setting.n_shards) for own in played_done[number * few :][:few]]
+                for number, one in enumerate(kinds)
+            ]
+            mean, half_width = mean_and_half_width(np.mean(means, axis=1) if len(kinds) > 1 else np.ravel(means))
             rows.append(
                 {
                     "holdings": setting.name,
@@ -179,12 +191,13 @@ def compare(
                     "seconds": float(seconds),
                     "least_squares": float(np.mean(prob)),
                     "unbiased": float(np.mean([unbiased_error(one, setting.block_of_shard) for one in prob])),
-                    "one_sum": float(np.mean(solved)),
-                    "one_sum_half_width": float(1.96 * np.std(solved) / np.sqrt(len(solved))),
+                    "one_sum": float(mean),
+                    "one_sum_half_width": float(half_width),
                 }
             )
         finished = np.where(done == lengths, lengths, 0)
         solved = [one_sum_error(setting.orders[WORST_CASE][0], own, setting.n_shards) for own in finished]
+        mean, half_width = mean_and_half_width(np.array(solved))
         rows.append(
             {
                 "holdings": setting.name,
@@ -193,8 +206,8 @@ def compare(
                 "seconds": float(seconds),
                 "least_squares": np.nan,
                 "unbiased": np.nan,
-                "one_sum": float(np.mean(solved)),
-                "one_sum_half_width": float(1.96 * np.std(solved) / np.sqrt(len(solved))),
+                "one_sum": float(mean),
+                "one_sum_half_width": float(half_width),
             }
         )
     return rows, whole

@@ -4,7 +4,8 @@
     .venv/bin/python experiments/neighbours/draw_adam.py results/neighbours-adam --out experiments/neighbours/results
 
 Mean over the seeds with its 95 % confidence interval, where all of them reach the target; a cross at the top where one
-does not.
+does not. What is printed are the rounds more than with the decoded square at the same step, seed by seed: their mean
+and interval over the seeds that reach the target with both.
 """
 
 from __future__ import annotations
@@ -24,6 +25,9 @@ from fedgc.report.read import Results, read_results
 from fedgc.report.style import look_of
 from fedgc.report.tables import mean_and_half_width
 
+#: The label of the plain square, which the others are set beside.
+DECODED = "decoded"
+
 
 def rounds_by_step(results: Results) -> list[dict[str, object]]:
     """Return a row for each second moment and step: rounds to the target, over the seeds."""
@@ -41,6 +45,23 @@ def rounds_by_step(results: Results) -> list[dict[str, object]]:
             row |= {"rounds": round(float(np.mean(values)), 1), "half_interval": round(float(half), 1)}
         rows.append(row)
     return rows
+
+
+def more_than_decoded(results: Results) -> list[str]:
+    """Return a line for each second moment and step: how many rounds more it needs than the decoded square."""
+    reached: dict[tuple[str, float], dict[int, float]] = {}
+    for run in results.runs:
+        key = run.strategy, float(run.choice["server_learning_rate"])
+        reached.setdefault(key, {})[run.seed] = run.first(results.target, "rounds")
+    lines = []
+    for (method, step), by_seed in reached.items():
+        decoded = reached.get((DECODED, step), {})
+        more = np.array([by_seed[seed] - decoded[seed] for seed in by_seed if seed in decoded])
+        both = more[np.isfinite(more)]
+        if method != DECODED and both.size > 1:
+            mean, half = mean_and_half_width(both)
+            lines.append(f"{method}, step {step:g}: {mean:+.1f} ± {half:.1f} rounds, {both.size} of {more.size} seeds")
+    return lines
 
 
 def draw(rows: Sequence[dict[str, object]], longest: int) -> bytes:
@@ -84,6 +105,8 @@ def main() -> None:
     args = parser.parse_args()
     results = read_results(args.results)
     rows = rounds_by_step(results)
+    for line in more_than_decoded(results):
+        print(line)
     table = io.StringIO()
     writer = csv.DictWriter(table, list(rows[0]), lineterminator="\n")
     writer.writeheader()

@@ -32,7 +32,6 @@ from fedgc.decentralised import (
     Graph,
     GraphFixedDecoder,
     NodeRounds,
-    RegressionLoss,
     complete,
     deadline_rounds,
     gossip_descent,
@@ -43,6 +42,7 @@ from fedgc.decentralised import (
     waiting_rounds,
 )
 from fedgc.decoders import Decoder, FixedDecoder, InverseProbabilityDecoder, SumDecoder
+from fedgc.experiment.decentralised import digits_loss
 from fedgc.fleets import Fleet, build_fleet
 from fedgc.gram import GramModel
 from fedgc.play import RoundDraws
@@ -108,14 +108,9 @@ class World:
     def __init__(self, preset: str, graph: str, n: int, seed: int) -> None:
         self.preset, self.n, self.seed = preset, n, seed
         rng = np.random.default_rng([seed, 83])
-        data = digits_data()
-        order = np.argsort(data.train_y, kind="stable")
-        of = np.empty(order.size, dtype=np.intp)
-        # Which node comes to hold which label is random, or neighbours on a ring would hold the same ones.
-        parts = np.array_split(order, n)
-        of[order] = np.repeat(rng.permutation(n), [part.size for part in parts])
-        ones = np.ones((order.size, 1))
-        self.loss = RegressionLoss(np.hstack([data.train_x, ones]), data.train_y, of, REGULARISATION)
+        # Examples of a label in the order of the data, where the runtime "decentralised" shuffles them.
+        shards = np.array_split(np.argsort(digits_data().train_y, kind="stable"), n)
+        self.loss = digits_loss(shards, REGULARISATION, rng)
         makers = {"ring": ring, "complete": complete}
         self.graph: Graph = makers[graph](n) if graph in makers else random_geometric(n, 0.5, rng=rng)
         self.mixing = metropolis_weights(self.graph)

@@ -164,6 +164,8 @@ class Decoder(ABC):
     #: What clients may send of a work list ("whole", "share", "shard") for the rule to decode what they get done of it;
     #: nothing for a rule that knows whole updates only.
     partial_work: ClassVar[tuple[str, ...]] = ("whole", "share", "shard")
+    #: Whether the rule knows of messages that each client rounds for itself; see :meth:`for_own_rounding`.
+    knows_own_rounding: ClassVar[bool] = False
 
     def calibrate(self, code: Code, arrivals: ArrivalModel | ArrayLike, gram: GramModel) -> CalibratedDecoder:
         """Prepare for rounds with this code and these clients.
@@ -194,6 +196,21 @@ class Decoder(ABC):
         if code.interchangeable is not None:
             calibrated.take_the_mean_over_places(code.interchangeable, gram)
         return calibrated
+
+    def for_own_rounding(self, variance_factor: NDArray[np.float64]) -> Decoder:
+        """Return the rule for messages of whole blocks that each client rounds for itself.
+
+        Parameters
+        ----------
+        variance_factor : ndarray, shape (n_clients,)
+            omega_i with ``E|Q(x) - x|^2 = omega_i |x|^2`` of each client.
+
+        Raises
+        ------
+        ValueError
+            If the rule knows of no rounding.
+        """
+        raise ValueError(f"decoder must know of each client's rounding; got {self.name!r}, which does not")
 
     @abstractmethod
     def _calibrate(self, code: Code, arrivals: ArrivalModel, gram: GramModel) -> CalibratedDecoder:

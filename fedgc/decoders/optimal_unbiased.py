@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import ClassVar
 
 import numpy as np
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
 
 from fedgc.arrivals import ArrivalModel, IndependentArrivals
 from fedgc.calibration.block_states import MOST_STATES, find_blocks
@@ -82,6 +82,7 @@ class OptimalUnbiasedDecoder(Decoder):
     """
 
     name: ClassVar[str] = "optimal-unbiased"
+    knows_own_rounding: ClassVar[bool] = True
 
     def __init__(
         self,
@@ -100,6 +101,12 @@ class OptimalUnbiasedDecoder(Decoder):
         self._shared = shared_rounding
         if shared_rounding and (factors.ndim or not np.isfinite(factors)):
             raise ValueError(f"variance_factor must be one finite number for shared rounding; got {factors.tolist()}")
+
+    def for_own_rounding(self, variance_factor: NDArray[np.float64]) -> OptimalUnbiasedDecoder:
+        """Return the rule for messages that each client rounds for itself; see the base class."""
+        return OptimalUnbiasedDecoder(
+            draws=self._draws, most_states=self._most_states, seed=self._seed, variance_factor=variance_factor
+        )
 
     def _calibrate(self, code: Code, arrivals: ArrivalModel, gram: GramModel) -> CalibratedDecoder:
         if not self._factors.any():

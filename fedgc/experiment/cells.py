@@ -13,6 +13,9 @@ from fedgc.experiment.config import ExperimentConfig, StrategyConfig, points_of
 #: What results depend on, beside strategy, seed and what is recorded.
 _DECISIVE = {"rounds", "task", "fleet", "runtime", "timing", "deadline_unit"}
 
+#: Keys that strategies have not always had: cells that were finished before, without them, are still what they are.
+_LATER = {"bit_budget"}
+
 
 @dataclass(frozen=True, eq=False)
 class Cell:
@@ -49,6 +52,7 @@ class Cell:
         says which rounds there are.
         """
         strategy = self.strategy.model_dump(mode="json", exclude={"label", "grid"})
+        strategy = {key: value for key, value in strategy.items() if key not in _LATER or value is not None}
         point = self.config.model_dump(mode="json", include=_DECISIVE)
         config = self.config
         if config.stop_at_target or config.record_every > 1:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -90,15 +90,9 @@ def world(
     config: ExperimentConfig, given: GraphConfig, seed: int
 ) -> tuple[Graph, Matrix, RegressionLoss, Callable[[Matrix], float]]:
     """Return graph, mixing matrix, loss and the accuracy on the test set: the same for all methods with one seed."""
-    rng = np.random.default_rng([seed, 83])
     data, task = digits_data(), config.task
     shards = build_shards(data.train_y, task.shards, task.partition, task.alpha, np.random.default_rng([seed, 7]))
-    of = np.empty(data.train_y.size, dtype=np.intp)
-    # Which node comes to hold which label is random, or neighbours on a ring would hold the same ones.
-    for place, shard in zip(rng.permutation(task.shards), shards, strict=True):
-        of[shard] = place
-    features = np.hstack([data.train_x, np.ones((data.train_y.size, 1))])
-    loss = RegressionLoss(features, data.train_y, of, given.regularisation)
+    loss = digits_loss(shards, given.regularisation, np.random.default_rng([seed, 83]))
     graph = given.build(config.n_clients, seed)
     test_x = np.hstack([data.test_x, np.ones((data.test_y.size, 1))])
 
@@ -107,6 +101,27 @@ def world(
         return float((scores.argmax(axis=2) == data.test_y).mean())
 
     return graph, metropolis_weights(graph), loss, accuracy
+
+
+def digits_loss(shards: Sequence[NDArray[np.intp]], regularisation: float, rng: np.random.Generator) -> RegressionLoss:
+    """Return the loss of logistic regression on the digits, whose training examples are divided into these shards.
+
+    Parameters
+    ----------
+    shards : sequence of ndarray of int
+        Indices of the examples of each shard.
+    regularisation : float
+        The l2 term's weight.
+    rng : numpy.random.Generator
+        Orders the shards. Which node comes to hold which label is random, or neighbours on a ring would hold the same
+        ones.
+    """
+    data = digits_data()
+    of = np.empty(data.train_y.size, dtype=np.intp)
+    for place, shard in zip(rng.permutation(len(shards)), shards, strict=True):
+        of[shard] = place
+    features = np.hstack([data.train_x, np.ones((data.train_y.size, 1))])
+    return RegressionLoss(features, data.train_y, of, regularisation)
 
 
 def code_of(load: int, n_clients: int, n_shards: int, seed: int) -> Code:

@@ -179,6 +179,7 @@ def _build_strategy(
         failure_domains=None if choice.failure_domains is None else site_labels(fleet),
         secure_sum=SecureSum(fractional_bits=choice.fractional_bits) if choice.secure_sum else False,
         bits=choice.bits,
+        bit_budget=choice.bit_budget,
         quantiser=choice.quantiser,
         seed=seed,
     )

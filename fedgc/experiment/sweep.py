@@ -15,8 +15,9 @@ from queue import Empty
 from typing import Any
 
 from fedgc.errors import ExperimentError
+from fedgc.experiment.block_coordinates import run_blocks
 from fedgc.experiment.cells import Cell
-from fedgc.experiment.config import ExperimentConfig, NodesConfig
+from fedgc.experiment.config import BlocksConfig, ExperimentConfig, NodesConfig
 from fedgc.experiment.decentralised import run_nodes
 from fedgc.experiment.finished import FinishedCells
 from fedgc.experiment.replayed import replay_one
@@ -110,6 +111,8 @@ def _run_cell(cell: Cell, on_row: Callable[[Row], None]) -> tuple[list[Row], str
 
     if isinstance(cell.strategy, NodesConfig):
         return rows, run_nodes(cell.config, cell.strategy, cell.seed, keep)
+    if isinstance(cell.strategy, BlocksConfig):
+        return rows, run_blocks(cell.config, cell.strategy, cell.seed, keep)
     run = replay_one if cell.config.runtime == "replay" else run_one
     return rows, run(cell.config, cell.strategy, cell.seed, keep)
 

@@ -2,6 +2,7 @@
 
 from fedgc.quantisers.base import MOST_BITS, Quantiser, Rounding
 from fedgc.quantisers.bit_allocation import BitAllocation, allocate_bits, allocate_bits_exactly, equal_bits
+from fedgc.quantisers.block_allocation import allocate_bits_to_blocks
 from fedgc.quantisers.bucketed_norm import BucketedNorm
 from fedgc.quantisers.global_norm import GlobalNorm
 from fedgc.quantisers.rotated_norm import RotatedNorm
@@ -20,5 +21,6 @@ __all__ = [
     "Rounding",
     "allocate_bits",
     "allocate_bits_exactly",
+    "allocate_bits_to_blocks",
     "equal_bits",
 ]

@@ -94,6 +94,10 @@ class Quantiser(ABC):
         """Return the name and the bits."""
         return f"{type(self).__name__}(bits={self.bits})"
 
+    def with_bits(self, bits: int) -> Quantiser:
+        """Return the same quantiser of another number of bits."""
+        return type(self)(bits)
+
     @property
     def largest(self) -> int:
         """Number M of the largest grid point."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -79,7 +80,7 @@ def allocate_bits(straggle_prob: ArrayLike, variance_factor: ArrayLike, budget: 
     """
     if np.ndim(variance_factor) == 2:
         return allocate_bits_exactly(straggle_prob, variance_factor, budget)
-    worth, prob = _worth(straggle_prob, variance_factor, budget)
+    worth, prob = worth_of_bits(straggle_prob, variance_factor, budget)
     gain = np.diff(worth, axis=1)
     start = np.argmax(gain, axis=1) + 1
     later = np.arange(1, worth.shape[1]) > start[:, None]
@@ -120,8 +121,34 @@ def allocate_bits_exactly(straggle_prob: ArrayLike, variance_factor: ArrayLike, 
     >>> allocate_bits_exactly([0.1, 0.1, 0.9], omega, 6).bits.tolist()
     [3, 3, 0]
     """
-    worth, prob = _worth(straggle_prob, variance_factor, budget)
-    best, chosen = np.zeros(budget + 1), np.zeros((prob.size, budget + 1), dtype=np.uint8)
+    worth, _ = worth_of_bits(straggle_prob, variance_factor, budget)
+    bits, _ = most_of_budget(worth, budget)
+    return BitAllocation(bits, _value(worth, bits))
+
+
+def most_of_budget(worth: Sequence[Vector] | Vector, budget: int) -> tuple[Ints, Vector]:
+    """Return the division of a budget whose worth is most in all, and the most for each smaller budget.
+
+    Parameters
+    ----------
+    worth : sequence of ndarray, each of shape (n_bits,)
+        What each is worth with 0, 1, ... bits.
+    budget : int
+        Bits to divide.
+
+    Returns
+    -------
+    bits : ndarray of int, shape (n,)
+        Bits of each.
+    values : ndarray, shape (budget + 1,)
+        The most for 0 up to `budget` bits.
+
+    Examples
+    --------
+    >>> most_of_budget(np.array([[0.0, 2.0, 3.0], [0.0, 1.0, 4.0]]), 3)
+    (array([1, 2]), array([0., 2., 4., 6.]))
+    """
+    best, chosen = np.zeros(budget + 1), np.zeros((len(worth), budget + 1), dtype=np.int32)
     for client, own in enumerate(worth):
         # [b, t]: b bits for this client and t in all.
         tried = np.full((own.size, budget + 1), -np.inf)
@@ -129,11 +156,11 @@ def allocate_bits_exactly(straggle_prob: ArrayLike, variance_factor: ArrayLike, 
             tried[b, b:] = own[b] + best[: budget + 1 - b]
         chosen[client] = tried.argmax(axis=0)
         best = tried.max(axis=0)
-    bits, left = np.zeros(prob.size, dtype=np.intp), budget
-    for client in reversed(range(prob.size)):
+    bits, left = np.zeros(len(worth), dtype=np.intp), budget
+    for client in reversed(range(len(worth))):
         bits[client] = int(chosen[client, left])
         left -= int(bits[client])
-    return BitAllocation(bits, _value(worth, bits))
+    return bits, best
 
 
 def equal_bits(straggle_prob: ArrayLike, variance_factor: ArrayLike, budget: int) -> BitAllocation:
@@ -145,14 +172,14 @@ def equal_bits(straggle_prob: ArrayLike, variance_factor: ArrayLike, budget: int
     >>> equal_bits([0.1, 0.2, 0.9], omega, 7).bits.tolist()
     [3, 2, 2]
     """
-    worth, prob = _worth(straggle_prob, variance_factor, budget)
+    worth, prob = worth_of_bits(straggle_prob, variance_factor, budget)
     bits = np.full(prob.size, budget // prob.size, dtype=np.intp)
     bits[np.argsort(prob, kind="stable")[: budget % prob.size]] += 1
     return BitAllocation(bits, _value(worth, bits))
 
 
-def _worth(straggle_prob: ArrayLike, variance_factor: ArrayLike, budget: int) -> tuple[Vector, Vector]:
-    """Return ``q / (p + omega)`` by client and bits, and p."""
+def worth_of_bits(straggle_prob: ArrayLike, variance_factor: ArrayLike, budget: int) -> tuple[Vector, Vector]:
+    """Return ``q / (p + omega)`` by client and bits, and p; see :func:`allocate_bits` for parameters and errors."""
     prob = check_straggle_prob(straggle_prob, np.size(np.asarray(straggle_prob)))
     if prob.size == 0:
         raise ValueError("straggle_prob must be that of at least one client; got none")

@@ -12,6 +12,7 @@ from fedgc.round.fold import RoundFold, row_of
 from fedgc.round.learn_sizes import learn_sizes
 from fedgc.round.loads import check_load, first_load
 from fedgc.round.option_checks import (
+    check_bit_budget,
     check_failure_domains,
     check_in_a_row,
     check_list_options,
@@ -37,6 +38,7 @@ __all__ = [
     "RoundOutcome",
     "RoundPlan",
     "RoundState",
+    "check_bit_budget",
     "check_failure_domains",
     "check_in_a_row",
     "check_list_options",

@@ -20,7 +20,13 @@ from fedgc.deadline import DeadlineRule, Timing
 from fedgc.decoders import Decoder
 from fedgc.round.failure_domains import FailureDomains
 from fedgc.round.loads import check_load
-from fedgc.round.option_checks import check_failure_domains, check_in_a_row, check_order, check_partial_work
+from fedgc.round.option_checks import (
+    check_bit_budget,
+    check_failure_domains,
+    check_in_a_row,
+    check_order,
+    check_partial_work,
+)
 from fedgc.round.timing import SomeClients
 from fedgc.schemes import BuildCode
 from fedgc.validation import check_integer, check_vector, one_of
@@ -89,6 +95,9 @@ class Planning:
         Whether clients train on from shard to shard of their work lists, without going back to the global model, and
         the decoded mean is multiplied by how many shards they do in the mean (:attr:`RoundPlan.step`): longer rounds
         then make longer steps. Shards then change places every round.
+    bit_budget : int, optional
+        Bits per entry, over all clients of a round, that are divided among them: see :mod:`fedgc.round.bit_budget`.
+        For whole blocks and the decoders "optimal-unbiased" and "fixed".
 
     Raises
     ------
@@ -114,6 +123,7 @@ class Planning:
     early_end: bool = True
     order: str = "least-error"
     in_a_row: bool = False
+    bit_budget: int | None = None
 
     def __post_init__(self) -> None:
         """Check the options."""
@@ -137,6 +147,14 @@ class Planning:
             raise ValueError("constraints must be left out for a code that says itself who holds what; got some")
         if self.failure_domains is not None:
             check_failure_domains(self.decoder, schedule=self.schedule, given_code=self.code is not None)
+        if self.bit_budget is not None:
+            check_bit_budget(
+                self.bit_budget,
+                self.decoder,
+                schedule=self.schedule,
+                given_code=self.code is not None,
+                domains=self.failure_domains is not None,
+            )
         if self.schedule == "work-list" and self.deadline is None:
             raise ValueError("deadline must be given for schedule 'work-list'; got None")
         if self.fetch_seconds is not None:

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
 
+from fedgc.decoders import Decoding
 from fedgc.decoders.optimal_quantised import errors_with_rounding
 from fedgc.memory import UpdateMemory, units_of
+from fedgc.round.bit_budget import energies_before_rounding, own_rounding_error, told_by_bits
 from fedgc.round.evidence import outcomes_seen, overheads_seen, times_seen
 from fedgc.round.fold import LEAST_SIZE, RoundFold
 from fedgc.round.learn_outages import apart_from_outages
 from fedgc.round.outlook import share_of_changes
+from fedgc.round.rounding import RoundingByBits
 from fedgc.round.sizes import known_or_mean
 from fedgc.round.state import CodedUpdate, LateReplies, RoundOutcome, RoundPlan, RoundState
 from fedgc.updates import Arrays, Update, add_scaled, scale_in_place
@@ -91,15 +94,8 @@ def finish_round(
         scale_in_place(update, 1.0 / total)
         square = fold.square(update, 1.0 / total)
     factors = [factor for reply in fold.replies.values() for factor in reply.variance_factors]
-    predicted, model_error = errors_with_rounding(
-        plan.decoder.code,
-        plan.gram,
-        factors,
-        decoding.coverage,
-        predicted=plan.decoder.residual_error,
-        observed=plan.gram.residual_error(fold.coverage(decoding.coverage)),
-        told=plan.variance_factor,
-    )
+    predicted, model_error = _errors(plan, fold, decoding, factors)
+    energies, sum_energy, by_bits = _before_rounding(state, plan, fold)
     noise = state.noise
     if noise is not None and update is not None:
         error = model_error if predicted is None else predicted
@@ -126,7 +122,7 @@ def finish_round(
         reliability=reliability,
         coherence=state.coherence.update_from_rows(fold.energies, fold.sum_energy, fold.averaged)
         if plan.in_a_row
-        else state.coherence.update(fold.energies, fold.sum_energy),
+        else state.coherence.update(energies, sum_energy),
         plan=plan,
         completion_times=state.completion_times,
         overheads=overheads,
@@ -139,6 +135,7 @@ def finish_round(
         nothing_came=nothing_came,
         outages=outages,
         rounding=None if state.rounding is None else state.rounding.update(factors),
+        rounding_by_bits=by_bits,
     )
     if new_state.reconsiders:
         fitted = new_state.completion_times.update(new_state.new_times)
@@ -147,6 +144,36 @@ def finish_round(
     weight = 0.0 if update is None else fold.total_weight(sizes, decoding.coverage)
     outcome = RoundOutcome(update, decoding, predicted, model_error, n_arrived, shard_examples, square, weight)
     return new_state, outcome
+
+
+def _errors(
+    plan: RoundPlan, fold: RoundFold, decoding: Decoding, factors: Sequence[float]
+) -> tuple[float | None, float]:
+    """Return the residual error that was predicted, and that of what came, with what rounding adds to them."""
+    predicted = plan.decoder.residual_error
+    observed = plan.gram.residual_error(fold.coverage(decoding.coverage))
+    if plan.bits is not None:
+        return predicted, observed + own_rounding_error(plan, decoding.decoding_weights, fold.replies)
+    return errors_with_rounding(
+        plan.decoder.code,
+        plan.gram,
+        factors,
+        decoding.coverage,
+        predicted=predicted,
+        observed=observed,
+        told=plan.variance_factor,
+    )
+
+
+def _before_rounding(
+    state: RoundState, plan: RoundPlan, fold: RoundFold
+) -> tuple[list[float], float, RoundingByBits | None]:
+    """Return what has been seen of energies, without the rounding where it differs, and what is known of that now."""
+    if plan.bits is None:
+        return fold.energies, fold.sum_energy, state.rounding_by_bits
+    assert state.rounding_by_bits is not None  # the bits were divided by it
+    by_bits = state.rounding_by_bits.update(told_by_bits(plan, fold.replies))
+    return *energies_before_rounding(plan, fold.observed, fold.energies, fold.sum_energy, by_bits), by_bits
 
 
 def _fruitless(state: RoundState, plan: RoundPlan, *, nothing_came: bool) -> float:

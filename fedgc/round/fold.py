@@ -48,6 +48,8 @@ class RoundFold:
         The rows of the encoding matrix that each client has sent.
     energies : list of float
         Squared norm per example squared of the sums that share no shard, of the entries that a probe takes.
+    observed : list of int
+        The row that each of these is of, but for shards in a row.
     averaged : list of float
         With shards in a row, how many shards each of these is the mean of; their own are not known.
     copies : Copies
@@ -75,6 +77,7 @@ class RoundFold:
         self.rows: dict[int, tuple[int, ...]] = {}
         self.energies: list[float] = []
         self.averaged: list[float] = []
+        self.observed: list[int] = []
         self.kept: dict[int, Arrays] = {}
         self.memory: UpdateMemory | None = None
         if state.memory is not None:
@@ -147,7 +150,8 @@ class RoundFold:
         copies = []
         for row, total in reply.sums.items():
             probed = self._probe.of(total)
-            self.copies.note(client, row, total)
+            if self.plan.bits is None:  # who rounds for itself sends another sum
+                self.copies.note(client, row, total)
             self._observe(row, probed, examples)
             if self.memory is not None:
                 self._keep(self.memory.store, row, total)
@@ -223,6 +227,7 @@ class RoundFold:
                 change = change - coefficient * self._probe.of(known)
         change = change / (here * coefficients[0])
         self.energies.append(squared_length(change))
+        self.observed.append(row)
         self._probed = change if self._probed is None else self._probed + change
 
     def _add_row(self, rows: RowSum, client: int, reply: CodedUpdate) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from fedgc.decoders import DECODERS, Decoder, OptimalUnbiasedDecoder
-from fedgc.validation import one_of
+from fedgc.validation import check_integer, one_of
 
 
 def check_list_options(
@@ -171,6 +171,43 @@ def check_failure_domains(decoder: Decoder | type[Decoder], *, schedule: str, gi
             f"failure_domains must be left out unless decoder is {OptimalUnbiasedDecoder.name!r}, which goes by "
             f"them; got {decoder.name!r}"
         )
+
+
+def check_bit_budget(
+    budget: int, decoder: Decoder | type[Decoder], *, schedule: str, given_code: bool, domains: bool
+) -> None:
+    """Raise ValueError unless a budget of bits can be divided among the clients, each of which rounds for itself.
+
+    Parameters
+    ----------
+    budget : int
+        Bits per entry over all clients.
+    decoder : Decoder, or subclass of it
+        The rule for the decoding weights.
+    schedule : str
+        As in :class:`Planning`.
+    given_code : bool
+        Whether the code is another than blocks formed for the fleet.
+    domains : bool
+        Whether failure domains are named.
+
+    Examples
+    --------
+    >>> check_bit_budget(8, DECODERS["least-squares"], schedule="full", given_code=False, domains=False)
+    Traceback (most recent call last):
+    ...
+    ValueError: bit_budget must be left out unless decoder is fixed or optimal-unbiased; got 'least-squares'
+    """
+    check_integer("bit_budget", budget, low=1)
+    if schedule != "full":
+        raise ValueError(f"bit_budget must be left out for schedule {schedule!r}, whose sums overlap; got {budget}")
+    if given_code:
+        raise ValueError(f"bit_budget must be left out for a code that says itself who holds what; got {budget}")
+    if domains:
+        raise ValueError(f"bit_budget must be left out with failure_domains; got {budget}")
+    if not decoder.knows_own_rounding:
+        able = " or ".join(name for name, kind in DECODERS.items() if kind.knows_own_rounding)
+        raise ValueError(f"bit_budget must be left out unless decoder is {able}; got {decoder.name!r}")
 
 
 def check_sum_only(decoder: Decoder | type[Decoder], *, schedule: str, sums: str, memory: bool) -> None:

@@ -7,6 +7,7 @@ from dataclasses import replace
 
 from fedgc.coherence import KnownCoherence
 from fedgc.decoders import AUTO
+from fedgc.round.bit_budget import with_bit_budget
 from fedgc.round.choices import Planning, planning_for
 from fedgc.round.loads import first_load
 from fedgc.round.plan_blocks import plan_blocks
@@ -34,13 +35,15 @@ def plan_round(state: RoundState, node_ids: Sequence[int], planning: Planning) -
     Raises
     ------
     ValueError
-        If no node takes part or one is named twice.
+        If no node takes part or one is named twice; if a budget of bits is too small for the blocks.
     InfeasibleAssignmentError
         If the constraints cannot be met.
     """
     nodes = tuple(sorted(node_ids))
     if not nodes or len(set(nodes)) != len(nodes):
         raise ValueError(f"node_ids must be at least one distinct id; got {list(node_ids)}")
+    if state.plan is not None and state.plan.undivided is not None:
+        state = replace(state, plan=state.plan.undivided)
     nothing_is_learnt = planning.timing is not None and isinstance(state.coherence, KnownCoherence)
     if nothing_is_learnt and state.plan is not None and state.plan.everyone == nodes and state.plan.node_ids:
         plan = _with_rounding(state.plan, state, planning)
@@ -50,7 +53,10 @@ def plan_round(state: RoundState, node_ids: Sequence[int], planning: Planning) -
         if planning.code is not None:
             make = plan_given_code
         plan = make(state, nodes, copies, planning_for(planning, nodes))
-    return plan.in_round(state.rounds + 1, planning.seed)
+    plan = plan.in_round(state.rounds + 1, planning.seed)
+    if planning.bit_budget is None or state.rounding_by_bits is None:
+        return plan
+    return with_bit_budget(plan, planning.bit_budget, state.rounding_by_bits, planning.decoder)
 
 
 def _with_rounding(plan: RoundPlan, state: RoundState, planning: Planning) -> RoundPlan:

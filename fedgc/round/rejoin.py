@@ -39,7 +39,7 @@ def rejoined(state: RoundState, old_of: Mapping[int, int], here: Collection[int]
     gone = {old: new for new, old in old_of.items() if old not in here and new in here}
     if state.plan is None or not gone:
         return state
-    return replace(state, plan=_renamed(state.plan, gone))
+    return replace(state, plan=_renamed(state.plan.undivided or state.plan, gone))
 
 
 def _renamed(plan: RoundPlan, new_of: Mapping[int, int]) -> RoundPlan:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 
 import numpy as np
+from numpy.typing import NDArray
 
 
 @dataclass(frozen=True)
@@ -46,3 +47,58 @@ class RoundingEstimate:
         past = self.forgetting if self.observed else 0.0
         factor = past * self.variance_factor + (1.0 - past) * float(np.median(told))
         return replace(self, variance_factor=factor, observed=True)
+
+
+#: Told factors below this part of what is usual are those of sums that are next to nothing.
+_LEAST_RATIO = 1e-6
+
+
+@dataclass(frozen=True)
+class RoundingByBits:
+    """What is known of the variance factor of clients' rounding to each number of bits, where these differ.
+
+    Parameters
+    ----------
+    usual : tuple of float
+        omega for 0, 1, ... bits that is usual for the quantiser and the size of the model; infinite for no bits.
+    ratio : mapping of int to float
+        By what that must be multiplied, for the numbers of bits that clients have told of.
+    forgetting : float
+        Factor in [0, 1) by which what is known fades with every round.
+
+    Notes
+    -----
+    The ratio says how far a bucket's largest entry is from what it would be among normal numbers. It changes slowly
+    with the bits, so that between two numbers of bits that were told of it is interpolated, on a logarithmic scale, and
+    beyond them it is that of the nearest.
+
+    Examples
+    --------
+    >>> known = RoundingByBits((float("inf"), 4.0, 1.0, 0.25)).update({1: [8.0, 8.0, 1e9], 3: [0.125]})
+    >>> known.variance_factor.tolist()
+    [inf, 8.0, 1.0, 0.125]
+    """
+
+    usual: tuple[float, ...]
+    ratio: Mapping[int, float] = field(default_factory=dict)
+    forgetting: float = 0.8
+
+    @property
+    def variance_factor(self) -> NDArray[np.float64]:
+        """What omega is for 0, 1, ... bits, as far as known, (n_bits,)."""
+        usual = np.array(self.usual)
+        told = sorted(self.ratio)
+        if not told:
+            return usual
+        log = np.interp(np.arange(usual.size), told, np.log([self.ratio[bits] for bits in told]))
+        factors: NDArray[np.float64] = usual * np.exp(log)
+        return factors
+
+    def update(self, told: Mapping[int, Sequence[float]]) -> RoundingByBits:
+        """Return what is known after a round in which clients have told these, by their bits."""
+        ratio = dict(self.ratio)
+        for bits, factors in told.items():
+            new = max(float(np.median(factors)) / self.usual[bits], _LEAST_RATIO)
+            before = ratio.get(bits)
+            ratio[bits] = new if before is None else self.forgetting * before + (1.0 - self.forgetting) * new
+        return replace(self, ratio=ratio)

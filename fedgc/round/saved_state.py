@@ -20,8 +20,9 @@ from fedgc.gram import GramModel
 from fedgc.memory import MemoryStore, UpdateMemory
 from fedgc.noise import NoiseSensitivity
 from fedgc.reliability import OutagePosterior, ReliabilityPosterior
+from fedgc.round.bit_budget import divided
 from fedgc.round.choices import Planning
-from fedgc.round.rounding import RoundingEstimate
+from fedgc.round.rounding import RoundingByBits, RoundingEstimate
 from fedgc.round.state import RoundPlan, RoundState
 
 _COHERENCE = {"learnt": CoherenceEstimate, "known": KnownCoherence}
@@ -54,6 +55,7 @@ def state_to_tree(state: RoundState) -> Tree:
         "memory": None if state.memory is None else _memory_to_tree(state.memory),
         "outages": None if state.outages is None else state.outages.to_data(),
         "rounding": None if state.rounding is None else asdict(state.rounding),
+        "rounding_by_bits": None if state.rounding_by_bits is None else asdict(state.rounding_by_bits),
     }
 
 
@@ -94,12 +96,18 @@ def state_from_tree(tree: Mapping[str, Any], planning: Planning, store: MemorySt
             memory=None if tree["memory"] is None else _memory_from_tree(tree["memory"], store or MemoryStore()),
             outages=None if tree.get("outages") is None else OutagePosterior.from_data(tree["outages"]),
             rounding=None if tree.get("rounding") is None else RoundingEstimate(**tree["rounding"]),
+            rounding_by_bits=None
+            if tree.get("rounding_by_bits") is None
+            else RoundingByBits(**{**tree["rounding_by_bits"], "usual": tuple(tree["rounding_by_bits"]["usual"])}),
         )
     except (KeyError, TypeError, ValueError) as error:
         raise CheckpointError(f"the state of a checkpoint must be what was written; got {error!r:.200}") from error
 
 
 def _plan_to_tree(plan: RoundPlan) -> Tree:
+    if plan.undivided is not None:
+        own = {"node_ids": plan.node_ids, "bits": plan.bits, "variance_factors": plan.variance_factors}
+        return {**_plan_to_tree(plan.undivided), "divided": own}
     code = (plan.base or plan.decoder).code
     blocks = None if code.blocks is None else (code.blocks.of_client, code.blocks.of_shard)
     return {
@@ -134,7 +142,7 @@ def _plan_from_tree(tree: Mapping[str, Any], planning: Planning) -> RoundPlan:
         code, _ = assignment.code(segments=planning.sums, redraw=tree["redraw"])
     arrivals = _arrivals_from_tree(tree["arrivals"], code)
     gram = GramModel(*tree["gram"])
-    return RoundPlan(
+    plan = RoundPlan(
         node_ids=tree["node_ids"],
         code=code,
         straggle_prob=tree["straggle_prob"],
@@ -148,6 +156,13 @@ def _plan_from_tree(tree: Mapping[str, Any], planning: Planning) -> RoundPlan:
         variance_factor=tree.get("variance_factor"),
         in_a_row=planning.in_a_row,
     )
+    own = tree.get("divided")
+    if own is None:
+        return plan
+    asked = np.searchsorted(plan.node_ids, own["node_ids"])
+    bits, factors = np.zeros(code.n_clients, dtype=np.intp), np.full(code.n_clients, np.inf)
+    bits[asked], factors[asked] = own["bits"], own["variance_factors"]
+    return divided(plan, bits, factors, planning.decoder)
 
 
 def _matrix_to_tree(code: MatrixCode) -> Tree:

@@ -19,7 +19,7 @@ from fedgc.gram import GramModel
 from fedgc.memory import UpdateMemory
 from fedgc.noise import NoiseSensitivity
 from fedgc.reliability import OutagePosterior, ReliabilityPosterior
-from fedgc.round.rounding import RoundingEstimate
+from fedgc.round.rounding import RoundingByBits, RoundingEstimate
 from fedgc.updates import Arrays, Update
 
 #: Deadlines and blocks are thought over after each of the first rounds, and then every so many rounds: what is known of
@@ -74,6 +74,8 @@ class RoundState:
         How often each failure domain is down, if any are named.
     rounding : RoundingEstimate or None
         How much clients add by rounding, if they do and the coherence is given.
+    rounding_by_bits : RoundingByBits or None
+        The same for each number of bits, if clients differ in theirs; updates are then known without it.
     """
 
     shard_examples: NDArray[np.float64]
@@ -91,6 +93,7 @@ class RoundState:
     nothing_came: bool = False
     outages: OutagePosterior | None = None
     rounding: RoundingEstimate | None = None
+    rounding_by_bits: RoundingByBits | None = None
 
     @property
     def variance_factor(self) -> float | None:
@@ -140,6 +143,12 @@ class RoundPlan:
         Of the rounding that the Gram model has been told of, see :attr:`RoundState.variance_factor`.
     in_a_row : bool
         Whether clients train on from shard to shard, see :class:`fedgc.round.Planning`.
+    bits : ndarray of int, shape (n_clients,), or None
+        Bits per entry of each client, if they have bits of their own: see :mod:`fedgc.round.bit_budget`.
+    variance_factors : ndarray, shape (n_clients,), or None
+        Those of their rounding, as far as known.
+    undivided : RoundPlan or None
+        With bits of their own, the plan for all clients, before some were given no bits, from which the next is made.
     """
 
     node_ids: tuple[int, ...]
@@ -155,6 +164,9 @@ class RoundPlan:
     domain: NDArray[np.intp] | None = None
     variance_factor: float | None = None
     in_a_row: bool = False
+    bits: NDArray[np.intp] | None = None
+    variance_factors: NDArray[np.float64] | None = None
+    undivided: RoundPlan | None = None
 
     @property
     def step(self) -> float:
@@ -167,6 +179,8 @@ class RoundPlan:
     @property
     def residual_error(self) -> float | None:
         """Expected ``E|decoded - full|^2 / |full|^2`` with what is known of the rounding; None if it has no form."""
+        if self.bits is not None:  # the decoder knows of them
+            return self.decoder.residual_error
         ones = np.ones(self.code.n_shards)
         expected, _ = errors_with_rounding(
             self.decoder.code,

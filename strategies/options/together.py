@@ -39,13 +39,18 @@ def as_secure_sum(
     return SecureSum() if given is True else given
 
 
-def as_quantiser(bits: int | None, name: str, *, secure: bool) -> Quantiser | None:
+def as_quantiser(
+    bits: int | None, name: str, *, secure: bool, budget: int | None = None, memory: bool = False
+) -> Quantiser | None:
     """Return what clients round their sums by, None if they send them as they are.
+
+    With a budget its bits are the most that a client can be given: each is told its own.
 
     Raises
     ------
     ValueError
-        If the bits are not from 1 to 16, there is no such quantiser, or sums are to be secure: masks need fixed point.
+        If the bits are not from 1 to 16, there is no such quantiser, or sums are to be secure: masks need fixed point;
+        if there is a budget beside bits or a memory.
 
     Examples
     --------
@@ -53,6 +58,11 @@ def as_quantiser(bits: int | None, name: str, *, secure: bool) -> Quantiser | No
     BucketedNorm(bits=8)
     """
     made = QUANTISERS[one_of("quantiser", name, list(QUANTISERS))]
+    if budget is not None:
+        for option, given in (("bits", bits is not None), ("secure_sum", secure), ("memory", memory)):
+            if given:
+                raise ValueError(f"bit_budget must be left out with {option}; got {budget}")
+        return made(MOST_BITS)
     if bits is None:
         return None
     if secure:

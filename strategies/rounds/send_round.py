@@ -15,7 +15,7 @@ from fedgc.strategies.rounds.tasks import ClientTask
 from flwr.app import ArrayRecord, Message
 
 from fedgc.completion_times import Overheads
-from fedgc.protocol import BITS, DEADLINE, QUANTISER, RECORD, RUN_SEED, SERVER_ROUND
+from fedgc.protocol import BITS, DEADLINE, QUANTISER, RECORD, ROUNDER, RUN_SEED, SERVER_ROUND
 from fedgc.round import RoundPlan, RoundState
 from fedgc.round.state import time_to_reconsider
 
@@ -75,8 +75,9 @@ def send_round(  # noqa: PLR0917  (what makes a round)
         for node_id, task, left in zip(plan.node_ids, tasks, allowance, strict=True)
     ]
     if (quantiser := settings.quantiser) is not None:
-        for message in messages:
-            message.content.config_records[RECORD].update({BITS: quantiser.bits, QUANTISER: quantiser.name})
+        for client, message in enumerate(messages):
+            told_bits = {BITS: quantiser.bits} if plan.bits is None else {BITS: int(plan.bits[client]), ROUNDER: client}
+            message.content.config_records[RECORD].update({**told_bits, QUANTISER: quantiser.name})
     if settings.shards is not None:
         settings.shards.attach(messages)
     sizes = SizeClaims(state, plan.decoder.code, given=settings.sizes_given)

@@ -21,7 +21,6 @@ from numpy.typing import NDArray
 
 from fedgc.errors import ReplyRejectedError
 from fedgc.protocol import BUDGET, RECORD, rounding_seed
-from fedgc.quantisers import Quantiser
 from fedgc.records.array_bytes import views
 from fedgc.round import CodedUpdate, RoundPlan, RoundState
 from fedgc.updates import Arrays
@@ -106,7 +105,7 @@ class SentRound:
         """Return what a client sent; see :func:`fedgc.strategies.messages.replies.read_reply`."""
         bounds = None if trusted else self._bounds
         quantiser, known_sizes = self.settings.quantiser, self.settings.known_sizes
-        read_other = None if quantiser is None else partial(self._read_packed, quantiser=quantiser, bounds=bounds)
+        read_other = None if quantiser is None else partial(self._read_packed, client=client, bounds=bounds)
         read = read_reply(
             reply, self.values, self.tasks[client], known_sizes, seconds, bounds=bounds, read_other=read_other
         )
@@ -119,10 +118,14 @@ class SentRound:
         n_examples: float,
         shards: NDArray[np.intp],
         *,
-        quantiser: Quantiser,
+        client: int,
         bounds: Mapping[str, float] | None,
     ) -> Arrays:
-        seed = rounding_seed(self.settings.seed, self.server_round, shards.tolist())
+        quantiser, rounder = self.settings.quantiser, None
+        assert quantiser is not None
+        if self.plan.bits is not None:
+            quantiser, rounder = quantiser.with_bits(int(self.plan.bits[client])), client
+        seed = rounding_seed(self.settings.seed, self.server_round, shards.tolist(), rounder)
         return read_packed_sum(record, arrays, n_examples, quantiser=quantiser, seed=seed, bounds=bounds)
 
     def can_read(self, reply: Message) -> bool:

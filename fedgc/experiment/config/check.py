@@ -10,6 +10,7 @@ from pydantic import ValidationError
 from fedgc.assignment import number_of_blocks
 from fedgc.decoders import AUTO, DECODERS
 from fedgc.errors import ConfigError
+from fedgc.experiment.config.blocks import BlocksConfig, check_blocks
 from fedgc.experiment.config.messages import one_line
 from fedgc.experiment.config.nodes import DECENTRALISED, GraphConfig, NodesConfig, check_nodes
 from fedgc.experiment.config.points import Point, points
@@ -24,9 +25,10 @@ from fedgc.experiment.config.sections import (
 from fedgc.experiment.config.tasks import ImagesConfig
 from fedgc.experiment.sites import shards_at_sites, site_labels
 from fedgc.fleets import Fleet, build_fleet
-from fedgc.quantisers import QUANTISERS
+from fedgc.quantisers import MOST_BITS, QUANTISERS
 from fedgc.round import (
     FailureDomains,
+    check_bit_budget,
     check_failure_domains,
     check_in_a_row,
     check_list_options,
@@ -38,8 +40,8 @@ from fedgc.round import (
 )
 from fedgc.schemes import BALANCED_BLOCKS, CODES, LIST_CODES
 from fedgc.strategies.baselines import RIVALS, SERVER_STEP, CodedRival
-from fedgc.strategies.options import as_second_moment, check_beside_in_a_row
-from fedgc.validation import did_you_mean
+from fedgc.strategies.options import as_quantiser, as_second_moment, check_beside_in_a_row
+from fedgc.validation import check_integer, did_you_mean
 
 #: Tasks whose clients may train on from shard to shard.
 ROW_TASKS = ("digits",)
@@ -89,6 +91,8 @@ def _check_strategy(strategy: StrategyConfig, where: str, config: ExperimentConf
         raise ConfigError(f"{where}.kind must {must} for runtime {config.runtime!r}; got {strategy.kind!r}")
     if isinstance(strategy, NodesConfig):
         check_nodes(strategy, where, n_clients=config.n_clients)
+    elif isinstance(strategy, BlocksConfig):
+        check_blocks(strategy, where, runtime=config.runtime, n_shards=config.task.shards, fleet=fleet)
     elif isinstance(strategy, GradientCodingConfig):
         n_shards = config.task.shards * strategy.pieces
         if n_shards > MOST_PIECES:
@@ -193,7 +197,7 @@ def _check_coding(strategy: GradientCodingConfig, where: str, *, n_clients: int,
             schedule=schedule,
             memory=strategy.memory,
             sum_only=strategy.secure_sum,
-            rounded=strategy.bits is not None,
+            rounded=strategy.bits is not None or strategy.bit_budget is not None,
             domains=strategy.failure_domains is not None,
             in_a_row=strategy.in_a_row,
         )
@@ -208,7 +212,7 @@ def _check_coding(strategy: GradientCodingConfig, where: str, *, n_clients: int,
             strategy.in_a_row,
             memory=strategy.memory,
             secure=strategy.secure_sum,
-            rounded=strategy.bits is not None,
+            rounded=strategy.bits is not None or strategy.bit_budget is not None,
             pushed=False,
         )
         check_load(strategy.load, schedule)
@@ -234,6 +238,8 @@ def _check_coding(strategy: GradientCodingConfig, where: str, *, n_clients: int,
             f"task.shards must be at least the number of blocks, fleet.clients // {where}.load = {n_blocks}; "
             f"got {n_shards}"
         )
+    if strategy.bit_budget is not None:
+        _check_budget(strategy, strategy.bit_budget, where, n_clients=n_clients, n_blocks=n_blocks)
 
 
 def _check_sites(strategy: GradientCodingConfig, where: str, fleet: Fleet, n_shards: int) -> None:
@@ -259,5 +265,24 @@ def _check_bits(strategy: GradientCodingConfig, where: str) -> None:
         raise ConfigError(f"{where}.quantiser must be one of {', '.join(QUANTISERS)}; got {strategy.quantiser!r}{hint}")
     if strategy.bits is not None and strategy.secure_sum:
         raise ConfigError(f"{where}.bits must be left out with secure_sum; got {strategy.bits}")
-    if strategy.bits is None and "quantiser" in strategy.model_fields_set:
+    if strategy.bits is None and strategy.bit_budget is None and "quantiser" in strategy.model_fields_set:
         raise ConfigError(f"{where}.quantiser must be left out without bits; got {strategy.quantiser!r}")
+
+
+def _check_budget(strategy: GradientCodingConfig, budget: int, where: str, *, n_clients: int, n_blocks: int) -> None:
+    try:
+        check_bit_budget(
+            budget,
+            DECODERS[strategy.decoder_name],
+            schedule=strategy.schedule,
+            given_code=strategy.code != BALANCED_BLOCKS,
+            domains=strategy.failure_domains is not None,
+        )
+        as_quantiser(
+            strategy.bits, strategy.quantiser, secure=strategy.secure_sum, budget=budget, memory=strategy.memory
+        )
+        if strategy.max_weight is not None:
+            raise ConfigError(f"bit_budget must be left out with max_weight; got {budget}")
+        check_integer("bit_budget", budget, low=n_blocks, high=MOST_BITS * n_clients)
+    except ValueError as error:
+        raise ConfigError(f"{where}.{error}") from None

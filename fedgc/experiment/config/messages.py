@@ -6,6 +6,7 @@ import re
 
 from pydantic import BaseModel, ValidationError
 
+from fedgc.experiment.config.blocks import BLOCK_COORDINATES, BlocksConfig
 from fedgc.experiment.config.nodes import DECENTRALISED, NodesConfig
 from fedgc.experiment.config.sections import (
     GRADIENT_CODING,
@@ -24,6 +25,7 @@ _SECTIONS: dict[tuple[str, str], type[BaseModel]] = {
     ("strategies", "rival"): RivalConfig,
     ("strategies", GRADIENT_CODING): GradientCodingConfig,
     ("strategies", DECENTRALISED): NodesConfig,
+    ("strategies", BLOCK_COORDINATES): BlocksConfig,
 }
 #: Of these the key that says which kind a section is, and what it may be.
 _KINDS = {"task": ("name", tuple(TASK_SECTIONS)), "strategies": ("kind", KINDS)}

@@ -11,6 +11,7 @@ from fedgc.assignment import Schedule, Sums
 from fedgc.coherence import CoherenceEstimate, KnownCoherence
 from fedgc.deadline import DeadlineRule, build_deadline
 from fedgc.decoders import AUTO, automatic_decoder
+from fedgc.experiment.config.blocks import BLOCK_COORDINATES, BlocksConfig
 from fedgc.experiment.config.inner import FEDAVG, FEDAVGM, InnerConfig
 from fedgc.experiment.config.keys import Count, Grid, Load, Momentum, Name, Positive, Section, Seeds
 from fedgc.experiment.config.nodes import DECENTRALISED, GraphConfig, NodesConfig
@@ -70,7 +71,7 @@ class GradientCodingConfig(InnerConfig):
     With `secure_sum` the server uses only the sum of what arrives, in fixed point with so many `fractional_bits`; the
     decoder must then be one whose weights are settled before the round: "fixed", say. A `coherence` that is given is
     not learnt. With `bits` clients round what they send to so many per entry, from 1 to 16, by the `quantiser`; not for
-    secure sums.
+    secure sums. With `bit_budget` so many bits in all are divided among the clients, each of which has its own.
     With `pieces` each of the task's shards is divided at random into so many, which together take the time of one. With
     `in_a_row` clients train on from piece to piece, without going back to the global model.
     With `failure_domains` the strategy knows the fleet's sites, whose clients go down together, and learns how often;
@@ -100,6 +101,7 @@ class GradientCodingConfig(InnerConfig):
     secure_sum: Annotated[bool, Field(strict=True)] = False
     fractional_bits: Annotated[int, Field(ge=8, le=48, strict=True)] = 32
     bits: Annotated[int | None, Field(ge=1, le=MOST_BITS, strict=True)] = None
+    bit_budget: Count | None = None
     quantiser: str = BucketedNorm.name
     failure_domains: Literal["site"] | None = None
     residency: Literal["site"] | None = None
@@ -136,21 +138,22 @@ class GradientCodingConfig(InnerConfig):
 #: What is no rival.
 GRADIENT_CODING = "gradient-coding"
 #: Every kind of strategy.
-KINDS = (GRADIENT_CODING, *RIVALS, DECENTRALISED)
+KINDS = (GRADIENT_CODING, *RIVALS, DECENTRALISED, BLOCK_COORDINATES)
 
 
 def _family_of(given: object) -> str | None:
     kind = given.get("kind") if isinstance(given, Mapping) else getattr(given, "kind", None)
-    return kind if kind in (GRADIENT_CODING, DECENTRALISED) else "rival" if kind in RIVALS else None
+    return kind if kind in (GRADIENT_CODING, DECENTRALISED, BLOCK_COORDINATES) else "rival" if kind in RIVALS else None
 
 
-#: What has a server.
+#: What sends Flower's messages.
 ServedConfig = RivalConfig | GradientCodingConfig
 
 StrategyConfig = Annotated[
     Annotated[RivalConfig, Tag("rival")]
     | Annotated[GradientCodingConfig, Tag(GRADIENT_CODING)]
-    | Annotated[NodesConfig, Tag(DECENTRALISED)],
+    | Annotated[NodesConfig, Tag(DECENTRALISED)]
+    | Annotated[BlocksConfig, Tag(BLOCK_COORDINATES)],
     Discriminator(_family_of),
 ]
 
@@ -213,8 +216,8 @@ class ExperimentConfig(Section):
     runtime : str
         "virtual": Flower's strategies and clients exchange messages in virtual time. "replay": the same rounds without
         messages, for tasks of one gradient step per shard, whole blocks, and rivals that are a code and a decoder
-        (:mod:`fedgc.replay`). "decentralised": clients are nodes on a graph, without a server
-        (:mod:`fedgc.decentralised`), for logistic regression and strategies of that kind.
+        (:mod:`fedgc.replay`); and for block-coordinate gradient coding. "decentralised": clients are nodes on a graph,
+        without a server (:mod:`fedgc.decentralised`), for logistic regression and strategies of that kind.
     timing : str
         "learnt": strategies learn how reliable and fast clients are. "known": those that use it are told.
     deadline_unit : str
