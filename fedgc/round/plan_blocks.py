@@ -135,20 +135,23 @@ def _with_everyone(assignment: Assignment, reach: NDArray[np.float64]) -> Assign
     idle = np.flatnonzero(assignment.block_of_client < 0)
     if idle.size == 0:
         return assignment
-    sizes = np.bincount(assignment.block_of_shard)
-    missed = 1.0 - reach[:, np.minimum(sizes, reach.shape[1] - 1)]
-    members = [list(block.members) for block in assignment.blocks]
-    prob = np.array([missed[own, block].prod() for block, own in enumerate(members)])
+    sizes, block_of_client = np.bincount(assignment.block_of_shard), assignment.block_of_client.copy()
+    place = np.minimum(sizes, reach.shape[1] - 1)
+    active = np.flatnonzero(block_of_client >= 0)
+    prob = np.ones(sizes.size)
+    np.multiply.at(prob, block_of_client[active], 1.0 - reach[active, place[block_of_client[active]]])
     # Only one block's cost changes at a time, so the dearest is kept at the top: of equal ones the first.
     dearest = [(-cost, block) for block, cost in enumerate((sizes * prob / np.maximum(1.0 - prob, 1e-12)).tolist())]
     heapify(dearest)
-    for client in idle.tolist():
+    for client in idle:
         block = dearest[0][1]
-        members[block].append(client)
-        prob[block] *= min(missed[client, block], 0.99)
+        block_of_client[client] = block
+        prob[block] *= min(1.0 - reach[client, place[block]], 0.99)
         heapreplace(dearest, (-float(sizes[block] * prob[block] / max(1.0 - prob[block], 1e-12)), block))
-    n_clients, most = assignment.n_clients, max(map(len, members))
-    padded = np.array([own + [n_clients] * (most - len(own)) for own in members], dtype=np.intp)
+    by_block, number = np.argsort(block_of_client, kind="stable"), np.bincount(block_of_client)
+    within, most = np.arange(by_block.size) - np.repeat(np.cumsum(number) - number, number), int(number.max())
+    padded = np.full((sizes.size, most), assignment.n_clients, dtype=np.intp)
+    padded[block_of_client[by_block], within] = by_block
     instance = make_instance(reach, assignment.n_shards, (1, most), assignment.schedule, None)
     return build(instance, padded, assignment.block_of_shard)
 
