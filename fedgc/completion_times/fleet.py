@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from fedgc.completion_times.base import LEAST_SLOW, ODD_SHARE, Estimate, FleetPrior, Nodes, TimeFamily
 from fedgc.completion_times.never_seen import mark_gone
 from fedgc.completion_times.sample import Sample, Vector
+from fedgc.short_rows import row_sums
 
 #: Pseudo-clients behind mean and spread, and the spread that they have, for (typical time, relative spread).
 _MEAN_CLIENTS = (0.1, 0.5)
@@ -25,8 +26,6 @@ _USUAL_ROUNDS, _MOST_SLOW, _LEAST_FACTOR, _LARGEST_FACTOR = 20.0, 0.4, 2.0, 1e4
 _FIRST_SLOW = 0.02
 #: Who seems to have gone is thought over every so many iterations.
 _MARK_EVERY = 4
-#: So many nodes are summed in the same order either way, see :func:`_sum_over_nodes`.
-_FEW_NODES = 7
 #: Enough once no parameter of the fleet moves more than this.
 _TOLERANCE = 3e-3
 
@@ -172,18 +171,8 @@ def mixture_survival(family: TimeFamily, nodes: Nodes, prior: FleetPrior, x: Vec
     for log_prob, log_factor in prior.shifts:
         at = np.exp(-log_factor) * x[:, None]
         share = np.exp(log_prob)
-        longer += share * _sum_over_nodes(nodes.weight * family.survival(at, nodes.first, nodes.second))
+        longer += share * row_sums(nodes.weight * family.survival(at, nodes.first, nodes.second))
     return np.clip(longer, 0.0, 1.0)
-
-
-def _sum_over_nodes(values: Vector) -> Vector:
-    """Return the sum over the nodes of each client: of a few column by column, since sums of short rows are slow."""
-    if not 0 < values.shape[1] <= _FEW_NODES:
-        return np.asarray(values.sum(axis=1))
-    total = values[:, 0].copy()
-    for column in values.T[1:]:
-        total += column
-    return total
 
 
 def mixture_log_density(family: TimeFamily, nodes: Nodes, prior: FleetPrior, x: Vector) -> Vector:
