@@ -28,9 +28,10 @@ def check_integer(name: str, value: object, *, low: int, high: int | None = None
     ...
     ValueError: load must be an integer from 1 to 4; got 9
     """
-    limits = f"from {low} to {high}" if high is not None else f"of at least {low}"
-    number = int(value) if isinstance(value, Integral) and not isinstance(value, bool) else None
+    # Plain numbers first, here and below: to ask an abstract class takes ten times as long.
+    number = int(value) if isinstance(value, (int, Integral)) and not isinstance(value, bool) else None
     if number is None or number < low or (high is not None and number > high):
+        limits = f"from {low} to {high}" if high is not None else f"of at least {low}"
         raise ValueError(f"{name} must be an integer {limits}; got {value!r}")
     return number
 
@@ -45,7 +46,7 @@ def check_indices(name: str, value: ArrayLike) -> NDArray[np.intp]:
 
 def check_positive(name: str, value: object) -> float:
     """Return `value` as a finite float above zero, or raise ValueError."""
-    if isinstance(value, bool) or not isinstance(value, Real):
+    if isinstance(value, bool) or not isinstance(value, (float, int, Real)):
         raise ValueError(f"{name} must be a finite number above 0; got {value!r}")
     # Compared as it is: an integer may be too large for a float. And negated, since nothing is true of NaN.
     if value <= 0 or not value <= sys.float_info.max:

@@ -77,6 +77,11 @@ class Instance:
         """Number of shards in each residency class."""
         return np.bincount(self.class_of_shard, minlength=len(self.allowed))
 
+    @cached_property
+    def has_limits(self) -> bool:
+        """Whether some clients cannot hold, or work through, all shards."""
+        return bool((np.minimum(self.limit, self.list_limit)[:-1] < self.n_shards).any())
+
     def cap(self, members: Ints) -> Ints:
         """Return the most shards that each block can have, given its members, (n_blocks,)."""
         slots = members.T  # slot by slot: a block has few of them, and there are many blocks

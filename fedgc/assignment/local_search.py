@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 from fedgc.assignment.greedy import Rows
 from fedgc.assignment.instance import Instance
 from fedgc.assignment.tied import Tied, entries_of_pairs, forced, redealt, tied_of
+from fedgc.short_rows import any_in_rows, row_sums, sorted_rows
 
 Ints = NDArray[np.intp]
 Floats = NDArray[np.float64]
@@ -89,19 +90,19 @@ class _Table:
 def _sweep(instance: Instance, table: _Table, offers: int, heat: float, rng: np.random.Generator) -> bool:
     """Make some offers to every pair of rows, put the best in place where it is taken, and return whether any was."""
     all_pairs = _pairs(table, rng)
-    pairs = all_pairs[(table.sizes[all_pairs] > 0).any(axis=1)]
+    pairs = all_pairs[any_in_rows(table.sizes.take(all_pairs) > 0)]
     if pairs.shape[0] == 0:
         return False
     # Two idle rows have nothing to gain; their offers go to the others.
     offers = min(offers * all_pairs.shape[0] // pairs.shape[0], 4 * offers)
     each = np.repeat(pairs, offers, axis=0)
     n_offers, n_slots = each.shape[0], table.members.shape[1]
-    both = table.members[each].reshape(n_offers, 2 * n_slots)
-    members = np.sort(dealt(both, rng).reshape(n_offers, 2, n_slots), axis=2)
-    old_sizes = table.sizes[each]
+    both = table.members.take(each, axis=0).reshape(n_offers, 2 * n_slots)
+    members = sorted_rows(dealt(both, rng).reshape(n_offers, 2, n_slots))
+    old_sizes = table.sizes.take(each)
     sizes = _divided(instance, members, old_sizes, rng)
     # What one row of a pair gains in shards the other loses.
-    new = (members.reshape(both.shape) != both).any(axis=1) | (sizes[:, 0] != old_sizes[:, 0])
+    new = any_in_rows(members.reshape(both.shape) != both) | (sizes[:, 0] != old_sizes[:, 0])
     legal = _legal(instance, members.reshape(-1, n_slots), sizes.ravel())
     judged = np.flatnonzero(new & legal[0::2] & legal[1::2])
     if table.tied.row.size:
@@ -109,11 +110,10 @@ def _sweep(instance: Instance, table: _Table, offers: int, heat: float, rng: np.
         only, somewhere = forced(instance, entries, judged // offers, members[judged])
         judged = judged[somewhere & (only <= sizes[judged]).all(axis=1)]
     cost = np.full((n_offers, 2), np.inf)
-    cost[judged] = instance.cost(members[judged].reshape(-1, n_slots), sizes[judged].ravel(), thorough=False).reshape(
-        -1, 2
-    )
-    before = np.repeat(table.cost[pairs].sum(axis=1), offers)
-    gain = before * (1.0 - 1e-9) - cost.sum(axis=1)
+    offered = members.take(judged, axis=0).reshape(-1, n_slots)
+    cost[judged] = instance.cost(offered, sizes.take(judged, axis=0).ravel(), thorough=False).reshape(-1, 2)
+    before = np.repeat(row_sums(table.cost.take(pairs)), offers)
+    gain = before * (1.0 - 1e-9) - row_sums(cost)
     if heat > 0.0:
         gain += heat * rng.exponential(size=n_offers)
     best = np.argmax(gain.reshape(-1, offers), axis=1) + offers * np.arange(pairs.shape[0])
@@ -150,35 +150,41 @@ def dealt(both: Ints, rng: np.random.Generator) -> Ints:
     new = both.copy()
     at = np.flatnonzero(way < 0.6)
     one, two = rng.integers(n_slots, size=at.size), n_slots + rng.integers(n_slots, size=at.size)
-    new[at, one], new[at, two] = both[at, two], both[at, one]
-    anew = way > 0.7
-    new[anew] = rng.permuted(both[anew], axis=1)
+    one, two, cells = one + 2 * n_slots * at, two + 2 * n_slots * at, new.reshape(-1)
+    cells[one], cells[two] = both.take(two), both.take(one)
+    anew = np.flatnonzero(way > 0.7)
+    new[anew] = rng.permuted(both.take(anew, axis=0), axis=1)
     return new
 
 
 def _divided(instance: Instance, members: Ints, sizes: Ints, rng: np.random.Generator) -> Ints:
     """Divide the shards of each pair: as they are, by speed, with some shifted, or all to one (if they fit), (n, 2)."""
     n_offers = sizes.shape[0]
-    total = sizes.sum(axis=1)
+    total = row_sums(sizes)
     way = rng.random(n_offers)
     first = sizes[:, 0].copy()
     at = np.flatnonzero((way >= 0.3) & (way < 0.5))
-    speed = instance.speed[members[at]].sum(axis=2)
-    first[at] = np.rint(total[at] * speed[:, 0] / np.maximum(speed.sum(axis=1), 1e-12)).astype(np.intp)
+    speed = row_sums(instance.speed.take(members.take(at, axis=0)))
+    first[at] = np.rint(total[at] * speed[:, 0] / np.maximum(row_sums(speed), 1e-12)).astype(np.intp)
     at = np.flatnonzero((way >= 0.5) & (way < 0.9))
     # Where the cost is linear in the size, single steps would take too long.
     step = np.maximum(total[at] >> rng.integers(1, 9, size=at.size), 1)
-    first[at] = np.clip(first[at] + np.where(rng.random(at.size) < 0.5, step, -step), 0, total[at])
+    moved = first[at] + np.where(rng.random(at.size) < 0.5, step, -step)
+    first[at] = np.minimum(np.maximum(moved, 0), total[at])
     at = np.flatnonzero(way >= 0.9)
     first[at] = np.where(rng.random(at.size) < 0.5, total[at], 0)
-    return np.stack([first, total - first], axis=1)
+    divided = np.empty_like(sizes)
+    divided[:, 0], divided[:, 1] = first, total - first
+    return divided
 
 
 def _legal(instance: Instance, members: Ints, sizes: Ints) -> NDArray[np.bool_]:
     """Return which rows break no limit; a row without shards is a set of idle clients and may be anything."""
-    slots = members.T
-    count = (slots < instance.n_clients).sum(axis=0)
-    held = (count >= instance.least) & (sizes <= instance.cap(members)) & instance.domains_differ(members)
+    held = row_sums((members < instance.n_clients).astype(np.intp)) >= instance.least
+    if instance.has_limits:
+        held &= sizes <= instance.cap(members)
+    if instance.constraints.domain is not None:
+        held &= instance.domains_differ(members)
     return np.asarray(held | (sizes == 0))
 
 

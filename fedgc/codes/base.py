@@ -75,6 +75,11 @@ class Code(ABC):
         start, end = self.sparse_matrix.indptr[client : client + 2]
         return np.asarray(self.sparse_matrix.indices[start:end], dtype=np.intp)
 
+    @property
+    def shards_per_client(self) -> NDArray[np.intp]:
+        """Number of :meth:`shards_of` each client, (n_clients,)."""
+        return np.diff(self.sparse_matrix.indptr[: self.n_clients + 1]).astype(np.intp)
+
     def coefficients_of(self, client: int) -> NDArray[np.float64]:
         """Return the encoding coefficients of `client`, in the order of :meth:`shards_of`."""
         start, end = self.sparse_matrix.indptr[client : client + 2]

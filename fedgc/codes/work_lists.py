@@ -173,6 +173,11 @@ class WorkLists(Code):
         """Number of shard copies per shard, counting lists as if they were worked to the end."""
         return float(self._first[-1]) / self.n_shards
 
+    @property
+    def shards_per_client(self) -> NDArray[np.intp]:
+        """Length of each client's list, (n_clients,)."""
+        return np.diff(self._first).astype(np.intp)
+
     def shards_of(self, client: int) -> NDArray[np.intp]:
         """Return the shards of `client` in the order of its list."""
         return np.concatenate(self._segments[client])

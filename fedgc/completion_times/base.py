@@ -141,7 +141,14 @@ class Nodes:
     def take(self, rows: ArrayLike) -> Nodes:
         """Return the nodes of some clients."""
         index = np.asarray(rows)
-        return Nodes(self.first[index], self.second[index], self.weight[index])
+        return Nodes(*(_rows_of(table, index) for table in (self.first, self.second, self.weight)))
+
+
+def _rows_of(table: Vector, index: NDArray[np.intp]) -> Vector:
+    """Return rows of a table; of one whose rows are all the same in memory no copies are made."""
+    if table.shape[0] and table.strides[0] == 0:
+        return np.broadcast_to(table[0], (index.size, table.shape[1]))
+    return table.take(index, axis=0)
 
 
 class TimeFamily(ABC):

@@ -8,7 +8,7 @@ import numpy as np
 
 from fedgc.completion_times.base import FleetPrior, TimeFamily
 from fedgc.completion_times.fleet import fit_fleet
-from fedgc.completion_times.goodness_of_fit import goodness_of_fit
+from fedgc.completion_times.goodness_of_fit import mean_log_likelihood
 from fedgc.completion_times.log_normal import LogNormalTimes
 from fedgc.completion_times.sample import Sample
 from fedgc.completion_times.shifted_exponential import ShiftedExponentialTimes
@@ -52,8 +52,7 @@ def fit_fleets(
         priors[name] = fit_fleet(family, sample, starts.get(name), slow_rounds=slow_rounds, max_rounds=max_rounds)
         if name not in candidates:
             continue
-        fit = goodness_of_fit(family, priors[name], sample)
-        scores[name] = fit.mean_log_likelihood
+        scores[name], n_observations = mean_log_likelihood(family, priors[name], sample)
         if len(priors[name].shifts) > 1:
-            scores[name] -= float(np.log(fit.n_observations)) / fit.n_observations
+            scores[name] -= float(np.log(n_observations)) / n_observations
     return priors, scores

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from fedgc.completion_times.base import LEAST_SLOW, ODD_SHARE, Estimate, FleetPrior, Nodes, TimeFamily
 from fedgc.completion_times.never_seen import mark_gone
 from fedgc.completion_times.sample import Sample, Vector
+from fedgc.short_rows import row_sums
 
 #: Pseudo-clients behind mean and spread, and the spread that they have, for (typical time, relative spread).
 _MEAN_CLIENTS = (0.1, 0.5)
@@ -170,7 +171,7 @@ def mixture_survival(family: TimeFamily, nodes: Nodes, prior: FleetPrior, x: Vec
     for log_prob, log_factor in prior.shifts:
         at = np.exp(-log_factor) * x[:, None]
         share = np.exp(log_prob)
-        longer += share * (nodes.weight * family.survival(at, nodes.first, nodes.second)).sum(axis=1)
+        longer += share * row_sums(nodes.weight * family.survival(at, nodes.first, nodes.second))
     return np.clip(longer, 0.0, 1.0)
 
 

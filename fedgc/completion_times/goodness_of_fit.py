@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from scipy import stats
 
 from fedgc.completion_times.base import Estimate, FleetPrior, Nodes, TimeFamily
 from fedgc.completion_times.fleet import mixture_log_density, mixture_survival
@@ -49,6 +48,14 @@ def log_scores(
     return arrived + np.log(presence[seen.owner]), quiet
 
 
+def mean_log_likelihood(family: TimeFamily, prior: FleetPrior, sample: Sample) -> tuple[float, int]:
+    """Return what :func:`goodness_of_fit` says of the likelihood, without the distance, and how much was observed."""
+    n_observations = sample.seen.owner.size + sample.silent.owner.size
+    if n_observations == 0:
+        return 0.0, 0
+    return _mean(family, prior, *_fitted(family, prior, sample)), n_observations
+
+
 def goodness_of_fit(family: TimeFamily, prior: FleetPrior, sample: Sample) -> GoodnessOfFit:
     """Return how well `family` describes the sample, every client with its own fit.
 
@@ -62,13 +69,12 @@ def goodness_of_fit(family: TimeFamily, prior: FleetPrior, sample: Sample) -> Go
     n_seen, n_silent = sample.seen.owner.size, sample.silent.owner.size
     if n_seen + n_silent == 0:
         return GoodnessOfFit(family.name, 0.0, 0.0, 0)
-    sample = mark_gone(family, sample, prior)
-    estimate = family.estimate(sample, prior)
-    nodes = family.posterior(sample, prior, estimate)
-    arrived, quiet = log_scores(family, prior, sample, estimate, nodes)
-    mean = float((arrived.sum() + quiet.sum()) / (n_seen + n_silent))
+    sample, estimate, nodes = fitted = _fitted(family, prior, sample)
+    mean = _mean(family, prior, *fitted)
     distance = 0.0
     if n_seen:
+        from scipy import stats  # noqa: PLC0415 - takes half a second, and fits do without
+
         transforms = [
             estimate.presence[part.owner]
             * (1.0 - mixture_survival(family, nodes.take(part.owner), prior, np.exp(part.log_time)))
@@ -80,3 +86,15 @@ def goodness_of_fit(family: TimeFamily, prior: FleetPrior, sample: Sample) -> Go
         before = np.concatenate([[0.0], after[:-1]])
         distance = float(max(np.abs(after - at).max(), np.abs(before - at).max()))
     return GoodnessOfFit(family.name, mean, distance, n_seen + n_silent)
+
+
+def _fitted(family: TimeFamily, prior: FleetPrior, sample: Sample) -> tuple[Sample, Estimate, Nodes]:
+    """Return the sample with those marked that have gone, and every client's own fit."""
+    sample = mark_gone(family, sample, prior)
+    estimate = family.estimate(sample, prior)
+    return sample, estimate, family.posterior(sample, prior, estimate)
+
+
+def _mean(family: TimeFamily, prior: FleetPrior, sample: Sample, estimate: Estimate, nodes: Nodes) -> float:
+    arrived, quiet = log_scores(family, prior, sample, estimate, nodes)
+    return float((arrived.sum() + quiet.sum()) / (arrived.size + quiet.size))

@@ -24,8 +24,9 @@ class OwnFrequency:
 
     Attributes
     ----------
-    log_time : ndarray, shape (n_clients, window)
-        What was seen and what was waited for, increasing; infinite in unused cells.
+    log_time : ndarray, shape (n_clients, n_cells)
+        What was seen and what was waited for, increasing; infinite in unused cells. Their number is one below a power
+        of two.
     at_risk : ndarray, shape (n_clients, window + 1)
         Weight of the rounds that lasted for at least as long; 0 after the last.
     left, before : ndarray, shape (n_clients, window + 1)
@@ -68,7 +69,10 @@ class OwnFrequency:
         # Worked out once, so that a chance costs a look-up instead of a product over the window.
         steps = (fleet + at_risk - np.where(censored, 0.0, weight)) / before[:, :-1]
         left = np.append(one, np.cumprod(steps, axis=1), axis=1)
-        return cls(times, np.append(at_risk, 0.0 * one, axis=1), left, before, last, grid, grid_longer)
+        most = int(used.sum(axis=1).max(initial=0))
+        cells = np.full((len(times), (1 << most.bit_length()) - 1), np.inf)
+        cells[:, :most] = times[:, :most]
+        return cls(cells, np.append(at_risk, 0.0 * one, axis=1), left, before, last, grid, grid_longer)
 
     def longer(self, rows: NDArray[np.intp], log_x: Vector, model: ArrayLike, model_last: ArrayLike) -> Vector:
         """Return the probability of each client to be absent or to take longer than e^log_x seconds per shard, (n,).
@@ -82,9 +86,19 @@ class OwnFrequency:
         model, model_last : array_like, shape (n,)
             The same as the client's model has it, for `log_x` and for the client's longest wait.
         """
-        at = np.minimum(log_x, self.last[rows])
-        cell = (self.log_time[rows] <= at[:, None] + _SAME).sum(axis=1)
-        here = _FLEET_ROUNDS * np.interp(at, self.grid, self.grid_longer) + self.at_risk[rows, cell]
-        total: Vector = self.left[rows, cell] * here / self.before[rows, cell]
-        beyond = log_x > self.last[rows]
-        return np.where(beyond, total * np.asarray(model) / np.maximum(model_last, _TINY), total)
+        last = self.last.take(rows)
+        at = np.minimum(log_x, last)
+        cell = rows * self.left.shape[1] + self._cells_until(rows, at + _SAME)
+        here = _FLEET_ROUNDS * np.interp(at, self.grid, self.grid_longer) + self.at_risk.take(cell)
+        total: Vector = self.left.take(cell) * here / self.before.take(cell)
+        return np.where(log_x > last, total * np.asarray(model) / np.maximum(model_last, _TINY), total)
+
+    def _cells_until(self, rows: NDArray[np.intp], log_x: Vector) -> NDArray[np.intp]:
+        """Return how many of each client's times and waits are no longer than this, (n,), by bisection."""
+        n_cells = self.log_time.shape[1]
+        before, found = rows * n_cells - 1, np.zeros(rows.size, dtype=np.intp)
+        step = (n_cells + 1) // 2
+        while step:
+            found += step * (self.log_time.take(before + (found + step)) <= log_x)
+            step //= 2
+        return found

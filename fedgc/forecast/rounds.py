@@ -40,7 +40,7 @@ class Forecast(NamedTuple):
 
 def work_of(code: Code) -> NDArray[np.intp]:
     """Return the number of shards on each client's list, or that it computes for its one update, (n_clients,)."""
-    return np.array([code.shards_of(client).size for client in range(code.n_clients)], dtype=np.intp)
+    return code.shards_per_client
 
 
 def arrivals_by_deadline(code: Code, reach: Vector) -> ArrivalModel:
@@ -154,7 +154,6 @@ def forecast_round(
 
 def _all_may_arrive(code: Code, may_come: NDArray[np.bool_]) -> bool:
     """Return whether every shard has a holder of those that may come."""
-    covered = np.zeros(code.n_shards, dtype=bool)
-    for client in np.flatnonzero(may_come):
-        covered[code.shards_of(int(client))] = True
+    covered = np.zeros(code.n_shards, dtype=np.bool_)
+    covered[code.sparse_matrix.indices[np.repeat(may_come, code.shards_per_client)]] = True
     return bool(covered.all())

@@ -101,10 +101,10 @@ def finish_round(
         error = model_error if predicted is None else predicted
         noise = noise.update(fold.probe(update), error * share_of_changes(state, plan.code), step=plan.step)
 
-    silent = (
-        {} if waited is None else {c: waited for c in range(len(plan.node_ids)) if c not in {*fold.replies, *pending}}
-    )
+    silent: dict[int, float] = {}
     if waited is not None:
+        expected = {*fold.replies, *pending}
+        silent = {client: waited for client in range(len(plan.node_ids)) if client not in expected}
         silent |= dict.fromkeys(failed, waited if plan.deadline is None else max(waited, plan.deadline))
     seen = times_seen(plan, fold.replies, silent) if learn else []
     if late is not None:

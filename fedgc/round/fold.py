@@ -145,8 +145,7 @@ class RoundFold:
         if self._rows is not None:
             self._add_row(self._rows, client, reply)
             return []
-        examples = np.zeros(self._seen.size)
-        examples[reply.shards] = reply.shard_examples
+        examples = dict(zip(reply.shards.tolist(), reply.shard_examples.tolist(), strict=True))
         copies = []
         for row, total in reply.sums.items():
             probed = self._probe.of(total)
@@ -210,14 +209,14 @@ class RoundFold:
     def _finish(self) -> Update:
         return self._stream.finish() if self._rows is None else self._rows.finish()
 
-    def _observe(self, row: int, probed: NDArray[np.float64], examples: NDArray[np.float64]) -> None:
+    def _observe(self, row: int, probed: NDArray[np.float64], examples: Mapping[int, float]) -> None:
         """Note how large an update per example is, and how alike to the others.
 
         With a memory it is their changes that count, since these are what is decoded.
         """
         shards, coefficients = row_of(self.plan.decoder.code, row)
         # A decoder may have chosen coefficients that differ within a block; such a sum is not the block's update.
-        here = float(examples[shards].sum())
+        here = float(np.array([examples.get(shard, 0.0) for shard in shards.tolist()]).sum())
         if here == 0.0 or self._seen[shards].any() or coefficients.max() != coefficients.min():
             return
         self._seen[shards] = True

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from functools import cache
+from heapq import heapify, heapreplace
+
 import numpy as np
 from numpy.typing import NDArray
 
 from fedgc.assignment import Assignment, fractional_repetition_blocks, longest_list
 from fedgc.assignment.build import build
 from fedgc.assignment.instance import make_instance
-from fedgc.deadline import Timing, time_to_target
+from fedgc.deadline import RoundForecast, Timing, time_to_target
 from fedgc.round.choices import Planning, assign_those_here
 from fedgc.round.state import RoundPlan, RoundState
 from fedgc.round.timing import LearntTiming
@@ -38,12 +41,18 @@ def plan_blocks(state: RoundState, nodes: tuple[int, ...], copies: int, planning
         plan_with_code(state, planning, CodeForNodes(nodes, *assignment.code(), assignment))
         for assignment in _by_speed(state, nodes, copies, planning)
     ]
+
+    @cache
+    def ahead(plan: RoundPlan) -> RoundForecast:
+        return forecast_learnt(state, planning, plan)
+
     new = found[0]
     if len(found) > 1:
-        new = min(found, key=lambda one: time_to_target(forecast_learnt(state, planning, one)))
+        new = min(found, key=lambda one: time_to_target(ahead(one)))
     if kept is None:
         return new
-    pays = _is_sooner(state, planning, new, kept) if seen else _has_less_error(new, kept, planning.reassignment_gain)
+    gain = planning.reassignment_gain
+    pays = _is_sooner(ahead(new), ahead(kept), gain) if seen else _has_less_error(new, kept, gain)
     return new if pays else kept
 
 
@@ -67,15 +76,14 @@ def _has_less_error(new: RoundPlan, kept: RoundPlan, gain: float) -> bool:
     return before is not None and after is not None and after < (1.0 - gain) * before
 
 
-def _is_sooner(state: RoundState, planning: Planning, new: RoundPlan, kept: RoundPlan) -> bool:
+def _is_sooner(new: RoundForecast, kept: RoundForecast, gain: float) -> bool:
     """Return whether new blocks are predicted to reach the target sooner, by what so much less error would be worth.
 
     Each has the deadline that its rule chooses for it. Where rounds are as long, this is less residual error by more
-    than `reassignment_gain`.
+    than the gain.
     """
-    before, after = forecast_learnt(state, planning, kept), forecast_learnt(state, planning, new)
     # An error that is smaller by the gain is a sensitivity that is.
-    return time_to_target(after) < time_to_target(before, 1.0 - planning.reassignment_gain)
+    return time_to_target(new) < time_to_target(kept, 1.0 - gain)
 
 
 def _by_speed(state: RoundState, nodes: tuple[int, ...], copies: int, planning: Planning) -> list[Assignment]:
@@ -127,16 +135,23 @@ def _with_everyone(assignment: Assignment, reach: NDArray[np.float64]) -> Assign
     idle = np.flatnonzero(assignment.block_of_client < 0)
     if idle.size == 0:
         return assignment
-    sizes = np.bincount(assignment.block_of_shard)
-    missed = 1.0 - reach[:, np.minimum(sizes, reach.shape[1] - 1)]
-    members = [list(block.members) for block in assignment.blocks]
-    prob = np.array([missed[own, block].prod() for block, own in enumerate(members)])
+    sizes, block_of_client = np.bincount(assignment.block_of_shard), assignment.block_of_client.copy()
+    place = np.minimum(sizes, reach.shape[1] - 1)
+    active = np.flatnonzero(block_of_client >= 0)
+    prob = np.ones(sizes.size)
+    np.multiply.at(prob, block_of_client[active], 1.0 - reach[active, place[block_of_client[active]]])
+    # Only one block's cost changes at a time, so the dearest is kept at the top: of equal ones the first.
+    dearest = [(-cost, block) for block, cost in enumerate((sizes * prob / np.maximum(1.0 - prob, 1e-12)).tolist())]
+    heapify(dearest)
     for client in idle:
-        block = int(np.argmax(sizes * prob / np.maximum(1.0 - prob, 1e-12)))
-        members[block].append(int(client))
-        prob[block] *= min(missed[client, block], 0.99)
-    n_clients, most = assignment.n_clients, max(map(len, members))
-    padded = np.array([own + [n_clients] * (most - len(own)) for own in members], dtype=np.intp)
+        block = dearest[0][1]
+        block_of_client[client] = block
+        prob[block] *= min(1.0 - reach[client, place[block]], 0.99)
+        heapreplace(dearest, (-float(sizes[block] * prob[block] / max(1.0 - prob[block], 1e-12)), block))
+    by_block, number = np.argsort(block_of_client, kind="stable"), np.bincount(block_of_client)
+    within, most = np.arange(by_block.size) - np.repeat(np.cumsum(number) - number, number), int(number.max())
+    padded = np.full((sizes.size, most), assignment.n_clients, dtype=np.intp)
+    padded[block_of_client[by_block], within] = by_block
     instance = make_instance(reach, assignment.n_shards, (1, most), assignment.schedule, None)
     return build(instance, padded, assignment.block_of_shard)
 

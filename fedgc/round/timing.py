@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from fedgc.completion_times import CompletionTimes, Overheads
+from fedgc.completion_times.history import as_ids
 from fedgc.deadline import Timing
 
 if TYPE_CHECKING:
@@ -57,6 +59,11 @@ class LearntTiming:
     loss_detection: ClassVar[float] = np.inf
     presence: ClassVar[None] = None
 
+    @cached_property
+    def _ids(self) -> NDArray[np.int64]:
+        # Plans ask for dozens of deadlines, and to read ten thousand Python integers takes milliseconds.
+        return as_ids(self.node_ids)
+
     @property
     def has_seen(self) -> bool:
         """Whether any completion time has been seen."""
@@ -64,15 +71,15 @@ class LearntTiming:
 
     def tabulated(self) -> LearntTiming:
         """Return the same to be asked often, as by the search for a deadline: :meth:`CompletionTimes.tabulated`."""
-        return replace(self, completion_times=self.completion_times.tabulated(self.node_ids)) if self.has_seen else self
+        return replace(self, completion_times=self.completion_times.tabulated(self._ids)) if self.has_seen else self
 
     def reach(self, deadline: float, max_shards: int) -> NDArray[np.float64]:
         """Return the probability of each node to have done at least k shards by then, (n_nodes, max_shards + 1)."""
         if self.has_seen:
             allowance = None if self.overheads is None else self.overheads.allowance(self.node_ids, deadline)
-            reach = self.completion_times.reach(self.node_ids, max_shards, deadline, allowance=allowance)
+            reach = self.completion_times.reach(self._ids, max_shards, deadline, allowance=allowance)
             if self.away is not None:
-                reach = reach * ((1.0 - self.away) / self.completion_times.presence(self.node_ids))[:, None]
+                reach = reach * ((1.0 - self.away) / self.completion_times.presence(self._ids))[:, None]
         else:
             done = np.arange(max_shards + 1.0)
             present = np.ones(len(self.node_ids)) if self.away is None else 1.0 - self.away
@@ -91,7 +98,7 @@ class LearntTiming:
         present = 1.0 if self.away is None else 1.0 - self.away
         if self.has_seen:
             known = self.away is not None
-            within = self.completion_times.in_time_prob(self.node_ids, work, deadline, given_present=known)
+            within = self.completion_times.in_time_prob(self._ids, work, deadline, given_present=known)
         else:
             within = _guess(work, self.guess, deadline)
         return np.asarray(1.0 - np.clip(present * within, self._least, 1.0 - 1e-9))
@@ -102,7 +109,7 @@ class LearntTiming:
         present = 1.0 if self.away is None else 1.0 - self.away
         if self.has_seen:
             known = self.away is not None
-            within = self.completion_times.in_time_prob_at(self.node_ids, work, instants, given_present=known)
+            within = self.completion_times.in_time_prob_at(self._ids, work, instants, given_present=known)
         else:
             within = _guess(work, self.guess, instants[:, None])
         return np.asarray(1.0 - np.clip(present * within, self._least, 1.0 - 1e-9))
