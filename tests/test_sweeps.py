@@ -15,12 +15,15 @@ import pytest
 from fedgc.strategies.baselines import RIVALS
 
 from fedgc.errors import ConfigError, ExperimentError
-from fedgc.experiment import sweep
+from fedgc.experiment import replayed, sweep
 from fedgc.experiment.cells import cells_of
 from fedgc.experiment.config import check_config, load_config, points_of
 from fedgc.experiment.finished import FinishedCells
 from fedgc.experiment.row import Row
 from fedgc.experiment.sweep import run_experiment
+from fedgc.fleets import build_fleet
+from fedgc.play import Draws, RoundDraws
+from fedgc.replay import Method, MethodRounds, known_rounds
 from tests.command_line import fedgc
 
 RAW: dict[str, Any] = {
@@ -106,6 +109,23 @@ def test_finished_cells_are_not_run_again(tmp_path: Path, monkeypatch: pytest.Mo
 def test_other_draws_are_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
     config = check_config({**RAW, "sweep": {}, "seeds": [1]})
     monkeypatch.setattr(sweep, "run_one", lambda config, strategy, seed, keep: strategy.label)
+    with pytest.raises(ExperimentError, match="has met other draws"):
+        run_experiment(config)
+
+
+def test_a_replay_on_draws_of_its_own_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
+    task = {"name": "digits-regression", "shards": 6, "partition": "sorted"}
+    methods = [{"kind": kind, "deadline": 1.5} for kind in ("mifa", "is-sgd")]
+    replay = {"runtime": "replay", "timing": "known", "fleet": {"preset": "paper", "clients": 3}}
+    config = check_config({**RAW, **replay, "seeds": [1], "sweep": {}, "task": task, "strategies": methods})
+    run_experiment(config)
+    others = iter(range(2))
+
+    def on_another_fleet(method: Method, draws: Draws, *args: Any, **options: Any) -> MethodRounds:
+        fleet = build_fleet({"preset": "paper", "clients": 3}, seed=next(others))
+        return known_rounds(method, RoundDraws(fleet), *args, **options)
+
+    monkeypatch.setattr(replayed, "known_rounds", on_another_fleet)
     with pytest.raises(ExperimentError, match="has met other draws"):
         run_experiment(config)
 

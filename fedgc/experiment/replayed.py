@@ -60,7 +60,8 @@ def replay_one(config: ExperimentConfig, choice: ServedConfig, seed: int, keep: 
         except RunEnded:
             break
     rows.close()
-    return draws_met(draws, config.rounds)
+    # Where clients come and go, each method meets them at its own instants: what the fleet has for all is compared.
+    return draws_met(draws, config.rounds) if draws.in_time else rounds.played.met
 
 
 def _accuracy(task: GradientTask, state: DescentStep) -> float:

@@ -20,6 +20,11 @@ class RoundDraws:
     fleet : Fleet
         The clients.
 
+    Attributes
+    ----------
+    in_time : bool
+        Whether clients come and go in virtual time, so that draws depend on the instant at which a round begins.
+
     Notes
     -----
     Draws are keyed by client and round, so every run on a fleet meets the same ones. They are kept, unless clients come
@@ -30,7 +35,7 @@ class RoundDraws:
         self.fleet = fleet
         own = fleet.parameters
         in_site = (own["site"] >= 0) & (own["outage_fraction"] > 0)
-        self._in_time = bool(np.isfinite(own["session_on"]).any() or in_site.any())
+        self.in_time = bool(np.isfinite(own["session_on"]).any() or in_site.any())
         self._kept: dict[int, Vector] = {}
 
     def of_round(self, server_round: int, now: float) -> Vector:
@@ -39,7 +44,7 @@ class RoundDraws:
         if drawn is None:
             fleet = self.fleet
             drawn = np.array([fleet.draw(client, server_round, now=now) for client in range(fleet.n_clients)]).T
-            if not self._in_time:
+            if not self.in_time:
                 self._kept[server_round] = drawn
         return drawn
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -31,12 +32,15 @@ class PlayedRounds:
         The coded updates that came, by row of the encoding matrix.
     end : float
         Virtual seconds at which the last round ended.
+    met : str
+        Hash of what all clients of the fleet drew in these rounds, as the rounds used it.
     """
 
     coverage: Vector
     seconds: Vector
     arrived: NDArray[np.bool_]
     end: float
+    met: str
 
 
 class _Replies(NamedTuple):
@@ -142,9 +146,11 @@ def play_rounds(
     arrived = np.zeros((n_rounds, code.n_rows), dtype=np.bool_)
     coverage, seconds = np.zeros((n_rounds, code.n_shards)), np.zeros(n_rounds)
     decoded: dict[bytes, Vector] = {}
-    now = float(start)
+    now, met = float(start), hashlib.sha256()
     for number in range(n_rounds):
-        drawn = draws.of_round(first_round + number, now)[:, asked]
+        of_all = draws.of_round(first_round + number, now)
+        met.update(of_all.T.tobytes())
+        drawn = of_all[:, asked]
         # A client whose coefficients are all zero is sent a message without work.
         seconds_to_reply, done = answers(drawn, work, idle_seconds, budget)
         replies = _replies(seconds_to_reply, done, now=now, loss_detection=fleet.loss_detection)
@@ -155,7 +161,7 @@ def play_rounds(
         arrived[number], seconds[number] = came, end - now
         coverage[number, redraw_places(code, seed=seed, server_round=first_round + number)] = decoded[key]
         now = end
-    return PlayedRounds(coverage, seconds, arrived, now)
+    return PlayedRounds(coverage, seconds, arrived, now, met.hexdigest())
 
 
 def _replies(seconds: Vector, done: Vector, *, now: float, loss_detection: float) -> _Replies:
