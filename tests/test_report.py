@@ -16,6 +16,7 @@ from fedgc.errors import ConfigError
 from fedgc.experiment.target import Target
 from fedgc.report import read_results, write_report
 from fedgc.report.conditions import by_condition
+from fedgc.report.curves import curve_figure
 from fedgc.report.figures import way_figure
 from fedgc.report.style import look_of
 from fedgc.report.tables import best_of, entries, entry_text
@@ -157,6 +158,29 @@ def test_a_reference_that_is_not_there_is_refused_before_anything_is_written(fol
     assert done.returncode == 2
     assert done.stderr.startswith("fedgc: --relative-to must be a strategy of A & <i>B</i>, one of ['Ours', 'MIFA")
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("--relative-to", "Our"), "got 'Our', did you mean Ours?"),
+        (("--tune", "task.learning_rat"), "--tune must be a key that is swept, one of ['fleet.preset', "
+         "'task.learning_rate']; got 'task.learning_rat', did you mean task.learning_rate?"),
+    ],
+)  # fmt: skip
+def test_the_nearest_name_is_suggested(arguments: tuple[str, str], message: str, folder: Path, tmp_path: Path) -> None:
+    done = fedgc("report", folder, *arguments, "--out", tmp_path / "out")
+    assert done.returncode == 2 and done.stderr.startswith("fedgc: --") and done.stderr.endswith(f"{message}\n")
+    assert not (tmp_path / "out").exists()
+
+
+def test_curves_go_on_until_half_of_the_runs_are_over(folder: Path) -> None:
+    results = read_results(folder)
+    (entry,) = (one for one in entries(results) if one.strategy == "Ours" and one.condition["fleet.preset"] == "phones")
+    figure = curve_figure([entry], "accuracy", "seconds", results.target)
+    (line,) = (line for line in figure.axes[0].lines if len(line.get_xdata()) > 2)
+    # Runs that take 10, 12 and 14 seconds: by 12 two of three have got there, and the line with them.
+    assert line.get_xdata()[-1] == 12.0 and line.get_ydata()[-1] == 0.95
 
 
 def test_the_calibration_table_is_what_the_rows_say(folder: Path, tmp_path: Path) -> None:

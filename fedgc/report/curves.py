@@ -29,9 +29,10 @@ def curve_figure(entries: Sequence[Entry], quantity: Quantity, unit: Unit, targe
     """Draw accuracy or loss against rounds or virtual time, a panel for each condition, a line for each strategy.
 
     The line is the median over the seeds, since one run that diverges would carry a mean away; where strategies are few
-    a band goes from the lowest to the highest. Against time a run stands at what its last round had reached, or, where
-    not every round was kept, on the straight line between those that were: steps of many rounds would tell of pauses
-    that there were not.
+    a band goes from the lowest to the highest. It ends where half of the runs are over, mostly at the target; until
+    then those that are over stay at what they ended with. Against time a run stands at what its last round had reached,
+    or, where not every round was kept, on the straight line between those that were: steps of many rounds would tell of
+    pauses that there were not.
     """
     groups = by_condition(entries)
     strategies = strategies_of(entries)
@@ -116,8 +117,8 @@ def _right(group: Sequence[Entry], unit: Unit, target: Target) -> float:
 
 
 def _instants(entry: Entry, unit: Unit) -> Vector:
-    """Return where the curves of an entry are drawn: up to where the first of its runs is over."""
-    over = min(float(_clock(run, unit)[-1]) for run in entry.runs)
+    """Return where the curve of an entry is drawn: up to where half of its runs are over."""
+    over = sorted(float(_clock(run, unit)[-1]) for run in entry.runs)[len(entry.runs) // 2]
     known = np.unique(np.concatenate([_clock(run, unit) for run in entry.runs]))
     return known[known <= over]
 

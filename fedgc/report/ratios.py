@@ -9,6 +9,10 @@ import numpy as np
 
 from fedgc.errors import ConfigError
 from fedgc.report.tables import Entry, interval_text, mean_and_half_width, never_text
+from fedgc.validation import did_you_mean
+
+#: Residual errors up to which there are none: everything came, and what is left is rounding.
+_NOTHING = 1e-12
 
 
 @dataclass(frozen=True)
@@ -76,7 +80,8 @@ def check_reference(label: str, found: Sequence[Entry], where: str) -> None:
     """
     labels = list(dict.fromkeys(entry.strategy for entry in found))
     if label not in labels:
-        raise ConfigError(f"--relative-to must be a strategy of {where}, one of {labels}; got {label!r}")
+        hint = did_you_mean(label, labels)
+        raise ConfigError(f"--relative-to must be a strategy of {where}, one of {labels}; got {label!r}{hint}")
 
 
 @dataclass(frozen=True, eq=False)
@@ -103,7 +108,8 @@ class Calibration:
 def pairs_of(entry: Entry, name: str) -> np.ndarray[tuple[int, int], np.dtype[np.float64]]:
     """Return means over each run's rounds of the residual error predicted, and of the one called `name`, (n_runs, 2).
 
-    Of rounds that have both; runs without such a round, and those that diverged, are left out.
+    Of rounds that have both; runs without such a round, those that diverged, and those in which nothing was missed are
+    left out: the ratio of two zeros that were rounded says nothing.
     """
     means = []
     for run in entry.runs:
@@ -111,7 +117,7 @@ def pairs_of(entry: Entry, name: str) -> np.ndarray[tuple[int, int], np.dtype[np
         known = np.isfinite(both).all(axis=0)
         if known.any():
             means.append(both[:, known].mean(axis=1))
-    return np.array([pair for pair in means if (pair > 0.0).all()]).reshape(-1, 2)
+    return np.array([pair for pair in means if (pair > _NOTHING).all()]).reshape(-1, 2)
 
 
 def calibrations(found: Sequence[Entry]) -> Iterator[Calibration]:

@@ -11,6 +11,7 @@ import numpy as np
 from matplotlib import rc_context
 from matplotlib.figure import Figure
 
+from fedgc.errors import ConfigError
 from fedgc.experiment.files import write_whole
 from fedgc.report.conditions import by_condition, condition_text, strategies_of
 from fedgc.report.curves import Quantity, curve_figure
@@ -23,6 +24,7 @@ from fedgc.report.read import Results
 from fedgc.report.style import FEW
 from fedgc.report.tables import Entry, entries
 from fedgc.report.unit import AXIS, Unit
+from fedgc.validation import did_you_mean
 
 
 def write_report(
@@ -56,8 +58,15 @@ def write_report(
     Raises
     ------
     ConfigError
-        If an experiment has no strategy of that label. Nothing is written then.
+        If an experiment has no strategy of that label, or none sweeps a key that is to be chosen. Nothing is written
+        then.
     """
+    for key in tuned or ():
+        swept = sorted({name for results in some for run in results.runs for name in run.settings})
+        if key not in swept:
+            raise ConfigError(
+                f"--tune must be a key that is swept, one of {swept}; got {key!r}{did_you_mean(key, swept)}"
+            )
     chosen = [entries(results, tuned, unit=unit) for results in some]
     if relative_to is not None:
         for results, found in zip(some, chosen, strict=True):
