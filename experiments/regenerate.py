@@ -82,6 +82,9 @@ EXPERIMENTS: dict[str, Callable[[Path], None]] = {
     "theory/bounds": partial(script, "theory/bounds"),
     "theory/calibration": partial(script, "theory/calibration"),
     "neighbours/block_coordinates": partial(script, "neighbours/block_coordinates"),
+    "neighbours/block_coordinates_training": partial(
+        sweep, "neighbours/block_coordinates_training", by="seconds", relative_to="optimal split"
+    ),
     "neighbours/chunk_order": partial(script, "neighbours/chunk_order"),
     "neighbours/outages": partial(script, "neighbours/outages"),
     "neighbours/outages_learnt": partial(script, "neighbours/outages_learnt"),

@@ -123,7 +123,7 @@ def test_steps_that_diverge_end_in_an_infinite_loss_and_not_in_an_error() -> Non
 
 
 def test_the_configuration_of_the_guide_is_one() -> None:
-    path = Path(__file__).parents[1] / "experiments" / "neighbours" / "block_coordinates.toml"
+    path = Path(__file__).parents[1] / "experiments" / "neighbours" / "block_coordinates_training.toml"
     config = load_config(path)
     assert [strategy.kind for strategy in config.strategies].count("block-coordinates") == 4
 

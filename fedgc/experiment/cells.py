@@ -13,9 +13,6 @@ from fedgc.experiment.config import ExperimentConfig, StrategyConfig, points_of
 #: What results depend on, beside strategy, seed and what is recorded.
 _DECISIVE = {"rounds", "task", "fleet", "runtime", "timing", "deadline_unit"}
 
-#: Keys that strategies have not always had: cells that were finished before, without them, are still what they are.
-_LATER = {"bit_budget"}
-
 
 @dataclass(frozen=True, eq=False)
 class Cell:
@@ -51,8 +48,8 @@ class Cell:
         Labels and the experiment's name are not among it. Nor is the target, which is looked for afterwards, unless it
         says which rounds there are.
         """
-        strategy = self.strategy.model_dump(mode="json", exclude={"label", "grid"})
-        strategy = {key: value for key, value in strategy.items() if key not in _LATER or value is not None}
+        # What is left out is not named either: another option that may be left out changes no key.
+        strategy = self.strategy.model_dump(mode="json", exclude={"label", "grid"}, exclude_none=True)
         point = self.config.model_dump(mode="json", include=_DECISIVE)
         config = self.config
         if config.stop_at_target or config.record_every > 1:

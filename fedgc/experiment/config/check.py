@@ -197,7 +197,7 @@ def _check_coding(strategy: GradientCodingConfig, where: str, *, n_clients: int,
             schedule=schedule,
             memory=strategy.memory,
             sum_only=strategy.secure_sum,
-            rounded=strategy.bits is not None or strategy.bit_budget is not None,
+            rounded=strategy.rounded,
             domains=strategy.failure_domains is not None,
             in_a_row=strategy.in_a_row,
         )
@@ -212,7 +212,7 @@ def _check_coding(strategy: GradientCodingConfig, where: str, *, n_clients: int,
             strategy.in_a_row,
             memory=strategy.memory,
             secure=strategy.secure_sum,
-            rounded=strategy.bits is not None or strategy.bit_budget is not None,
+            rounded=strategy.rounded,
             pushed=False,
         )
         check_load(strategy.load, schedule)
@@ -265,7 +265,7 @@ def _check_bits(strategy: GradientCodingConfig, where: str) -> None:
         raise ConfigError(f"{where}.quantiser must be one of {', '.join(QUANTISERS)}; got {strategy.quantiser!r}{hint}")
     if strategy.bits is not None and strategy.secure_sum:
         raise ConfigError(f"{where}.bits must be left out with secure_sum; got {strategy.bits}")
-    if strategy.bits is None and strategy.bit_budget is None and "quantiser" in strategy.model_fields_set:
+    if not strategy.rounded and "quantiser" in strategy.model_fields_set:
         raise ConfigError(f"{where}.quantiser must be left out without bits; got {strategy.quantiser!r}")
 
 

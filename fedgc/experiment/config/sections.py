@@ -114,6 +114,11 @@ class GradientCodingConfig(InnerConfig):
         return not self.in_a_row and (self.inner == FEDAVG or (self.inner == FEDAVGM and not own_step))
 
     @property
+    def rounded(self) -> bool:
+        """Whether clients round what they send."""
+        return self.bits is not None or self.bit_budget is not None
+
+    @property
     def decoder_name(self) -> str:
         """The decoder, by the name that it has in ``fedgc.decoders.DECODERS``."""
         foreseen = self.schedule == "work-list" or self.deadline_rule != "fixed"
