@@ -8,10 +8,11 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from fedgc.arrivals import ArrivalModel, as_arrival_model
-from fedgc.codes import mean_over_places
+from fedgc.codes import Code, mean_over_places
 from fedgc.decoders.base import CalibratedDecoder
+from fedgc.errors import NoUnbiasedDecoderError
 from fedgc.gram import GramModel
-from fedgc.validation import check_integer
+from fedgc.validation import check_integer, check_straggle_prob
 
 #: Up to this many sets of arrivals are visited one by one.
 MOST_SETS_ENUMERATED = 4096
@@ -98,3 +99,40 @@ def analyse(
     standard_error = float(errors.std(ddof=1) / np.sqrt(draws))
     bias = mean_over_places(coverages.mean(axis=0), labels) - 1.0
     return Analysis(load, float(errors.mean()), bias, standard_error)
+
+
+def orthogonal_lower_bound(code: Code, straggle_prob: ArrayLike, energy: ArrayLike) -> float:
+    """Return the least residual error of any linear unbiased code and decoder on these shard copies, if r = 0.
+
+    Parameters
+    ----------
+    code : Code
+        The assignment.
+    straggle_prob : array_like, shape (n_clients,)
+        Probability in [0, 1) that each client misses the deadline.
+    energy : array_like, shape (n_shards,)
+        Energy of each shard's update, above 0.
+
+    Returns
+    -------
+    float
+        ``sum_j d_j P_j / (1 - P_j) / sum_j d_j`` with P_j the probability that all holders of shard j miss. Fractional
+        repetition attains it.
+
+    Examples
+    --------
+    >>> from fedgc.codes import FractionalRepetition
+    >>> orthogonal_lower_bound(FractionalRepetition([0, 0], [0, 0]), [0.5, 0.5], [1.0, 1.0])
+    0.3333333333333333
+    """
+    prob = check_straggle_prob(straggle_prob, code.n_clients)
+    d = GramModel(energy, np.zeros(code.n_shards)).incoherent
+    copies = code.sparse_matrix.tocoo()
+    holder, shard = copies.coords
+    missing = np.ones(code.n_shards)
+    np.multiply.at(missing, shard, prob[holder])
+    if (missing == 1.0).any():
+        raise NoUnbiasedDecoderError(
+            f"every shard must be held by a client; got none for shard {int(missing.argmax())}"
+        )
+    return float(np.sum(d * missing / (1.0 - missing)) / d.sum())

@@ -6,10 +6,9 @@ import cvxpy as cp
 import numpy as np
 import pytest
 
-from fedgc.analysis import analyse
+from fedgc.analysis import analyse, orthogonal_lower_bound
 from fedgc.codes import (
     Chain,
-    Code,
     CommonShard,
     CyclicRepetition,
     FractionalRepetition,
@@ -203,21 +202,12 @@ def test_analysis_agrees_with_enumeration(decoder: str, n_clients: int) -> None:
         assert abs(fresh.mean() - analysis.residual_error) < 5 * error  # z = 5
 
 
-def least_without_coherence(code: Code, p: np.ndarray, energy: np.ndarray) -> float:
-    """``sum_j d_j P_j / (1 - P_j) / sum_j d_j``: no linear unbiased code and decoder on these copies has less error.
-
-    P_j is the probability that all holders of shard j miss.
-    """
-    missing = np.where(code.encoding_matrix != 0.0, p[:, None], 1.0).prod(axis=0)
-    return float(np.sum(energy * missing / (1.0 - missing)) / energy.sum())
-
-
 def test_fractional_repetition_attains_the_lower_bound() -> None:
     rng = np.random.default_rng(7)
     p, energy = rng.uniform(0.1, 0.9, 8), rng.uniform(0.5, 2, 4)
     code = FractionalRepetition(np.arange(8) % 4, np.arange(4))
     calibrated = OptimalUnbiasedDecoder().calibrate(code, p, GramModel(energy, np.zeros(4)))
-    assert calibrated.residual_error == pytest.approx(least_without_coherence(code, p, energy), rel=1e-12)
+    assert calibrated.residual_error == pytest.approx(orthogonal_lower_bound(code, p, energy), rel=1e-12)
     other = StochasticGradientCode(8, 8, 2, rng=rng)
     best = OptimalUnbiasedDecoder().calibrate(other, p, GramModel.uniform(8, 0.0))
-    assert best.residual_error >= least_without_coherence(other, p, np.ones(8)) - 1e-12
+    assert best.residual_error >= orthogonal_lower_bound(other, p, np.ones(8)) - 1e-12
