@@ -232,20 +232,18 @@ class CodedStrategy(MeetingStrategy):
 
     def _expect_rounding(self, arrays: ArrayRecord) -> None:
         """Take clients' rounding to be as usual for such a model until they have told of theirs."""
-        if self.quantiser is None or self.state.rounding is not None or self.state.rounding_by_bits is not None:
+        divided = self.planning.bit_budget is not None
+        expected = self.state.rounding is not None or self.state.rounding_by_bits is not None
+        if self.quantiser is None or expected or not (divided or isinstance(self.state.coherence, KnownCoherence)):
             return
-        if self.planning.bit_budget is not None:
-            values = views(arrays)
-            entries = sum(values[name].size for name in rounded_names(values))
-            factors = [
-                self.quantiser.with_bits(bits).usual_variance_factor(entries) for bits in range(1, MOST_BITS + 1)
-            ]
-            self.state = replace(self.state, rounding_by_bits=RoundingByBits((float("inf"), *factors)))
-        elif isinstance(self.state.coherence, KnownCoherence):
-            values = views(arrays)
-            entries = sum(values[name].size for name in rounded_names(values))
-            usual = RoundingEstimate(self.quantiser.usual_variance_factor(entries))
-            self.state = replace(self.state, rounding=usual)
+        values = views(arrays)
+        entries = sum(values[name].size for name in rounded_names(values))
+        if divided:
+            usual = (self.quantiser.with_bits(bits).usual_variance_factor(entries) for bits in range(1, MOST_BITS + 1))
+            self.state = replace(self.state, rounding_by_bits=RoundingByBits((float("inf"), *usual)))
+        else:
+            known = RoundingEstimate(self.quantiser.usual_variance_factor(entries))
+            self.state = replace(self.state, rounding=known)
 
     def _learn_if_passed_over(self) -> None:
         """Learn from a round of which a strategy around this one has made nothing, since nothing came."""

@@ -254,11 +254,12 @@ def test_in_real_messages_it_is_unbiased_and_as_noisy_as_predicted(decoder: str,
     # Projected on the update there is one number, and all of the weights' bias would be in it.
     along = np.array(steps) @ whole / (whole @ whole)
     assert abs(along.mean() - 1.0) < 4.0 * along.std() / np.sqrt(len(steps))
-    measured = np.mean([np.sum((one - whole) ** 2) for one in steps]) / np.sum(whole**2)
-    predicted = np.mean([report.predicted_residual_error for report in strategy.history])
-    observed = np.mean([report.model_residual_error for report in strategy.history])
-    assert predicted == pytest.approx(measured, rel=0.15)
-    assert observed == pytest.approx(measured, rel=0.15)
+    errors = np.array([np.sum((one - whole) ** 2) for one in steps]) / np.sum(whole**2)
+    predicted = np.array([report.predicted_residual_error for report in strategy.history])
+    observed = np.array([report.model_residual_error for report in strategy.history])
+    # Round by round what came is the same in both, so that only the rounding scatters; then what comes does.
+    for apart in (errors - observed, observed - predicted):
+        assert abs(apart.mean()) < 4.0 * apart.std() / np.sqrt(len(apart))
     # What came is as many bytes as each client's bits take, and these differ.
     assert len(told) == 250
     assert all(sum(bits.values()) == 14 for bits in told)
