@@ -72,6 +72,7 @@ def in_virtual_time(out: Path) -> dict[str, Any]:
             "checkpoints": "",
             "rounds": 2,
             "disturbed-rounds": ROUNDS,
+            "killed": "",
         }
         run_virtual(server.app, client.app, steady(N_NODES), run_config=config)
     finally:
@@ -128,6 +129,7 @@ def deployed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Deployed]:
         plain.start()
         disturbance = Disturbance(fleet, victims, rng.uniform(0.5, 4.0, KILLS).tolist())
         config = f"out='{out}' store='{folder / 'stores'}' rounds=2 disturbed-rounds={ROUNDS}"
+        config += f" killed='{' '.join(map(str, victims))}'"
         done = fleet.run(APP, config, timeout=400.0, on_line=disturbance)
         assert done.returncode == 0, done.stdout
         assert (out / "told.json").exists(), done.stdout

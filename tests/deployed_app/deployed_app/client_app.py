@@ -1,15 +1,31 @@
 """The client: shards that it was sent, or has itself."""
 
+import time
 from pathlib import Path
 
 from fedgc.clients import ShardStore, ShardUpdate, gradient_coded
-from flwr.app import ArrayRecord, ConfigRecord, Context
+from flwr.app import ArrayRecord, ConfigRecord, Context, Message
 from flwr.clientapp import ClientApp
+from flwr.clientapp.typing import ClientAppCallable
 from numpy.typing import NDArray
 
 from .task import shard_of, train_shard
 
-app = ClientApp()
+#: Seconds: longer than a disturbed round lasts.
+LONG = 60.0
+
+
+def killed_at_work(message: Message, context: Context, call_next: ClientAppCallable) -> Message:
+    """Let a node that is to be killed in this round still work when the kill comes, however late it is set off."""
+    config = message.content.config_records.get("config", ConfigRecord())
+    killed, server_round = config.get("killed"), config.get("server-round")
+    if isinstance(killed, list) and isinstance(server_round, int):
+        its_turn = killed[server_round - 1 : server_round] == [context.node_config["partition-id"]]
+        time.sleep(LONG if its_turn else 0.0)
+    return call_next(message, context)
+
+
+app = ClientApp(mods=[killed_at_work])
 
 
 class OwnShards:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 from fedgc.strategies import GradientCoding, PushedShards
-from flwr.app import Context, MetricRecord
+from flwr.app import ConfigRecord, Context, MetricRecord
 from flwr.serverapp import Grid, ServerApp
 from flwr.serverapp.strategy import FedAvg
 
@@ -64,7 +64,11 @@ def main(grid: Grid, context: Context) -> None:
     )
     logging.getLogger("flwr").info(BEGIN)
     disturbed = coded.start(
-        grid, initial_arrays(), int(config["disturbed-rounds"]), evaluate_fn=lambda _, arrays: evaluate(arrays)
+        grid,
+        initial_arrays(),
+        int(config["disturbed-rounds"]),
+        train_config=ConfigRecord({"killed": [int(node) for node in str(config["killed"]).split()]}),
+        evaluate_fn=lambda _, arrays: evaluate(arrays),
     )
     told = {
         "nodes": all_nodes,
