@@ -28,14 +28,14 @@ def run(*arguments: str | Path) -> None:
 
 
 def sweep(name: str, work: Path, *, by: Literal["rounds", "seconds"], relative_to: str) -> None:
-    """Run a sweep, report on it, and keep its tables, with every strategy's best choice, and two figures."""
+    """Run a sweep, report on it, and keep its tables, of strategies at their best and of each seed, and two figures."""
     results = work / name.replace("/", "-")
     run("-m", "fedgc", "run", HERE / f"{name}.toml", "--out", results)
     run("-m", "fedgc", "report", results, "--by", by, "--relative-to", relative_to)
     folder, _, short = name.partition("/")
     kept = work / "kept" / folder if short == "smoke" else HERE / folder / "results"
     kept.mkdir(parents=True, exist_ok=True)
-    for file in ("tables.md", "table.csv", f"{by}-to-target.png", f"loss-by-{by}.png"):
+    for file in ("tables.md", "table.csv", "seeds.csv", f"{by}-to-target.png", f"loss-by-{by}.png"):
         shutil.copyfile(results / "report" / file, kept / f"{short}-{file}")
 
 

@@ -116,7 +116,7 @@ def test_a_report_is_whole_and_the_same_again(folder: Path, tmp_path: Path) -> N
     files = write_report(tmp_path / "a", [results])
     kinds = ("seconds-to-target", "loss-by-rounds", "loss-by-seconds", "accuracy-by-seconds", "calibration")
     drawn = {f"{kind}.{ending}" for kind in kinds for ending in ("png", "pdf")}
-    assert {path.name for path in files} == {"report.html", "tables.md", "table.csv", *drawn}
+    assert {path.name for path in files} == {"report.html", "tables.md", "table.csv", "seeds.csv", *drawn}
     again = write_report(tmp_path / "b", [results])
     for one, other in zip(files, again, strict=True):
         assert one.read_bytes() == other.read_bytes(), one.name
@@ -130,7 +130,49 @@ def test_a_report_is_whole_and_the_same_again(folder: Path, tmp_path: Path) -> N
         rows = list(csv.DictReader(file))
     assert [row["seconds"] for row in rows] == ["12", "20", "8", ""]
     both = write_report(tmp_path / "two", [results, results])
-    assert {"1-table.csv", "2-table.csv"} <= {path.name for path in both}
+    assert {"1-table.csv", "2-table.csv", "1-seeds.csv", "2-seeds.csv"} <= {path.name for path in both}
+
+
+def test_every_seed_is_in_a_table_of_its_own(folder: Path, tmp_path: Path) -> None:
+    files = write_report(tmp_path / "out", [read_results(folder)])
+    with (tmp_path / "out" / "seeds.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert len(rows) == 2 * 2 * 3
+    best = {("Ours", "phones"): ("0.1", ""), ("Ours", "paper"): ("0.1", ""), ("MIFA <b>$x$", "phones"): ("0.1", "8"),
+            ("MIFA <b>$x$", "paper"): ("0.1", "8")}  # fmt: skip
+    for row in rows:
+        label, preset = row["strategy"], row["fleet.preset"]
+        rate, deadline = best[label, preset]
+        seconds = SECONDS[label, preset, rate, deadline][int(row["seed"])]
+        reached = np.isfinite(seconds)
+        assert row["choice"] == f"learning_rate {rate}" + (f", deadline {deadline}" if deadline else "")
+        assert row["seconds_to_target"] == (f"{seconds:g}" if reached else "")
+        assert row["rounds_to_target"] == ("1" if reached else "")
+        assert (row["accuracy"], row["loss"]) == ("0.9500" if reached else "0.5000", "0.3")
+        assert (row["load"], row["deadline"]) == ("", "")
+    page = files[0].read_text()
+    cells = '<td>preset paper</td><td>MIFA &lt;b&gt;$x$</td><td class="number">5</td><td class="number">never</td>'
+    assert "<summary>Every seed</summary>" in page and cells in page
+
+
+def test_the_load_of_a_seed_is_the_mean_over_its_rounds_and_its_deadline_the_last(sparse: Path) -> None:
+    with (sparse / "results.csv").open() as file:
+        head, *rows = csv.reader(file)
+    with (sparse / "results.csv").open("w", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow((*head, "fedgc-load", "fedgc-deadline"))
+        for row in rows:
+            told = {"10": ("2.0", "7.0"), "20": ("3.0", "5.25")}.get(row[2], ("", "")) if row[0] == "A" else ("", "")
+            writer.writerow((*row, *told))
+    write_report(sparse / "report", [read_results(sparse)])
+    lines = (sparse / "report" / "seeds.csv").read_text().splitlines()
+    assert lines == [
+        "strategy,choice,seed,rounds_to_target,seconds_to_target,accuracy,loss,load,deadline",
+        "A,,1,20,14,0.9500,0.5,2.5,5.25",
+        "A,,2,10,7,0.9500,0.7,2.5,5.25",
+        "B,,1,10,7,0.9500,0.2,,",
+        "B,,2,,,0.9500,,,",
+    ]
 
 
 def test_ratios_are_paired_by_seed(folder: Path, tmp_path: Path) -> None:

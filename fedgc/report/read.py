@@ -38,6 +38,9 @@ class Run:
     predicted, observed, measured : ndarray, shape (n_rows,)
         Residual error of those rounds: predicted before the round, observed by who came, and measured against the
         updates of all shards; NaN where there is none.
+    load, deadline : ndarray, shape (n_rows,)
+        Shard updates asked for per shard in those rounds, and the seconds that they might last; NaN where strategies do
+        not report it.
     """
 
     strategy: str
@@ -51,6 +54,8 @@ class Run:
     predicted: Vector
     observed: Vector
     measured: Vector
+    load: Vector
+    deadline: Vector
 
     def first(self, target: Target, unit: Unit) -> float:
         """Return the rounds or virtual seconds after which the target was first seen reached, infinite if never.
@@ -145,6 +150,7 @@ def _runs(rows: list[dict[str, str]], config: Mapping[str, Any]) -> Iterator[Run
             int(seed),
             *(_column(own, name) for name in ("round", "seconds", "accuracy", "loss")),
             *(_column(own, f"fedgc-error-{name}") for name in ("predicted", "observed", "measured")),
+            *(_column(own, f"fedgc-{name}") for name in ("load", "deadline")),
         )
 
 

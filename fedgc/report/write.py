@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-import csv
 import io
 from collections.abc import Collection, Sequence
 from pathlib import Path
 
-import numpy as np
 from matplotlib import rc_context
 from matplotlib.figure import Figure
 
 from fedgc.errors import ConfigError
 from fedgc.experiment.files import write_whole
-from fedgc.report.conditions import by_condition, condition_text, strategies_of
+from fedgc.report.conditions import strategies_of
+from fedgc.report.csv_tables import seeds_csv, strategies_csv
 from fedgc.report.curves import Quantity, curve_figure
 from fedgc.report.figures import calibration_figure, way_figure
-from fedgc.report.grids import ratios_of
 from fedgc.report.markdown import report_markdown
 from fedgc.report.page import Part, report_html
 from fedgc.report.ratios import check_reference
@@ -35,7 +33,9 @@ def write_report(
     unit: Unit = "seconds",
     relative_to: str | None = None,
 ) -> list[Path]:
-    """Write ``report.html``, ``tables.md``, and for each experiment a table and its figures, into a folder.
+    """Write ``report.html``, ``tables.md``, and for each experiment its tables and figures, into a folder.
+
+    ``table.csv`` has a row for each strategy and condition, ``seeds.csv`` one for each seed of these.
 
     Parameters
     ----------
@@ -76,7 +76,8 @@ def write_report(
     files: list[Path] = []
     for number, (results, found) in enumerate(zip(some, chosen, strict=True)):
         prefix = "" if len(some) == 1 else f"{number + 1}-"
-        files.append(write_whole(folder / f"{prefix}table.csv", _table(found, unit, relative_to)))
+        tables = {"table": strategies_csv(found, unit, relative_to), "seeds": seeds_csv(found, results.target)}
+        files += [write_whole(folder / f"{prefix}{name}.csv", data) for name, data in tables.items()]
         figures = {}
         for name, (figure, caption) in _figures(results, found, unit).items():
             png, pdf = (_saved(figure, kind) for kind in ("png", "pdf"))
@@ -114,44 +115,6 @@ def _figures(results: Results, found: Sequence[Entry], unit: Unit) -> dict[str, 
         )
         figures["calibration"] = calibration, f"{caption}are equal, in the grey band within a tenth."
     return figures
-
-
-def _table(found: Sequence[Entry], unit: Unit, reference: str | None) -> bytes:
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    head = ["condition", "strategy", "choice", "choices", "seeds", "reached", unit, "half_width", "accuracy", "loss"]
-    writer.writerow(head + (["ratio", "ratio_half_width"] if reference is not None else []))
-    for group in by_condition(found).values():
-        ratios = ratios_of(group, reference) if reference is not None else {}
-        for entry in group:
-            numbers = [entry.mean, entry.half_width]
-            ends = [float(np.mean([getattr(run, name)[-1] for run in entry.runs])) for name in ("accuracy", "loss")]
-            ratio = ratios.get(entry.strategy)
-            writer.writerow(
-                (
-                    condition_text(entry.condition),
-                    entry.strategy,
-                    condition_text(entry.choice),
-                    entry.n_choices,
-                    len(entry.runs),
-                    entry.n_reached,
-                    *map(_number, numbers),
-                    f"{ends[0]:.4f}",
-                    _number(ends[1]),
-                    *(
-                        []
-                        if reference is None
-                        else ["", ""]
-                        if ratio is None
-                        else map(_number, (ratio.mean, ratio.half_width))
-                    ),
-                )
-            )
-    return text.getvalue().encode()
-
-
-def _number(value: float) -> str:
-    return f"{value:.6g}" if np.isfinite(value) else ""
 
 
 def _saved(figure: Figure, kind: str) -> bytes:
