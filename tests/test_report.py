@@ -6,6 +6,7 @@ import csv
 import json
 import re
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -18,8 +19,9 @@ from fedgc.report import read_results, write_report
 from fedgc.report.conditions import by_condition
 from fedgc.report.curves import curve_figure
 from fedgc.report.figures import way_figure
+from fedgc.report.ratios import ratio_to
 from fedgc.report.style import look_of
-from fedgc.report.tables import best_of, entries, entry_text
+from fedgc.report.tables import Entry, best_of, entries, entry_text, mean_and_half_width
 from tests.command_line import fedgc
 
 #: Seconds to an accuracy of 0.9 by strategy, condition, what is tuned, and seed; infinite for never.
@@ -182,17 +184,62 @@ def test_ratios_are_paired_by_seed(folder: Path, tmp_path: Path) -> None:
         rows = {(row["condition"], row["strategy"]): row for row in csv.DictReader(file)}
     ratios = np.array([10.0 / 19.0, 14.0 / 21.0, 12.0 / 20.0])
     ours = rows["preset phones", "Ours"]
-    assert float(ours["ratio"]) == pytest.approx(ratios.mean(), rel=1e-5)
-    interval = stats.t.interval(0.95, 2, loc=ratios.mean(), scale=stats.sem(ratios))
-    assert float(ours["ratio_half_width"]) == pytest.approx(interval[1] - ratios.mean(), rel=1e-5)
+    assert float(ours["ratio"]) == pytest.approx(stats.gmean(ratios), rel=1e-5)
+    logs = np.log(ratios)
+    low, high = np.exp(stats.t.interval(0.95, 2, loc=logs.mean(), scale=stats.sem(logs)))
+    assert (float(ours["ratio_low"]), float(ours["ratio_high"])) == pytest.approx((low, high), rel=1e-5)
     assert rows["preset phones", label]["ratio"] == "1"
-    assert rows["preset paper", "Ours"]["ratio"] == ""
+    assert {rows["preset paper", "Ours"][name] for name in ("ratio", "ratio_low", "ratio_high")} == {""}
     text = (tmp_path / "out" / "tables.md").read_text()
     # What a label holds is shown, not obeyed; the best is in bold.
-    assert "| MIFA &lt;b&gt;\\$x\\$ | 1 ± 0 | never (2 of 3 seeds) |" in text
-    assert "| Ours | **0.60 ± 0.17** | reference never (2 of 3 seeds) |" in text
+    assert "| MIFA &lt;b&gt;\\$x\\$ | 1 (1 to 1) | never (2 of 3 seeds) |" in text
+    assert "| Ours | **0.59 (0.44 to 0.80)** | reference never (2 of 3 seeds) |" in text
     assert "| Ours | **12.0 ± 5.0** | **8.0 ± 2.5** |" in text
-    assert "0.60 ± 0.17</td>" in files[0].read_text()
+    assert "0.59 (0.44 to 0.80)</td>" in files[0].read_text()
+
+
+def entry_of(*reached: float, seeds: tuple[int, ...] = (1, 2, 3, 4)) -> Entry:
+    """Return what a strategy took with the first of these seeds."""
+    runs: Any = tuple(SimpleNamespace(seed=seed) for seed in seeds[: len(reached)])
+    values = np.array(reached)
+    return Entry("", {}, {}, 1, runs, values, *mean_and_half_width(values))
+
+
+def test_twice_as_long_and_half_as_long_are_level() -> None:
+    one, other = entry_of(20.0, 5.0), entry_of(10.0, 10.0)
+    ratio = ratio_to(one, other)
+    # In the logarithm the two seeds are log 2 from their mean: so far apart that the interval holds anything.
+    half = stats.t.ppf(0.975, 1) * np.log(2.0)
+    assert ratio.mean == 1.0
+    assert (ratio.low, ratio.high) == pytest.approx((np.exp(-half), np.exp(half)), rel=1e-12)
+    assert ratio.text == "1.0 (0.00015 to 6683)"
+
+
+def test_a_ratio_the_other_way_round_is_one_over_it() -> None:
+    one, other = entry_of(20.0, 5.0, 7.0), entry_of(11.0, 9.0, 13.0)
+    forth, back = ratio_to(one, other), ratio_to(other, one)
+    assert (1.0 / forth.mean, 1.0 / forth.high, 1.0 / forth.low) == pytest.approx((back.mean, back.low, back.high))
+
+
+def test_ratios_are_over_the_seeds_that_both_have() -> None:
+    ratio = ratio_to(entry_of(9.0, 6.0, seeds=(3, 1)), entry_of(3.0, 100.0, 18.0))
+    assert ratio.mean == pytest.approx(1.0) and ratio.low == pytest.approx(1.0 / ratio.high)
+    alone = ratio_to(entry_of(9.0, seeds=(3,)), entry_of(3.0, 100.0, 18.0))
+    assert (alone.mean, alone.text) == (0.5, "0.5") and np.isnan([alone.low, alone.high]).all()
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "text"),
+    [
+        ((0.3, 0.6, 0.7), (0.1, 0.2, 0.7 / 3.0), "3 (3 to 3)"),  # rounding is no interval
+        ((0.0, 1.0), (1.0, 1.0), "not known"),
+        ((1.0, 1.0), (0.0, 1.0), "not known"),
+        ((1.0, np.inf), (1.0, np.inf), "never (1 of 2 seeds)"),
+        ((1.0, 1.0), (1.0, np.inf), "reference never (1 of 2 seeds)"),
+    ],
+)
+def test_what_stands_in_place_of_a_ratio(one: tuple[float, ...], other: tuple[float, ...], text: str) -> None:
+    assert ratio_to(entry_of(*one), entry_of(*other)).text == text
 
 
 def test_a_reference_that_is_not_there_is_refused_before_anything_is_written(folder: Path, tmp_path: Path) -> None:

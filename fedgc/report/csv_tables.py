@@ -19,10 +19,11 @@ from fedgc.report.unit import UNITS, Unit
 def strategies_csv(found: Sequence[Entry], unit: Unit, reference: str | None = None) -> bytes:
     """Return a table with a row for each strategy and condition, at the choice that is best for it.
 
-    With its ratio to the reference's way to the target, if one is named; cells are empty where there is no number.
+    With the ratio to the reference's way to the target and the ends of its interval, if a reference is named; cells are
+    empty where there is no number.
     """
     head = ["condition", "strategy", "choice", "choices", "seeds", "reached", unit, "half_width", "accuracy", "loss"]
-    rows: list[list[object]] = [head + (["ratio", "ratio_half_width"] if reference is not None else [])]
+    rows: list[list[object]] = [head + (["ratio", "ratio_low", "ratio_high"] if reference is not None else [])]
     for group in by_condition(found).values():
         ratios = ratios_of(group, reference) if reference is not None else {}
         for entry in group:
@@ -41,9 +42,9 @@ def strategies_csv(found: Sequence[Entry], unit: Unit, reference: str | None = N
             ]
             ratio = ratios.get(entry.strategy)
             if ratio is not None:
-                row += map(_number, (ratio.mean, ratio.half_width))
+                row += map(_number, (ratio.mean, ratio.low, ratio.high))
             elif reference is not None:
-                row += ["", ""]
+                row += ["", "", ""]
             rows.append(row)
     return _csv(rows)
 

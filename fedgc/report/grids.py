@@ -63,8 +63,8 @@ def grids(
     if reference is not None:
         yield _matrix(
             found,
-            f"{what}, relative to {reference}: ratio for each seed, mean and 95 % confidence interval. Below one is "
-            "sooner than the reference; in bold the least.",
+            f"{what}, relative to {reference}: geometric mean over the seeds of the ratio for each, and its 95 % "
+            "confidence interval. Below one is sooner than the reference; in bold the least.",
             f"Ratio of {unit}",
             lambda entry, group: _ratio_cell(entry, group, reference),
         )
