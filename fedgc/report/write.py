@@ -19,6 +19,7 @@ from fedgc.report.markdown import report_markdown
 from fedgc.report.page import Part, report_html
 from fedgc.report.ratios import check_reference
 from fedgc.report.read import Results
+from fedgc.report.shown import shown
 from fedgc.report.style import FEW
 from fedgc.report.tables import Entry, entries
 from fedgc.report.unit import AXIS, Unit
@@ -79,7 +80,7 @@ def write_report(
         tables = {"table": strategies_csv(found, unit, relative_to), "seeds": seeds_csv(found, results.target)}
         files += [write_whole(folder / f"{prefix}{name}.csv", data) for name, data in tables.items()]
         figures = {}
-        for name, (figure, caption) in _figures(results, found, unit).items():
+        for name, (figure, caption) in _figures(results, found, unit, relative_to).items():
             png, pdf = (_saved(figure, kind) for kind in ("png", "pdf"))
             files += [
                 write_whole(folder / f"{prefix}{name}.{kind}", data) for kind, data in (("png", png), ("pdf", pdf))
@@ -90,25 +91,33 @@ def write_report(
     return [page, write_whole(folder / "tables.md", report_markdown(parts).encode()), *files]
 
 
-def _figures(results: Results, found: Sequence[Entry], unit: Unit) -> dict[str, tuple[Figure, str]]:
+def _figures(
+    results: Results, found: Sequence[Entry], unit: Unit, reference: str | None
+) -> dict[str, tuple[Figure, str]]:
     """Return figures and captions by file name."""
     target = results.target
     drawn: list[tuple[Quantity, Unit]] = [("loss", "rounds"), ("loss", "seconds"), ("accuracy", unit)]
     spread = ", band from the lowest to the highest" if len(strategies_of(found)) <= FEW else ""
+    coloured = len(shown(found, reference))
+    grey = (
+        f"; in colour the {coloured} that are soonest over all conditions"
+        if coloured < len(strategies_of(found))
+        else ""
+    )
     curves = {
         f"{quantity}-by-{clock}": (
-            curve_figure(found, quantity, clock, target),
-            f"{quantity.capitalize()} against {AXIS[clock]}: median over seeds{spread}.",
+            curve_figure(found, quantity, clock, target, reference),
+            f"{quantity.capitalize()} against {AXIS[clock]}: median over seeds{spread}{grey}.",
         )
         for quantity, clock in drawn
     }
     way = (
         way_figure(found, target, unit),
         f"{AXIS[unit].capitalize()} to {target.text}: mean and 95 % confidence interval, a small dot for each seed; "
-        "the diamond is the soonest.",
+        "the diamond is the soonest; never: with how many seeds of how many the target was not reached.",
     )
     figures = {f"{unit}-to-target": way, **curves}
-    calibration = calibration_figure(found)
+    calibration = calibration_figure(found, reference)
     if calibration is not None:
         caption = (
             "Residual error against its prediction, a point for each run (mean over its rounds); on the line they "
