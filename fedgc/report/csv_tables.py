@@ -22,13 +22,13 @@ def strategies_csv(found: Sequence[Entry], unit: Unit, reference: str | None = N
     With the ratio to the reference's way to the target and the ends of its interval, if a reference is named; cells are
     empty where there is no number.
     """
-    head = ["condition", "strategy", "choice", "choices", "seeds", "reached", unit, "half_width", "accuracy", "loss"]
-    rows: list[list[object]] = [head + (["ratio", "ratio_low", "ratio_high"] if reference is not None else [])]
+    head = ("condition", "strategy", "choice", "choices", "seeds", "reached", unit, "half_width", *_ENDS)
+    rows: list[Sequence[object]] = [(*head, *(("ratio", "ratio_low", "ratio_high") if reference is not None else ()))]
     for group in by_condition(found).values():
         ratios = ratios_of(group, reference) if reference is not None else {}
         for entry in group:
             accuracy, loss = (float(np.mean([getattr(run, name)[-1] for run in entry.runs])) for name in _ENDS)
-            row = [
+            row: list[object] = [
                 condition_text(entry.condition),
                 entry.strategy,
                 condition_text(entry.choice),
@@ -57,7 +57,7 @@ def seeds_csv(found: Sequence[Entry], target: Target) -> bytes:
     round, in virtual seconds, both empty where a strategy does not report them.
     """
     keys = list(dict.fromkeys(key for entry in found for key in entry.condition))
-    rows: list[list[object]] = [
+    rows: list[Sequence[object]] = [
         [*keys, "strategy", "choice", "seed", *(f"{unit}_to_target" for unit in UNITS), *_ENDS, "load", "deadline"]
     ]
     for group in by_condition(found).values():
