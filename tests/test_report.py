@@ -135,6 +135,17 @@ def test_a_report_is_whole_and_the_same_again(folder: Path, tmp_path: Path) -> N
     assert {"1-table.csv", "2-table.csv", "1-seeds.csv", "2-seeds.csv"} <= {path.name for path in both}
 
 
+def test_a_choice_has_its_keys_in_the_order_of_the_grid(sparse: Path) -> None:
+    summary = json.loads((sparse / "summary.json").read_text())
+    keys = ["pieces", "server_momentum", "deadline", "buffer_size", "server_learning_rate", "over_selection"]
+    summary["config"]["strategies"] = [{"label": "A", "grid": {key: [1] for key in keys}}, {"label": "B"}]
+    (sparse / "summary.json").write_text(json.dumps(summary))
+    head, *lines = (sparse / "results.csv").read_text().splitlines()
+    rows = [f"{line},{'1,' * len(keys)}".rstrip(",") for line in lines]
+    (sparse / "results.csv").write_text("\n".join([",".join([head, *keys]), *rows]) + "\n")
+    assert list(entries(read_results(sparse))[0].choice) == keys
+
+
 def test_every_seed_is_in_a_table_of_its_own(folder: Path, tmp_path: Path) -> None:
     files = write_report(tmp_path / "out", [read_results(folder)])
     with (tmp_path / "out" / "seeds.csv").open() as file:

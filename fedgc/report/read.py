@@ -134,7 +134,8 @@ def read_results(folder: Path) -> Results:
 
 def _runs(rows: list[dict[str, str]], config: Mapping[str, Any]) -> Iterator[Run]:
     swept = [key for key in config.get("sweep", {}) if rows and key in rows[0]]
-    gridded = {key for strategy in config["strategies"] for key in strategy.get("grid", {})}
+    # In one order: that of a set differs from process to process, and so would two reports on the same results.
+    gridded = list(dict.fromkeys(key for strategy in config["strategies"] for key in strategy.get("grid", {})))
     labels = [str(strategy["label"]) for strategy in config["strategies"]]
     titles = config.get("sweep_titles", {})
     groups: dict[tuple[str, ...], list[dict[str, str]]] = {}
