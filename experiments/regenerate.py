@@ -27,15 +27,23 @@ def run(*arguments: str | Path) -> None:
     subprocess.run([sys.executable, *map(str, arguments)], check=True)
 
 
-def sweep(name: str, work: Path, *, by: Literal["rounds", "seconds"], relative_to: str) -> None:
-    """Run a sweep, report on it, and keep its tables, with every strategy's best choice, and two figures."""
+def sweep(
+    name: str, work: Path, *, by: Literal["rounds", "seconds"], relative_to: str, calibration: bool = False
+) -> None:
+    """Run a sweep, report on it, and keep its tables, of strategies at their best and of each seed, and two figures.
+
+    With `calibration` the figure of residual errors and their predictions too, if the report has one.
+    """
     results = work / name.replace("/", "-")
     run("-m", "fedgc", "run", HERE / f"{name}.toml", "--out", results)
     run("-m", "fedgc", "report", results, "--by", by, "--relative-to", relative_to)
     folder, _, short = name.partition("/")
     kept = work / "kept" / folder if short == "smoke" else HERE / folder / "results"
     kept.mkdir(parents=True, exist_ok=True)
-    for file in ("tables.md", "table.csv", f"{by}-to-target.png", f"loss-by-{by}.png"):
+    files = ["tables.md", "table.csv", "seeds.csv", f"{by}-to-target.png", f"loss-by-{by}.png"]
+    if calibration and (results / "report" / "calibration.png").exists():
+        files.append("calibration.png")
+    for file in files:
         shutil.copyfile(results / "report" / file, kept / f"{short}-{file}")
 
 
@@ -63,16 +71,15 @@ _WALL_CLOCK = partial(sweep, by="seconds", relative_to="fedgc")
 
 #: Every experiment by its name: folder and file. Its results are kept beside it.
 EXPERIMENTS: dict[str, Callable[[Path], None]] = {
-    **{
-        name: partial(_PAPER, name)
-        for name in ("paper/cells", "paper/copies", "paper/decoders", "paper/conv", "paper/authors")
-    },
+    "paper/cells": partial(_PAPER, "paper/cells", calibration=True),
+    **{name: partial(_PAPER, name) for name in ("paper/copies", "paper/decoders", "paper/conv", "paper/authors")},
     "paper/lists": partial(sweep, "paper/lists", by="rounds", relative_to="fedgc, work lists, two holders"),
     "paper/load": load,
     "paper/adam": partial(script, "paper/adam"),
+    "wallclock/fleets": partial(_WALL_CLOCK, "wallclock/fleets", calibration=True),
     **{
         name: partial(_WALL_CLOCK, name)
-        for name in ("wallclock/fleets", "wallclock/coded", "wallclock/sorted", "wallclock/skew", "wallclock/alike")
+        for name in ("wallclock/coded", "wallclock/sorted", "wallclock/skew", "wallclock/alike")
     },
     **{
         name: partial(sweep, name, by="seconds", relative_to="as it comes")

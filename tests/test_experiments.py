@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import runpy
 import sys
 from pathlib import Path
@@ -28,3 +29,29 @@ def test_all_scripts_that_the_readme_runs_are_among_them() -> None:
     scripts = {word.strip("`,.;:") for word in named if ".py" in word}
     assert scripts
     assert scripts <= {str(path.relative_to(ROOT)) for path in SCRIPTS}
+
+
+@pytest.mark.parametrize("drawn", [True, False])
+def test_what_a_sweep_keeps(drawn: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    spec = importlib.util.spec_from_file_location("regenerate", ROOT / "experiments" / "regenerate.py")
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    monkeypatch.setattr(module, "HERE", tmp_path / "experiments")
+
+    def run(*arguments: str | Path) -> None:
+        if arguments[2] == "report":
+            folder = Path(arguments[3]) / "report"
+            folder.mkdir(parents=True)
+            names = ["tables.md", "table.csv", "seeds.csv", "seconds-to-target.png", "loss-by-seconds.png"]
+            for name in [*names, *(["calibration.png"] if drawn else []), "report.html"]:
+                (folder / name).write_text(name)
+
+    monkeypatch.setattr(module, "run", run)
+    module.EXPERIMENTS["wallclock/fleets"](tmp_path / "a")
+    module.EXPERIMENTS["wallclock/coded"](tmp_path / "b")
+    kept = {path.name for path in (tmp_path / "experiments" / "wallclock" / "results").iterdir()}
+    usual = {"tables.md", "table.csv", "seeds.csv", "seconds-to-target.png", "loss-by-seconds.png"}
+    assert kept == {f"{name}-{file}" for name in ("fleets", "coded") for file in usual} | (
+        {"fleets-calibration.png"} if drawn else set()
+    )

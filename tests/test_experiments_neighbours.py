@@ -155,7 +155,7 @@ def test_rounds_are_held_against_those_of_the_decoded_square_seed_by_seed(
         nothing = np.full(2, np.nan)
         loss = np.array([2.0, 0.05 if np.isfinite(rounds) else 1.0])
         choice = {"server_learning_rate": "0.2"}
-        return Run(method, {}, choice, seed, ends, ends, nothing, loss, nothing, nothing, nothing)
+        return Run(method, {}, choice, seed, ends, ends, nothing, loss, *[nothing] * 5)
 
     decoded, scaled = {1: 50.0, 2: 70.0, 3: 60.0}, {3: 59.0, 1: 47.0, 2: np.inf}
     runs = [run("decoded", *one) for one in decoded.items()] + [run("scaled", *one) for one in scaled.items()]

@@ -6,6 +6,7 @@ import csv
 import json
 import re
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -18,8 +19,9 @@ from fedgc.report import read_results, write_report
 from fedgc.report.conditions import by_condition
 from fedgc.report.curves import curve_figure
 from fedgc.report.figures import way_figure
+from fedgc.report.ratios import ratio_to
 from fedgc.report.style import look_of
-from fedgc.report.tables import best_of, entries, entry_text
+from fedgc.report.tables import Entry, best_of, entries, entry_text, mean_and_half_width
 from tests.command_line import fedgc
 
 #: Seconds to an accuracy of 0.9 by strategy, condition, what is tuned, and seed; infinite for never.
@@ -105,7 +107,7 @@ def test_seeds_that_got_there_are_drawn_of_a_strategy_that_does_not_with_all(fol
         [entry.reached[np.isfinite(entry.reached)] for entry in shown]
     )))  # fmt: skip
     texts = [text.get_text() for axes in figure.axes for text in axes.texts]
-    assert len(texts) == len(shown) and "never (1 of 3 seeds)" in texts, texts
+    assert len(texts) == len(shown) and "never (1/3)" in texts, texts
     for axes in figure.axes:
         low, high = axes.get_xlim()
         assert all(low <= x <= high for line in axes.lines for x in line.get_xdata())
@@ -116,7 +118,7 @@ def test_a_report_is_whole_and_the_same_again(folder: Path, tmp_path: Path) -> N
     files = write_report(tmp_path / "a", [results])
     kinds = ("seconds-to-target", "loss-by-rounds", "loss-by-seconds", "accuracy-by-seconds", "calibration")
     drawn = {f"{kind}.{ending}" for kind in kinds for ending in ("png", "pdf")}
-    assert {path.name for path in files} == {"report.html", "tables.md", "table.csv", *drawn}
+    assert {path.name for path in files} == {"report.html", "tables.md", "table.csv", "seeds.csv", *drawn}
     again = write_report(tmp_path / "b", [results])
     for one, other in zip(files, again, strict=True):
         assert one.read_bytes() == other.read_bytes(), one.name
@@ -130,7 +132,60 @@ def test_a_report_is_whole_and_the_same_again(folder: Path, tmp_path: Path) -> N
         rows = list(csv.DictReader(file))
     assert [row["seconds"] for row in rows] == ["12", "20", "8", ""]
     both = write_report(tmp_path / "two", [results, results])
-    assert {"1-table.csv", "2-table.csv"} <= {path.name for path in both}
+    assert {"1-table.csv", "2-table.csv", "1-seeds.csv", "2-seeds.csv"} <= {path.name for path in both}
+
+
+def test_a_choice_has_its_keys_in_the_order_of_the_grid(sparse: Path) -> None:
+    summary = json.loads((sparse / "summary.json").read_text())
+    keys = ["pieces", "server_momentum", "deadline", "buffer_size", "server_learning_rate", "over_selection"]
+    summary["config"]["strategies"] = [{"label": "A", "grid": {key: [1] for key in keys}}, {"label": "B"}]
+    (sparse / "summary.json").write_text(json.dumps(summary))
+    head, *lines = (sparse / "results.csv").read_text().splitlines()
+    rows = [f"{line},{'1,' * len(keys)}".rstrip(",") for line in lines]
+    (sparse / "results.csv").write_text("\n".join([",".join([head, *keys]), *rows]) + "\n")
+    assert list(entries(read_results(sparse))[0].choice) == keys
+
+
+def test_every_seed_is_in_a_table_of_its_own(folder: Path, tmp_path: Path) -> None:
+    files = write_report(tmp_path / "out", [read_results(folder)])
+    with (tmp_path / "out" / "seeds.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert len(rows) == 2 * 2 * 3
+    best = {("Ours", "phones"): ("0.1", ""), ("Ours", "paper"): ("0.1", ""), ("MIFA <b>$x$", "phones"): ("0.1", "8"),
+            ("MIFA <b>$x$", "paper"): ("0.1", "8")}  # fmt: skip
+    for row in rows:
+        label, preset = row["strategy"], row["fleet.preset"]
+        rate, deadline = best[label, preset]
+        seconds = SECONDS[label, preset, rate, deadline][int(row["seed"])]
+        reached = np.isfinite(seconds)
+        assert row["choice"] == f"learning_rate {rate}" + (f", deadline {deadline}" if deadline else "")
+        assert row["seconds_to_target"] == (f"{seconds:g}" if reached else "")
+        assert row["rounds_to_target"] == ("1" if reached else "")
+        assert (row["accuracy"], row["loss"]) == ("0.9500" if reached else "0.5000", "0.3")
+        assert (row["load"], row["deadline"]) == ("", "")
+    page = files[0].read_text()
+    cells = '<td>preset paper</td><td>MIFA &lt;b&gt;$x$</td><td class="number">5</td><td class="number">never</td>'
+    assert "<summary>Every seed</summary>" in page and cells in page
+
+
+def test_the_load_of_a_seed_is_the_mean_over_its_rounds_and_its_deadline_the_last(sparse: Path) -> None:
+    with (sparse / "results.csv").open() as file:
+        head, *rows = csv.reader(file)
+    with (sparse / "results.csv").open("w", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow((*head, "fedgc-load", "fedgc-deadline"))
+        for row in rows:
+            told = {"10": ("2.0", "7.0"), "20": ("3.0", "5.25")}.get(row[2], ("", "")) if row[0] == "A" else ("", "")
+            writer.writerow((*row, *told))
+    write_report(sparse / "report", [read_results(sparse)])
+    lines = (sparse / "report" / "seeds.csv").read_text().splitlines()
+    assert lines == [
+        "strategy,choice,seed,rounds_to_target,seconds_to_target,accuracy,loss,load,deadline",
+        "A,,1,20,14,0.9500,0.5,2.5,5.25",
+        "A,,2,10,7,0.9500,0.7,2.5,5.25",
+        "B,,1,10,7,0.9500,0.2,,",
+        "B,,2,,,0.9500,,,",
+    ]
 
 
 def test_ratios_are_paired_by_seed(folder: Path, tmp_path: Path) -> None:
@@ -140,17 +195,62 @@ def test_ratios_are_paired_by_seed(folder: Path, tmp_path: Path) -> None:
         rows = {(row["condition"], row["strategy"]): row for row in csv.DictReader(file)}
     ratios = np.array([10.0 / 19.0, 14.0 / 21.0, 12.0 / 20.0])
     ours = rows["preset phones", "Ours"]
-    assert float(ours["ratio"]) == pytest.approx(ratios.mean(), rel=1e-5)
-    interval = stats.t.interval(0.95, 2, loc=ratios.mean(), scale=stats.sem(ratios))
-    assert float(ours["ratio_half_width"]) == pytest.approx(interval[1] - ratios.mean(), rel=1e-5)
+    assert float(ours["ratio"]) == pytest.approx(stats.gmean(ratios), rel=1e-5)
+    logs = np.log(ratios)
+    low, high = np.exp(stats.t.interval(0.95, 2, loc=logs.mean(), scale=stats.sem(logs)))
+    assert (float(ours["ratio_low"]), float(ours["ratio_high"])) == pytest.approx((low, high), rel=1e-5)
     assert rows["preset phones", label]["ratio"] == "1"
-    assert rows["preset paper", "Ours"]["ratio"] == ""
+    assert {rows["preset paper", "Ours"][name] for name in ("ratio", "ratio_low", "ratio_high")} == {""}
     text = (tmp_path / "out" / "tables.md").read_text()
     # What a label holds is shown, not obeyed; the best is in bold.
-    assert "| MIFA &lt;b&gt;\\$x\\$ | 1 ± 0 | never (2 of 3 seeds) |" in text
-    assert "| Ours | **0.60 ± 0.17** | reference never (2 of 3 seeds) |" in text
+    assert "| MIFA &lt;b&gt;\\$x\\$ | 1 (1 to 1) | never (2 of 3 seeds) |" in text
+    assert "| Ours | **0.59 (0.44 to 0.80)** | reference never (2 of 3 seeds) |" in text
     assert "| Ours | **12.0 ± 5.0** | **8.0 ± 2.5** |" in text
-    assert "0.60 ± 0.17</td>" in files[0].read_text()
+    assert "0.59 (0.44 to 0.80)</td>" in files[0].read_text()
+
+
+def entry_of(*reached: float, seeds: tuple[int, ...] = (1, 2, 3, 4)) -> Entry:
+    """Return what a strategy took with the first of these seeds."""
+    runs: Any = tuple(SimpleNamespace(seed=seed) for seed in seeds[: len(reached)])
+    values = np.array(reached)
+    return Entry("", {}, {}, 1, runs, values, *mean_and_half_width(values))
+
+
+def test_twice_as_long_and_half_as_long_are_level() -> None:
+    one, other = entry_of(20.0, 5.0), entry_of(10.0, 10.0)
+    ratio = ratio_to(one, other)
+    # In the logarithm the two seeds are log 2 from their mean: so far apart that the interval holds anything.
+    half = stats.t.ppf(0.975, 1) * np.log(2.0)
+    assert ratio.mean == 1.0
+    assert (ratio.low, ratio.high) == pytest.approx((np.exp(-half), np.exp(half)), rel=1e-12)
+    assert ratio.text == "1.0 (0.00015 to 6683)"
+
+
+def test_a_ratio_the_other_way_round_is_one_over_it() -> None:
+    one, other = entry_of(20.0, 5.0, 7.0), entry_of(11.0, 9.0, 13.0)
+    forth, back = ratio_to(one, other), ratio_to(other, one)
+    assert (1.0 / forth.mean, 1.0 / forth.high, 1.0 / forth.low) == pytest.approx((back.mean, back.low, back.high))
+
+
+def test_ratios_are_over_the_seeds_that_both_have() -> None:
+    ratio = ratio_to(entry_of(9.0, 6.0, seeds=(3, 1)), entry_of(3.0, 100.0, 18.0))
+    assert ratio.mean == pytest.approx(1.0) and ratio.low == pytest.approx(1.0 / ratio.high)
+    alone = ratio_to(entry_of(9.0, seeds=(3,)), entry_of(3.0, 100.0, 18.0))
+    assert (alone.mean, alone.text) == (0.5, "0.5") and np.isnan([alone.low, alone.high]).all()
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "text"),
+    [
+        ((0.3, 0.6, 0.7), (0.1, 0.2, 0.7 / 3.0), "3 (3 to 3)"),  # rounding is no interval
+        ((0.0, 1.0), (1.0, 1.0), "not known"),
+        ((1.0, 1.0), (0.0, 1.0), "not known"),
+        ((1.0, np.inf), (1.0, np.inf), "never (1 of 2 seeds)"),
+        ((1.0, 1.0), (1.0, np.inf), "reference never (1 of 2 seeds)"),
+    ],
+)
+def test_what_stands_in_place_of_a_ratio(one: tuple[float, ...], other: tuple[float, ...], text: str) -> None:
+    assert ratio_to(entry_of(*one), entry_of(*other)).text == text
 
 
 def test_a_reference_that_is_not_there_is_refused_before_anything_is_written(folder: Path, tmp_path: Path) -> None:

@@ -50,7 +50,7 @@ def second_track(rounds: MethodRounds, trade: float = 1.0) -> Coverages:
 
 
 def rounds_to_target(task: DigitsRegressionTask, first: Coverages, second: Coverages, step: float) -> float:
-    """Return the rounds until the loss is at the target, infinite if that takes too long."""
+    """Return the rounds until the loss is at the target, infinite if that takes too long, NaN if the loss diverges."""
     weights = task.initial_weights()
     moment, square = np.zeros_like(weights), np.zeros_like(weights)
     updates = 0
@@ -59,7 +59,7 @@ def rounds_to_target(task: DigitsRegressionTask, first: Coverages, second: Cover
         if loss <= TARGET:
             return float(number)
         if not np.isfinite(loss):
-            break
+            return np.nan
         if not both.any():  # nothing came
             continue
         updates += 1
@@ -96,6 +96,21 @@ def tracks(tau: float, clients: int, seed: int) -> dict[str, Callable[[], tuple[
     }
 
 
+def told(rounds: NDArray[np.float64]) -> tuple[float | str, float | str]:
+    """Return what the table says of the seeds' rounds: mean and half of its interval, or words where some have none.
+
+    Examples
+    --------
+    >>> told(np.array([40.0, 44.0])), told(np.array([40.0, np.inf, np.nan, np.inf]))
+    ((42.0, 25.4), ('never (2 of 4 seeds), diverged (1 of 4 seeds)', ''))
+    """
+    if np.isfinite(rounds).all():
+        mean, half = mean_and_half_width(rounds)
+        return round(mean, 1), round(half, 1)
+    counts = {"never": int(np.isinf(rounds).sum()), "diverged": int(np.isnan(rounds).sum())}
+    return ", ".join(f"{word} ({n} of {rounds.size} seeds)" for word, n in counts.items() if n), ""
+
+
 def main() -> None:
     """Run all pairs, print a table and write it."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -115,11 +130,9 @@ def main() -> None:
                 rounds = [rounds_to_target(task, first, second, step) for step in STEPS]
                 found.setdefault(name, []).append(rounds)
         for name, by_seed in found.items():
-            mean = np.mean(by_seed, axis=0)
-            best = int(mean.argmin())
-            values = np.array(by_seed)[:, best]
-            _, half = mean_and_half_width(values)
-            row = [tau, name, STEPS[best], round(float(mean[best]), 1), round(half, 1)]
+            values = np.array(by_seed)
+            best = int(np.where(np.isnan(values), np.inf, values).mean(axis=0).argmin())
+            row = [tau, name, STEPS[best], *told(values[:, best])]
             writer.writerow(row)
             print(*row, sep=", ", flush=True)
     if args.out is not None:

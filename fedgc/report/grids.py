@@ -12,7 +12,7 @@ from fedgc.experiment.target import Target
 from fedgc.pages.text import count
 from fedgc.report.conditions import by_condition, condition_text, strategies_of
 from fedgc.report.ratios import Ratio, calibrations, ratio_to, reference_of
-from fedgc.report.tables import Entry, best_of, entry_text
+from fedgc.report.tables import Entry, best_of, entry_text, interval_text
 from fedgc.report.unit import AXIS, Unit
 
 
@@ -63,8 +63,8 @@ def grids(
     if reference is not None:
         yield _matrix(
             found,
-            f"{what}, relative to {reference}: ratio for each seed, mean and 95 % confidence interval. Below one is "
-            "sooner than the reference; in bold the least.",
+            f"{what}, relative to {reference}: geometric mean over the seeds of the ratio for each, and its 95 % "
+            "confidence interval. Below one is sooner than the reference; in bold the least.",
             f"Ratio of {unit}",
             lambda entry, group: _ratio_cell(entry, group, reference),
         )
@@ -124,6 +124,24 @@ def details(found: Sequence[Entry], unit: Unit) -> Grid:
         rows.append((*(Cell(text, number=False) for text in words), *map(Cell, numbers)))
     head = ("Condition", "Strategy", "Best choice", "Of", unit.capitalize(), "Final accuracy", "Final loss")
     return Grid("What each strategy's best choice is, of how many, and how its runs ended.", head, tuple(rows))
+
+
+def by_seed(found: Sequence[Entry], target: Target, unit: Unit) -> Grid:
+    """Return the table of the way to the target of every seed, at each strategy's best choice."""
+    seeds = sorted({run.seed for entry in found for run in entry.runs})
+    rows = []
+    for entry in found:
+        reached = dict(zip((run.seed for run in entry.runs), entry.reached, strict=True))
+        words = (condition_text(entry.condition), entry.strategy)
+        numbers = (_seed_text(reached[seed]) if seed in reached else "" for seed in seeds)
+        rows.append((*(Cell(text, number=False) for text in words), *map(Cell, numbers)))
+    note = f"{AXIS[unit].capitalize()} to {target.text} of every seed. Its load, its last deadline and how it ended "
+    head = ("Condition", "Strategy", *(f"Seed {seed}" for seed in seeds))
+    return Grid(f"{note}are in seeds.csv.", head, tuple(rows))
+
+
+def _seed_text(reached: float) -> str:
+    return interval_text(reached, np.nan) if np.isfinite(reached) else "never"
 
 
 _ENDS = ("accuracy", "loss")

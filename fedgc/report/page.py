@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from fedgc.pages.style import STYLE
 from fedgc.pages.text import safe
-from fedgc.report.grids import Grid, details, grids
+from fedgc.report.grids import Grid, by_seed, details, grids
 from fedgc.report.read import Results
 from fedgc.report.tables import Entry
 from fedgc.report.unit import Unit
@@ -83,6 +83,11 @@ def _sections(part: Part) -> Iterator[str]:
     yield (
         f"<details><summary>Every strategy at its best choice</summary>{_html(details(part.entries, part.unit))}"
         "</details>"
+    )
+    seed_by_seed = by_seed(part.entries, results.target, part.unit)
+    yield (
+        f'<details><summary>Every seed</summary><p class="note">{safe(seed_by_seed.note, 500)}</p>'
+        f"{_html(seed_by_seed)}</details>"
     )
     versions = ", ".join(f"{safe(name)} {safe(version)}" for name, version in results.versions.items())
     yield (

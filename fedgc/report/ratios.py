@@ -14,6 +14,9 @@ from fedgc.validation import did_you_mean
 #: Residual errors up to which there are none: everything came, and what is left is rounding.
 _NOTHING = 1e-12
 
+#: Width of an interval, relative to its middle, below which all seeds have one ratio, and what is left is rounding.
+_ROUNDING = 1e-9
+
 
 @dataclass(frozen=True)
 class Ratio:
@@ -21,15 +24,17 @@ class Ratio:
 
     Attributes
     ----------
-    mean, half_width : float
-        Mean over the seeds that both have of the ratio of one to the other, seed by seed, and half the width of its
-        95 % confidence interval; infinite and NaN where either never reached the target with one of them.
+    mean, low, high : float
+        Geometric mean over the seeds that both have of the ratio of one to the other, and the ends of its 95 %
+        confidence interval; infinite and NaN where either never reached the target with one of them, NaN ends with a
+        single seed too.
     text : str
-        Both, or what stands in their place.
+        All three, or what stands in their place.
     """
 
     mean: float
-    half_width: float
+    low: float
+    high: float
     text: str
 
 
@@ -37,8 +42,13 @@ def ratio_to(entry: Entry, reference: Entry) -> Ratio:
     """Return the ratio of an entry's way to the target to the reference's, paired by seed.
 
     With one seed both meet the same shards and the same draws of the clients, so that the ratio scatters less than
-    either does. A mean of ratios is what a reader expects of an experiment repeated once more; where single ratios
-    scatter by a factor, it is above their median.
+    either does. Of the log ratios ``x_s = log(a_s / b_s)`` of n seeds, with mean m and standard deviation sd, it is the
+    geometric mean ``exp(m)``, with the interval ``exp(m - h)`` to ``exp(m + h)``, ``h = t sd / sqrt(n)`` for the 0.975
+    quantile t of Student's distribution with n - 1 degrees of freedom.
+
+    The arithmetic mean would favour the reference: where one method takes twice as long with one seed and half as long
+    with another, it says 1.25, whichever of them is the reference. In the logarithm both directions count alike: the
+    ratio of b to a is one over that of a to b, and so are the ends of its interval.
 
     Examples
     --------
@@ -47,7 +57,7 @@ def ratio_to(entry: Entry, reference: Entry) -> Ratio:
     ...     runs = tuple(SimpleNamespace(seed=seed) for seed in range(len(reached)))
     ...     return Entry("", {}, {}, 1, runs, np.array(reached), *mean_and_half_width(np.array(reached)))
     >>> ratio_to(entry(1.0, 3.0), entry(2.0, 6.0)).text, ratio_to(entry(1.0, np.inf), entry(2.0, 6.0)).text
-    ('0.5 ± 0', 'never (1 of 2 seeds)')
+    ('0.5 (0.5 to 0.5)', 'never (1 of 2 seeds)')
     >>> ratio_to(entry(1.0), entry(np.inf)).text
     'reference never (1 of 1 seeds)'
     """
@@ -56,13 +66,42 @@ def ratio_to(entry: Entry, reference: Entry) -> Ratio:
     both = [seed for seed in own if seed in other]
     mine, its = (np.array([found[seed] for seed in both]) for found in (own, other))
     if not np.isfinite(mine).all():
-        return Ratio(np.inf, np.nan, never_text(mine))
+        return _without_number(never_text(mine))
     if not np.isfinite(its).all():
-        return Ratio(np.inf, np.nan, f"reference {never_text(its)}")
-    if not both or not (its > 0.0).all():
-        return Ratio(np.inf, np.nan, "not known")
-    mean, half = mean_and_half_width(mine / its)
-    return Ratio(mean, half, interval_text(mean, half))
+        return _without_number(f"reference {never_text(its)}")
+    if not both or not (np.minimum(mine, its) > 0.0).all():
+        return _without_number("not known")
+    centre, half = mean_and_half_width(np.log(mine / its))
+    mean, low, high = (float(np.exp(value)) for value in (centre, centre - half, centre + half))
+    return Ratio(mean, low, high, range_text(mean, low, high))
+
+
+def _without_number(text: str) -> Ratio:
+    return Ratio(np.inf, np.nan, np.nan, text)
+
+
+def range_text(mean: float, low: float, high: float) -> str:
+    """Return a ratio and its 95 % interval as text, to two significant digits of half the interval's width.
+
+    Where its ends are more than a factor of four apart each number has two significant digits of its own.
+
+    Examples
+    --------
+    >>> range_text(0.781, 0.602, 1.013), range_text(0.9402, 0.9311, 0.9494), range_text(1.1, 0.0284, 42.6)
+    ('0.78 (0.60 to 1.01)', '0.9402 (0.9311 to 0.9494)', '1.1 (0.028 to 43)')
+    >>> range_text(1.0, 1.0, 1.0), range_text(1.234, np.nan, np.nan)
+    ('1 (1 to 1)', '1.23')
+    """
+    if np.isnan(low):
+        return interval_text(mean, low)
+    if high - low < _ROUNDING * mean:
+        return f"{mean:.6g} ({low:.6g} to {high:.6g})"
+    numbers = (mean, low, high)
+    scales = numbers if high > 4.0 * low else [0.5 * (high - low)] * 3
+    texts = [
+        f"{value:.{max(0, 1 - int(np.floor(np.log10(scale))))}f}" for value, scale in zip(numbers, scales, strict=True)
+    ]
+    return f"{texts[0]} ({texts[1]} to {texts[2]})"
 
 
 def reference_of(entry: Entry, found: Sequence[Entry], label: str) -> Entry | None:
@@ -96,7 +135,8 @@ class Calibration:
         Mean prediction.
     observed, measured : str
         Ratio to the prediction by those who came, and by the updates of all shards: mean over the runs with 95 %
-        confidence interval; empty where there is none.
+        confidence interval; empty where there is none. The mean is the arithmetic one, unlike that of :class:`Ratio`:
+        a prediction is one of the mean, and right if the ratios are one in the mean.
     """
 
     entry: Entry

@@ -38,6 +38,9 @@ class Run:
     predicted, observed, measured : ndarray, shape (n_rows,)
         Residual error of those rounds: predicted before the round, observed by who came, and measured against the
         updates of all shards; NaN where there is none.
+    load, deadline : ndarray, shape (n_rows,)
+        Shard updates asked for per shard in those rounds, and the seconds that they might last; NaN where strategies do
+        not report it.
     """
 
     strategy: str
@@ -51,6 +54,8 @@ class Run:
     predicted: Vector
     observed: Vector
     measured: Vector
+    load: Vector
+    deadline: Vector
 
     def first(self, target: Target, unit: Unit) -> float:
         """Return the rounds or virtual seconds after which the target was first seen reached, infinite if never.
@@ -129,7 +134,8 @@ def read_results(folder: Path) -> Results:
 
 def _runs(rows: list[dict[str, str]], config: Mapping[str, Any]) -> Iterator[Run]:
     swept = [key for key in config.get("sweep", {}) if rows and key in rows[0]]
-    gridded = {key for strategy in config["strategies"] for key in strategy.get("grid", {})}
+    # In one order: that of a set differs from process to process, and so would two reports on the same results.
+    gridded = list(dict.fromkeys(key for strategy in config["strategies"] for key in strategy.get("grid", {})))
     labels = [str(strategy["label"]) for strategy in config["strategies"]]
     titles = config.get("sweep_titles", {})
     groups: dict[tuple[str, ...], list[dict[str, str]]] = {}
@@ -145,6 +151,7 @@ def _runs(rows: list[dict[str, str]], config: Mapping[str, Any]) -> Iterator[Run
             int(seed),
             *(_column(own, name) for name in ("round", "seconds", "accuracy", "loss")),
             *(_column(own, f"fedgc-error-{name}") for name in ("predicted", "observed", "measured")),
+            *(_column(own, f"fedgc-{name}") for name in ("load", "deadline")),
         )
 
 

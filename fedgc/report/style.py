@@ -18,6 +18,18 @@ from fedgc.experiment.figure import COLOURS
 _DASHES: tuple[Any, ...] = ("-", (0, (5, 1.6)), (0, (1.2, 1.4)), (0, (5, 1.4, 1.2, 1.4)))
 _MARKERS = ("o", "s", "^", "D", "v")
 
+#: An eighth colour, dark red, for figures in which lines are not to repeat one.
+_EIGHTH = "#882255"
+
+#: What strategies that are not shown in colour have in common.
+GREY = "0.78"
+
+#: Inches that a page has room for: figures are drawn at the size at which they are printed.
+PAGE = 7.2
+
+#: Points of titles, of labels and legends, and of ticks and words in panels.
+TITLE, LABEL, SMALL = 9.0, 8.0, 7.5
+
 #: Strategies beyond which a legend below the panels is too long, and lines as for a few would hide each other.
 FEW = 6
 
@@ -36,6 +48,17 @@ def look_of(index: int) -> dict[str, Any]:
         "linestyle": _DASHES[index % len(_DASHES)],
         "marker": _MARKERS[index % len(_MARKERS)],
     }
+
+
+def line_look(index: int) -> dict[str, Any]:
+    """Return the look of the line with that number, in a colour that the seven others of the first eight do not have.
+
+    Examples
+    --------
+    >>> len({line_look(index)["color"] for index in range(8)})
+    8
+    """
+    return {**look_of(index), **({"color": _EIGHTH} if index == len(COLOURS) else {})}
 
 
 def wrapped(label: str, width: int = 40) -> str:
@@ -65,6 +88,37 @@ def legend_width(labels: Sequence[str]) -> float:
     return 0.0 if len(labels) <= FEW else 0.7 + 0.075 * longest
 
 
+def legend_below(figure: Figure, handles: Sequence[Artist], labels: Sequence[str], handle: float = 3.0) -> None:
+    """Put the legend below the panels, in as many columns as a figure of its width has room for.
+
+    `handle` is how long the lines in it are, in its own letters' height.
+    """
+    legend = figure.legend(
+        handles,
+        [wrapped(label) for label in labels],
+        loc="outside lower center",
+        ncols=_legend_columns(labels, figure.get_figwidth(), handle),
+        fontsize=LABEL,
+        frameon=False,
+        handlelength=handle,
+        columnspacing=1.5,
+        labelspacing=0.35,
+    )
+    for text in legend.get_texts():
+        text.set_parse_math(False)
+
+
+def legend_height(labels: Sequence[str], width: float, handle: float = 3.0) -> float:
+    """Return the inches that :func:`legend_below` takes of a figure that is so wide."""
+    lines = max(len(wrapped(label).splitlines()) for label in labels)
+    return 0.2 + 0.16 * lines * -(-len(labels) // _legend_columns(labels, width, handle))
+
+
+def _legend_columns(labels: Sequence[str], width: float, handle: float) -> int:
+    longest = max(len(line) for label in labels for line in wrapped(label).splitlines())
+    return max(1, min(len(labels), 4, int((width - 0.2) / (0.3 + LABEL / 72.0 * handle + 0.062 * longest))))
+
+
 def layout(*, square: bool = False) -> ConstrainedLayoutEngine:
     """Return a layout that leaves a margin around axis labels, which the usual one lets touch the edge.
 
@@ -73,9 +127,9 @@ def layout(*, square: bool = False) -> ConstrainedLayoutEngine:
     return ConstrainedLayoutEngine(w_pad=0.1, h_pad=0.06, compress=square)
 
 
-def plain(axes: Axes) -> None:
-    """Take away what carries nothing."""
+def plain(axes: Axes, size: float = 9.0) -> None:
+    """Take away what carries nothing; ticks have labels of so many points."""
     axes.spines[["top", "right"]].set_visible(False)
     axes.grid(alpha=0.25, linewidth=0.6)
     axes.set_axisbelow(True)
-    axes.tick_params(labelsize=9)
+    axes.tick_params(labelsize=size)

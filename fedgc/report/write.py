@@ -2,25 +2,24 @@
 
 from __future__ import annotations
 
-import csv
 import io
 from collections.abc import Collection, Sequence
 from pathlib import Path
 
-import numpy as np
 from matplotlib import rc_context
 from matplotlib.figure import Figure
 
 from fedgc.errors import ConfigError
 from fedgc.experiment.files import write_whole
-from fedgc.report.conditions import by_condition, condition_text, strategies_of
+from fedgc.report.conditions import strategies_of
+from fedgc.report.csv_tables import seeds_csv, strategies_csv
 from fedgc.report.curves import Quantity, curve_figure
 from fedgc.report.figures import calibration_figure, way_figure
-from fedgc.report.grids import ratios_of
 from fedgc.report.markdown import report_markdown
 from fedgc.report.page import Part, report_html
 from fedgc.report.ratios import check_reference
 from fedgc.report.read import Results
+from fedgc.report.shown import shown
 from fedgc.report.style import FEW
 from fedgc.report.tables import Entry, entries
 from fedgc.report.unit import AXIS, Unit
@@ -35,7 +34,9 @@ def write_report(
     unit: Unit = "seconds",
     relative_to: str | None = None,
 ) -> list[Path]:
-    """Write ``report.html``, ``tables.md``, and for each experiment a table and its figures, into a folder.
+    """Write ``report.html``, ``tables.md``, and for each experiment its tables and figures, into a folder.
+
+    ``table.csv`` has a row for each strategy and condition, ``seeds.csv`` one for each seed of these.
 
     Parameters
     ----------
@@ -76,9 +77,10 @@ def write_report(
     files: list[Path] = []
     for number, (results, found) in enumerate(zip(some, chosen, strict=True)):
         prefix = "" if len(some) == 1 else f"{number + 1}-"
-        files.append(write_whole(folder / f"{prefix}table.csv", _table(found, unit, relative_to)))
+        tables = {"table": strategies_csv(found, unit, relative_to), "seeds": seeds_csv(found, results.target)}
+        files += [write_whole(folder / f"{prefix}{name}.csv", data) for name, data in tables.items()]
         figures = {}
-        for name, (figure, caption) in _figures(results, found, unit).items():
+        for name, (figure, caption) in _figures(results, found, unit, relative_to).items():
             png, pdf = (_saved(figure, kind) for kind in ("png", "pdf"))
             files += [
                 write_whole(folder / f"{prefix}{name}.{kind}", data) for kind, data in (("png", png), ("pdf", pdf))
@@ -89,69 +91,39 @@ def write_report(
     return [page, write_whole(folder / "tables.md", report_markdown(parts).encode()), *files]
 
 
-def _figures(results: Results, found: Sequence[Entry], unit: Unit) -> dict[str, tuple[Figure, str]]:
+def _figures(
+    results: Results, found: Sequence[Entry], unit: Unit, reference: str | None
+) -> dict[str, tuple[Figure, str]]:
     """Return figures and captions by file name."""
     target = results.target
     drawn: list[tuple[Quantity, Unit]] = [("loss", "rounds"), ("loss", "seconds"), ("accuracy", unit)]
     spread = ", band from the lowest to the highest" if len(strategies_of(found)) <= FEW else ""
+    coloured = len(shown(found, reference))
+    grey = (
+        f"; in colour the {coloured} that are soonest over all conditions"
+        if coloured < len(strategies_of(found))
+        else ""
+    )
     curves = {
         f"{quantity}-by-{clock}": (
-            curve_figure(found, quantity, clock, target),
-            f"{quantity.capitalize()} against {AXIS[clock]}: median over seeds{spread}.",
+            curve_figure(found, quantity, clock, target, reference),
+            f"{quantity.capitalize()} against {AXIS[clock]}: median over seeds{spread}{grey}.",
         )
         for quantity, clock in drawn
     }
     way = (
         way_figure(found, target, unit),
         f"{AXIS[unit].capitalize()} to {target.text}: mean and 95 % confidence interval, a small dot for each seed; "
-        "the diamond is the soonest.",
+        "the diamond is the soonest; never: with how many seeds of how many the target was not reached.",
     )
     figures = {f"{unit}-to-target": way, **curves}
-    calibration = calibration_figure(found)
+    calibration = calibration_figure(found, reference)
     if calibration is not None:
         caption = (
             "Residual error against its prediction, a point for each run (mean over its rounds); on the line they "
         )
         figures["calibration"] = calibration, f"{caption}are equal, in the grey band within a tenth."
     return figures
-
-
-def _table(found: Sequence[Entry], unit: Unit, reference: str | None) -> bytes:
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    head = ["condition", "strategy", "choice", "choices", "seeds", "reached", unit, "half_width", "accuracy", "loss"]
-    writer.writerow(head + (["ratio", "ratio_half_width"] if reference is not None else []))
-    for group in by_condition(found).values():
-        ratios = ratios_of(group, reference) if reference is not None else {}
-        for entry in group:
-            numbers = [entry.mean, entry.half_width]
-            ends = [float(np.mean([getattr(run, name)[-1] for run in entry.runs])) for name in ("accuracy", "loss")]
-            ratio = ratios.get(entry.strategy)
-            writer.writerow(
-                (
-                    condition_text(entry.condition),
-                    entry.strategy,
-                    condition_text(entry.choice),
-                    entry.n_choices,
-                    len(entry.runs),
-                    entry.n_reached,
-                    *map(_number, numbers),
-                    f"{ends[0]:.4f}",
-                    _number(ends[1]),
-                    *(
-                        []
-                        if reference is None
-                        else ["", ""]
-                        if ratio is None
-                        else map(_number, (ratio.mean, ratio.half_width))
-                    ),
-                )
-            )
-    return text.getvalue().encode()
-
-
-def _number(value: float) -> str:
-    return f"{value:.6g}" if np.isfinite(value) else ""
 
 
 def _saved(figure: Figure, kind: str) -> bytes:
