@@ -9,6 +9,7 @@ of the base paper's model and of the fleets, into --work, in a minute or two.
 from __future__ import annotations
 
 import argparse
+import json
 import shutil
 import subprocess
 import sys
@@ -21,6 +22,9 @@ from fedgc.validation import did_you_mean
 
 HERE = Path(__file__).parent
 
+#: Of runs with fewer recorded rounds than one in so many, loss curves are mostly straight lines.
+_RECORDED = 5
+
 
 def run(*arguments: str | Path) -> None:
     """Run a Python module or script."""
@@ -30,9 +34,10 @@ def run(*arguments: str | Path) -> None:
 def sweep(
     name: str, work: Path, *, by: Literal["rounds", "seconds"], relative_to: str, calibration: bool = False
 ) -> None:
-    """Run a sweep, report on it, and keep its tables, of strategies at their best and of each seed, and two figures.
+    """Run a sweep, report on it, and keep its tables, of strategies at their best and of each seed, and its figures.
 
-    With `calibration` the figure of residual errors and their predictions too, if the report has one.
+    Curves are kept where at least every fifth round is recorded, and with `calibration` the figure of residual errors
+    and their predictions, if the report has one.
     """
     results = work / name.replace("/", "-")
     run("-m", "fedgc", "run", HERE / f"{name}.toml", "--out", results)
@@ -40,7 +45,9 @@ def sweep(
     folder, _, short = name.partition("/")
     kept = work / "kept" / folder if short == "smoke" else HERE / folder / "results"
     kept.mkdir(parents=True, exist_ok=True)
-    files = ["tables.md", "table.csv", "seeds.csv", f"{by}-to-target.png", f"loss-by-{by}.png"]
+    files = ["tables.md", "table.csv", "seeds.csv", f"{by}-to-target.png"]
+    if json.loads((results / "config.json").read_text())["config"].get("record_every", 1) <= _RECORDED:
+        files.append(f"loss-by-{by}.png")
     if calibration and (results / "report" / "calibration.png").exists():
         files.append("calibration.png")
     for file in files:
