@@ -25,6 +25,7 @@ from fedgc.deadline import (
     time_at_fixed_step,
     time_to_target,
 )
+from fedgc.deadline.ranking import way_in_a_row
 from fedgc.fleets import build_fleet
 from fedgc.noise import NoiseSensitivity
 from fedgc.protocol import RECORD
@@ -183,15 +184,34 @@ def test_a_plan_in_a_row_is_one_after_it_was_saved() -> None:
     assert back.plan is not None and back.plan.in_a_row and back.plan.step == plan.step
 
 
-@pytest.mark.parametrize("step", [0.3, 1.0, 2.0, 3.5])
+@pytest.mark.parametrize("steps", [1, 2, 3, 7])
+@pytest.mark.parametrize("curvature", [0.1, 0.3, 0.8])
 @pytest.mark.parametrize("error", [0.0, 0.2, 1.5])
-def test_what_a_longer_step_gains_is_that_of_a_smooth_loss(step: float, error: float) -> None:
-    """``r (1 - r x (1 + eps) / 2)``, relative to a step without noise, of which x is the curvature."""
-    curvature = 0.3
-    sensitivity = curvature / (2.0 - curvature)
-    gain = step * (1.0 - step * curvature * (1.0 + error) / 2.0) / (1.0 - curvature / 2.0)
-    found = time_at_fixed_step(RoundForecast(10.0, 5.0, error, step=step), sensitivity)
-    assert found == (pytest.approx(10.0 / gain, rel=1e-12) if gain > 0.0 else np.inf)
+def test_what_more_steps_in_a_row_gain_is_what_gradient_descent_gains(
+    steps: int, curvature: float, error: float
+) -> None:
+    """Steps of gradient descent one by one on ``w^2``, then the way they went, by noise longer or shorter."""
+
+    def falls_by(number: int) -> float:
+        left = 1.0
+        for _ in range(number):
+            left -= curvature * left
+        ways = (1.0 - left) * (1.0 + np.sqrt(error) * np.array([1.0, -1.0]))
+        return 1.0 - float(((1.0 - ways) ** 2).mean())
+
+    exact = 1.0 - (1.0 - curvature) ** 2
+    found = time_at_fixed_step(RoundForecast(10.0, 5.0, error, step=steps), curvature / (2.0 - curvature))
+    gain = falls_by(steps) / exact
+    assert found == (pytest.approx(10.0 / gain, rel=1e-9) if gain > 1e-9 else np.inf)
+
+
+def test_steps_in_a_row_go_less_and_less_far() -> None:
+    for sensitivity in (0.0, 0.1, 1.0, 9.0):
+        ways = [way_in_a_row(steps, sensitivity) for steps in (0.0, 0.5, 1.0, 1.5, 4.0, 1000.0)]
+        assert ways[0] == 0.0 and ways[2] == 1.0
+        assert ways == sorted(ways)
+        more = np.diff(ways) / [0.5, 0.5, 0.5, 2.5, 996.0]
+        assert sensitivity == 0.0 or (np.diff(more) < 0.0).all()
 
 
 def test_no_step_takes_for_ever_and_twice_the_step_half_the_time() -> None:

@@ -8,6 +8,8 @@ from fedgc.deadline.outlook import RoundForecast, Timing
 
 #: Residual error beyond which no deadline is of use to a step that stays as it is.
 _MOST_ERROR = 2.0
+#: The part of the way to its own optimum that a client is taken to go, at most: what is beyond is the server's step.
+_MOST_OF_THE_WAY = 0.9
 
 
 def time_to_target(forecast: RoundForecast, noise_sensitivity: float = 1.0) -> float:
@@ -25,7 +27,8 @@ def time_to_target(forecast: RoundForecast, noise_sensitivity: float = 1.0) -> f
     ``round_time x (1 + noise_sensitivity x residual_error) / step``. One step along an unbiased estimate whose squared
     error is eps times the squared gradient gains 1 / (1 + eps) of what the exact gradient gains, with the best step
     size for each: the sensitivity is then 1. It is lower where the step size is held down by something else than the
-    noise. With shards in a row a step that is twice as long is taken to be worth two.
+    noise. With shards in a row a round of twice as many steps is taken to be worth two; what that overrates is in
+    :func:`time_at_fixed_step`.
 
     References
     ----------
@@ -56,14 +59,20 @@ def time_at_fixed_step(forecast: RoundForecast, noise_sensitivity: float = 1.0) 
 
     Notes
     -----
-    ``round_time / (r (1 - s eps r - s (r - 1)))`` with the noise sensitivity s, the residual error eps and the step r,
-    relative to the steps of which the sensitivity is known: 1, and the denominator ``1 - s eps``, but with shards in a
-    row. Infinite where the denominator is not positive or the residual error exceeds two: what is decoded would be
-    mostly noise, and no forecast of it is to be relied on. A step eta along an unbiased estimate of squared error eps
-    times the squared gradient g lowers a loss of smoothness L by ``eta |g|^2 (1 - eta L (1 + eps) / 2)`` at least; this
-    is relative to eps = 0 and r = 1, with ``s = x / (2 - x)`` for x = eta L, and r x in the place of x. To first order
-    in eps it is :func:`time_to_target`, in which the step is the best one for each error. A step that was chosen for
-    exact gradients gains nothing from errors beyond some size, so that rounds cannot be made ever shorter.
+    ``round_time / (e (1 - s eps e - s (e - 1)))`` with the noise sensitivity s, the residual error eps and how far a
+    round's step goes, e, relative to the steps of which the sensitivity is known: 1, and the denominator ``1 - s eps``,
+    but with shards in a row. Infinite where the denominator is not positive or the residual error exceeds two: what is
+    decoded would be mostly noise, and no forecast of it is to be relied on. A step eta along an unbiased estimate of
+    squared error eps times the squared gradient g lowers a loss of smoothness L by
+    ``eta |g|^2 (1 - eta L (1 + eps) / 2)`` at least; this is relative to eps = 0 and e = 1, with ``s = x / (2 - x)`` for
+    x = eta L, and e x in the place of x. To first order in eps it is :func:`time_to_target`, in which the step is the best one for each error. A step that
+    was chosen for exact gradients gains nothing from errors beyond some size, so that rounds cannot be made ever
+    shorter.
+
+    With shards in a row a client that does r times as many steps does not go r times as far: on a loss of curvature x
+    along its steps it is left with ``(1 - x)^r`` of the way to its own optimum, whence ``e = (1 - (1 - x)^r) / x``,
+    which is r for a small x and never more than 1 / x. Without noise ``e (1 - s (e - 1))`` then is to 1 what the loss
+    falls by in r such steps, ``1 - (1 - x)^(2 r)``, is to ``1 - (1 - x)^2``.
 
     References
     ----------
@@ -77,9 +86,36 @@ def time_at_fixed_step(forecast: RoundForecast, noise_sensitivity: float = 1.0) 
     >>> time_at_fixed_step(RoundForecast(round_time=0.1, arrivals=0.5, residual_error=20.0))
     inf
     """
-    step, sensitivity = forecast.step, noise_sensitivity
+    sensitivity = noise_sensitivity
+    step = way_in_a_row(forecast.step, sensitivity)
     gain = step * (1.0 - sensitivity * forecast.residual_error * step - sensitivity * (step - 1.0))
     return forecast.round_time / gain if gain > 0.0 and forecast.residual_error <= _MOST_ERROR else np.inf
+
+
+def way_in_a_row(steps: float, noise_sensitivity: float) -> float:
+    """Return how far steps in a row go, relative to those of which the noise sensitivity is known.
+
+    Parameters
+    ----------
+    steps : float
+        How many there are, relative to the latter.
+    noise_sensitivity : float
+        ``x / (2 - x)`` for the curvature x along the latter.
+
+    Notes
+    -----
+    ``(1 - (1 - x)^steps) / x``, with x at most 0.9; see :func:`time_at_fixed_step`.
+
+    Examples
+    --------
+    >>> [round(way_in_a_row(steps, 0.25), 3) for steps in (0.5, 1.0, 2.0, 100.0)]
+    [0.564, 1.0, 1.6, 2.5]
+    """
+    curvature = min(2.0 * noise_sensitivity / (1.0 + noise_sensitivity), _MOST_OF_THE_WAY)
+    if steps == 1.0 or curvature == 0.0:
+        return steps
+    left = float((1.0 - curvature) ** steps)
+    return (1.0 - left) / curvature
 
 
 def cover_time(
