@@ -42,7 +42,7 @@ def test_what_a_sweep_keeps(drawn: bool, tmp_path: Path, monkeypatch: pytest.Mon
 
     def run(*arguments: str | Path) -> None:
         if arguments[2] == "run":
-            record_every = 1 if Path(arguments[3]).stem == "fleets" else 10
+            record_every = 1 if Path(arguments[3]).stem == "ablations" else 10
             Path(arguments[5]).mkdir(parents=True)
             (Path(arguments[5]) / "config.json").write_text(json.dumps({"config": {"record_every": record_every}}))
         else:
@@ -54,9 +54,9 @@ def test_what_a_sweep_keeps(drawn: bool, tmp_path: Path, monkeypatch: pytest.Mon
 
     monkeypatch.setattr(module, "run", run)
     module.EXPERIMENTS["wallclock/fleets"](tmp_path / "a")
-    module.EXPERIMENTS["wallclock/coded"](tmp_path / "b")
+    module.EXPERIMENTS["wallclock/ablations"](tmp_path / "b")
     kept = {path.name for path in (tmp_path / "experiments" / "wallclock" / "results").iterdir()}
     usual = {"tables.md", "table.csv", "seeds.csv", "seconds-to-target.png"}
-    assert kept == {f"{name}-{file}" for name in ("fleets", "coded") for file in usual} | {
-        "fleets-loss-by-seconds.png"  # of each tenth round there are only straight lines
+    assert kept == {f"{name}-{file}" for name in ("fleets", "ablations") for file in usual} | {
+        "ablations-loss-by-seconds.png"  # of each tenth round there are only straight lines
     } | ({"fleets-calibration.png"} if drawn else set())

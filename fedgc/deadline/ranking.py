@@ -64,10 +64,10 @@ def time_at_fixed_step(forecast: RoundForecast, noise_sensitivity: float = 1.0) 
     but with shards in a row. Infinite where the denominator is not positive or the residual error exceeds two: what is
     decoded would be mostly noise, and no forecast of it is to be relied on. A step eta along an unbiased estimate of
     squared error eps times the squared gradient g lowers a loss of smoothness L by
-    ``eta |g|^2 (1 - eta L (1 + eps) / 2)`` at least; this is relative to eps = 0 and e = 1, with ``s = x / (2 - x)`` for
-    x = eta L, and e x in the place of x. To first order in eps it is :func:`time_to_target`, in which the step is the best one for each error. A step that
-    was chosen for exact gradients gains nothing from errors beyond some size, so that rounds cannot be made ever
-    shorter.
+    ``eta |g|^2 (1 - eta L (1 + eps) / 2)`` at least; this is relative to eps = 0 and e = 1, with ``s = x / (2 - x)``
+    for x = eta L, and e x in the place of x. To first order in eps it is :func:`time_to_target`, in which the step is
+    the best one for each error. A step that was chosen for exact gradients gains nothing from errors beyond some size,
+    so that rounds cannot be made ever shorter.
 
     With shards in a row a client that does r times as many steps does not go r times as far: on a loss of curvature x
     along its steps it is left with ``(1 - x)^r`` of the way to its own optimum, whence ``e = (1 - (1 - x)^r) / x``,
