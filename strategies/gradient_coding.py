@@ -30,6 +30,7 @@ from fedgc.strategies.options import (
     check_beside_in_a_row,
     check_flag,
     first_state,
+    rounding_option,
 )
 from fedgc.strategies.reporting import Reporting, RoundReporter
 from fedgc.strategies.reporting.report import RoundReport
@@ -219,8 +220,9 @@ class GradientCoding(StartedStrategy):
         client's rounding: "optimal-unbiased" weighs copies by inverse variance, "fixed" settles the weights that go
         with the bits before the round; with all clients in one block, a `load` of as many as there are, that is the
         star code of Song & Choi, arXiv 2605.15890. For whole blocks, without a memory or failure domains; a block of
-        more than 16 clients may have too many states for "optimal-unbiased". At least a bit for each block; of more
-        than 16 for each client the rest is not used. Copies differ then, so that they are not compared, every one of
+        more than 16 clients may have too many states for "optimal-unbiased". At least a bit for each block; more
+        than 16 for each client of the first round are refused there, and once clients have gone the rest is not used.
+        Copies differ then, so that they are not compared, every one of
         them counts, no round ends before all have come or its deadline, and the optimal decoder keeps a model for each
         reply. Rules for the deadline leave the rounding out.
     quantiser : str
@@ -348,7 +350,7 @@ class GradientCoding(StartedStrategy):
             schedule=schedule,
             memory=bool(memory),
             sum_only=self.secure_sum is not None,
-            rounded=self.quantiser is not None,
+            rounded_by=rounding_option(bits, bit_budget),
             domains=failure_domains is not None,
             in_a_row=in_a_row,
         )
@@ -356,7 +358,7 @@ class GradientCoding(StartedStrategy):
             in_a_row,
             memory=bool(memory),
             secure=self.secure_sum is not None,
-            rounded=self.quantiser is not None,
+            rounded_by=rounding_option(bits, bit_budget),
             pushed=shards is not None,
         )
         self.shards = as_shards(shards, self.num_shards)

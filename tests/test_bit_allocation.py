@@ -2,27 +2,49 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from itertools import product
 
 import numpy as np
 import pytest
 
 from fedgc.codes import CommonShard, optimal_row_sums
-from fedgc.quantisers import BucketedNorm, allocate_bits, allocate_bits_exactly, equal_bits
+from fedgc.quantisers import BucketedNorm, GlobalNorm, Quantiser, allocate_bits, allocate_bits_exactly, equal_bits
 
 
 def measured_factors(rng: np.random.Generator) -> np.ndarray:
     """Of a random vector, of one or of very unequal sizes, for 0 to 16 bits."""
     vector = rng.standard_t(rng.uniform(2.0, 30.0), 600)
-    return np.array([BucketedNorm(bits).variance_factor(vector) for bits in range(17)])
+    return factors_of(BucketedNorm, vector)
 
 
-def test_the_prefix_method_is_within_one_per_cent_of_the_optimum() -> None:
+def factors_of(kind: type[Quantiser], vector: np.ndarray) -> np.ndarray:
+    return np.array([kind(bits).variance_factor(vector) for bits in range(17)])
+
+
+def nearly_on_a_grid(rng: np.random.Generator) -> np.ndarray:
+    """Multiples of a seventh, which four bits hit and five do not."""
+    return factors_of(BucketedNorm, rng.integers(-7, 8, 600) / 7 + rng.normal(0.0, 1e-3, 600))
+
+
+def nearly_ternary(rng: np.random.Generator) -> np.ndarray:
+    return factors_of(GlobalNorm, rng.integers(-1, 2, 600) + rng.normal(0.0, 1e-3, 600))
+
+
+def unevenly_learnt(rng: np.random.Generator) -> np.ndarray:
+    """As if some numbers of bits had been seen once and others often."""
+    factors = measured_factors(rng)
+    factors[[3, 2, 6]] *= [4.0, 0.3, 20.0]
+    return factors
+
+
+@pytest.mark.parametrize("factors", [measured_factors, nearly_on_a_grid, nearly_ternary, unevenly_learnt])
+def test_the_division_is_within_one_per_cent_of_the_optimum(factors: Callable[..., np.ndarray]) -> None:
     rng = np.random.default_rng(4)
     for _ in range(100):
         n = int(rng.integers(2, 30))
         p = rng.uniform(0.0, 1.0, n) ** rng.uniform(0.3, 3.0)
-        omega = measured_factors(rng) * rng.uniform(0.5, 20.0)
+        omega = factors(rng) * rng.uniform(0.5, 20.0)
         budget = int(rng.integers(1, 16 * n + 1))
         exact, prefix = allocate_bits_exactly(p, omega, budget), allocate_bits(p, omega, budget)
         assert prefix.bits.sum() <= budget

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 from fedgc.clients import ShardUpdate, gradient_coded
-from fedgc.strategies import GradientCoding
+from fedgc.strategies import GradientCoding, VarianceAwareFedAdam
 from flwr.app import Array, ArrayRecord, ConfigRecord, Context, Message
 from flwr.clientapp import ClientApp
 from flwr.serverapp import Grid, ServerApp
@@ -312,6 +312,10 @@ def test_the_summary_tells_the_bits(caplog: pytest.LogCaptureFixture) -> None:
         ({"max_weight": 3.0}, "bit_budget must be left out unless decoder is"),
         ({"failure_domains": ["a"] * 6}, "bit_budget must be left out with failure_domains; got 12"),
         ({"secure_sum": True, "decoder": "fixed"}, "bit_budget must be left out with secure_sum; got 12"),
+        (
+            {"strategy": VarianceAwareFedAdam()},
+            "bit_budget must be left out for a strategy with a second_moment; got it with 'scale'",
+        ),
     ],
 )
 def test_a_budget_that_cannot_be_heeded_is_an_error_of_one_line(options: dict[str, Any], why: str) -> None:
@@ -324,6 +328,13 @@ def test_a_budget_that_cannot_be_heeded_is_an_error_of_one_line(options: dict[st
 def test_a_budget_too_small_for_the_blocks_ends_the_run_with_one_line() -> None:
     with pytest.raises(ValueError, match=r"bit_budget must be at least 3, .* of 3 blocks to send; got 2"):
         play(1, unlike(6), load=2, bit_budget=2)
+
+
+def test_a_budget_that_the_first_round_cannot_spend_ends_the_run_with_one_line() -> None:
+    for budget in (97, 10**9):
+        with pytest.raises(ValueError, match=rf"^bit_budget must be an integer from 1 to 96; got {budget}$"):
+            play(1, unlike(6), load=2, bit_budget=budget)
+    play(1, unlike(6), load=2, bit_budget=96)
 
 
 # Configurations

@@ -300,6 +300,8 @@ BAD: dict[str, tuple[Callable[[], object], str]] = {
     "ragged": (lambda: check_mixing([[1.0], [0.5, 0.5]]), r"mixing must be a square matrix of numbers; got \[\[1.0"),
     "words": (lambda: check_mixing([["a"]]), r"mixing must be a square matrix of numbers; got \[\['a'\]\]"),
     "shape": (lambda: check_mixing(np.ones((2, 3))), r"mixing must be a square matrix .* got shape \(2, 3\)"),
+    "nobody": (lambda: check_mixing(np.zeros((0, 0))), r"with a row per node, at least one; got shape \(0, 0\)"),
+    "complex": (lambda: check_mixing(np.eye(2) + 0j), r"square matrix of real numbers; got entries of complex128"),
     "scalar": (lambda: check_mixing(1.0), r"mixing must be a square matrix .* got shape \(\)"),
     "apart": (lambda: check_mixing(np.eye(3)), r"mixing must let all nodes agree in the end"),
     "taking turns": (lambda: check_mixing([[0.0, 1.0], [1.0, 0.0]]), r"mixing must let all nodes agree in the end"),

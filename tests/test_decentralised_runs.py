@@ -88,6 +88,15 @@ def test_cells_are_kept_apart_by_graph() -> None:
             {"task": {"name": "digits"}},
             "task.name must be 'digits-regression' for runtime 'decentralised'; got 'digits'",
         ),
+        (
+            {"decentralised": {"graph": "ring"}, "fleet": {"preset": "paper", "clients": 2}},
+            "fleet.clients must be at least 3 for decentralised.graph 'ring'; got 2",
+        ),
+        (
+            {"decentralised": {"radios": 0.3}},
+            "decentralised.radios is not a known key, allowed are graph, radius, regularisation, decay; got 0.3, "
+            "did you mean radius?",
+        ),
         ({"timing": "learnt"}, "timing must be 'known' for runtime 'decentralised'; got 'learnt'"),
         ({"strategies": one(lod=2)}, "strategies.0.lod is not a known key, allowed are kind, label, load, "),
         (

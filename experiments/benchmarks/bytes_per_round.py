@@ -1,7 +1,8 @@
 """What do more sums per reply cost, and fewer bits? Bytes of replies against residual error, in virtual time.
 
 Digits on the uneven fleet: 20 clients, 80 label-skewed shards, two holders on work lists, a deadline in which the fleet
-can do every shard once. The bytes are those of the replies' arrays as Flower serialises them.
+can do every shard once. The bytes are those of the replies' arrays as Flower serialises them; with --whole, of the
+replies with all their records.
 
     .venv/bin/python experiments/benchmarks/bytes_per_round.py [--preset uneven] [--rounds 40] [--bits 32 8 4]
 """
@@ -17,7 +18,7 @@ from fedgc.clients import gradient_coded
 from fedgc.strategies import GradientCoding
 from flwr.app import ArrayRecord, Context, Message, MetricRecord
 from flwr.clientapp import ClientApp
-from flwr.common.serde import array_record_to_proto
+from flwr.common.serde import array_record_to_proto, recorddict_to_proto
 from flwr.serverapp import Grid, ServerApp
 from flwr.serverapp.strategy import FedAvg
 
@@ -61,6 +62,7 @@ def measure(sums: str, bits: int, seed: int, args: argparse.Namespace) -> Measur
     app, server = ClientApp(), ServerApp()
     app.train()(gradient_coded()(shard_trainer(trainer)))
     sizes: list[int] = []
+    models = 0
     measured: list[float] = []
 
     @server.main()
@@ -69,9 +71,14 @@ def measure(sums: str, bits: int, seed: int, args: argparse.Namespace) -> Measur
         pull = grid.pull_messages
 
         def counted(ids: Iterable[str]) -> list[Message]:
+            nonlocal models
             replies = list(pull(ids))
             for reply in replies:
                 if reply.has_content():
+                    models += len(reply.content.array_records)
+                if reply.has_content() and args.whole:
+                    sizes.append(recorddict_to_proto(reply.content).ByteSize())
+                elif reply.has_content():
                     sizes.extend(array_record_to_proto(one).ByteSize() for one in reply.content.array_records.values())
             return replies
 
@@ -92,7 +99,7 @@ def measure(sums: str, bits: int, seed: int, args: argparse.Namespace) -> Measur
     predicted = [report.predicted_residual_error for report in strategy.history]
     return Measured(
         sum(sizes) / args.rounds,
-        len(sizes) / replied,
+        models / replied,
         float(np.mean([one for one in predicted if one is not None])),
         float(np.mean(measured)),
     )
@@ -106,6 +113,7 @@ def main() -> None:
     parser.add_argument("--shards", type=int, default=80)
     parser.add_argument("--holders", type=int, default=2)
     parser.add_argument("--deadline", type=float, default=1.0, help="in times of doing every shard once")
+    parser.add_argument("--whole", action="store_true", help="count the replies' other records too")
     parser.add_argument("--rounds", type=int, default=40)
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--bits", type=int, nargs="+", default=[SINGLE], help="bits per entry; 32: none rounded")

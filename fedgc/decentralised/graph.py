@@ -14,6 +14,8 @@ from fedgc.validation import check_integer, check_positive
 
 #: Random graphs are drawn anew until one is connected, so often at most.
 _MOST_DRAWS = 100
+#: With fewer nodes the one before and the one after are the same.
+LEAST_RING = 3
 
 
 @dataclass(frozen=True, eq=False)
@@ -89,7 +91,7 @@ def ring(n_nodes: int) -> Graph:
     >>> ring(4).edges
     ((0, 1), (0, 3), (1, 2), (2, 3))
     """
-    check_integer("n_nodes", n_nodes, low=3)
+    check_integer("n_nodes", n_nodes, low=LEAST_RING)
     return Graph(n_nodes, ((node, (node + 1) % n_nodes) for node in range(n_nodes)))
 
 

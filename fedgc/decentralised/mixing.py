@@ -56,8 +56,9 @@ def check_mixing(mixing: ArrayLike, graph: Graph | None = None) -> Matrix:
     Raises
     ------
     ValueError
-        If the matrix is not square, an entry is negative or not finite, a row or a column does not sum to one, two
-        nodes exchange models that are no neighbours, or repeated averaging would not bring all nodes together.
+        If the matrix is not square, has no rows or is not real, an entry is negative or not finite, a row or a column
+        does not sum to one, two nodes exchange models that are no neighbours, or repeated averaging would not bring all
+        nodes together.
 
     Notes
     -----
@@ -72,12 +73,17 @@ def check_mixing(mixing: ArrayLike, graph: Graph | None = None) -> Matrix:
     ValueError: mixing must have columns that sum to 1; got 1.1 for column 0
     """
     try:
-        matrix = np.array(mixing, dtype=np.float64)
+        given = np.array(mixing)
+        # Of a complex array the real part would be taken, with no more than a warning.
+        real = not np.iscomplexobj(given)
+        matrix = given.astype(np.float64) if real else np.empty(0)
     except (TypeError, ValueError):
         raise ValueError(f"mixing must be a square matrix of numbers; got {mixing!r:.80}") from None
+    if not real:
+        raise ValueError(f"mixing must be a square matrix of real numbers; got entries of {given.dtype}")
     size = matrix.shape[0] if graph is None and matrix.ndim else graph.n_nodes if graph is not None else 0
-    if matrix.ndim != 2 or matrix.shape != (size, size):
-        raise ValueError(f"mixing must be a square matrix with a row per node; got shape {matrix.shape}")
+    if matrix.ndim != 2 or matrix.shape != (size, size) or size == 0:
+        raise ValueError(f"mixing must be a square matrix with a row per node, at least one; got shape {matrix.shape}")
     good = np.isfinite(matrix) & (matrix >= 0.0)
     if not good.all():
         i, j = np.unravel_index(int(np.argmin(good)), matrix.shape)

@@ -40,7 +40,8 @@ def allocate_bits(straggle_prob: ArrayLike, variance_factor: ArrayLike, budget: 
         Probability in [0, 1) that each client misses the deadline.
     variance_factor : array_like, shape (n_bits,) or (n_clients, n_bits)
         ``omega(b)`` for b = 0, 1, ... up to 16 bits, as measured; infinite for numbers of bits that send nothing. With
-        a row for each client the division is that of :func:`allocate_bits_exactly`.
+        a row for each client, or factors of which the prefixes know nothing (see the notes), the division is that of
+        :func:`allocate_bits_exactly`.
     budget : int
         Bits per entry to divide, over all clients together: at least what one of them needs to send, at most what all
         of them can take, the most bits that factors are given for times the clients. Bits that gain nothing stay over.
@@ -53,11 +54,18 @@ def allocate_bits(straggle_prob: ArrayLike, variance_factor: ArrayLike, budget: 
 
     Notes
     -----
-    What a client is worth, ``q / (p + omega(b))``, is an S in its bits: each of the first ones buys more than the one
-    before, up to a number of bits where the gain is greatest, and from there on each buys less. So clients are sorted
-    by p, and for every k the first k have at least so many bits, and what is left of the budget by the multiplier:
-    every bit that gains more. One more client may have any few bits, since one of them can be on the S's lower half in
-    the optimum. The best k is then improved by moving single bits.
+    Prefixes take it that what a client is worth, ``q / (p + omega(b))``, never falls, and is an S in its bits: each of
+    the first ones buys at least as much as the one before, up to a number of bits where the gain is greatest, and from
+    there on each buys at most as much. So clients are sorted by p, and for every k the first k have at least so many
+    bits, and what is left of the budget by the multiplier: every bit that gains more. One more client may have any few
+    bits, since one of them can be on the S's lower half in the optimum. The best k is then improved by moving single
+    bits.
+
+    The S is no law: ``omega = c 4^-b`` has it, and vectors whose entries lie anywhere between the grid points have it
+    nearly always. Vectors that are nearly on a grid do not, since one more bit may then cost more than it gains, nor do
+    factors of which some have been measured more often than others. So the second differences of every client's worth
+    are looked at: where one is above zero after another was below it, or a bit makes a client worth less, the division
+    is the dynamic programme's, which assumes nothing.
 
     This is not quite the paper's method, which has the prefixes by p and the moves of single bits in common with it.
     There omega is a formula of real bits: for each prefix the multiplier is found by bisection, its real solution is
@@ -81,10 +89,13 @@ def allocate_bits(straggle_prob: ArrayLike, variance_factor: ArrayLike, budget: 
     if np.ndim(variance_factor) == 2:
         return allocate_bits_exactly(straggle_prob, variance_factor, budget)
     worth, prob = worth_of_bits(straggle_prob, variance_factor, budget)
+    if not _is_s_shaped(worth):
+        bits, _ = most_of_budget(worth, budget)
+        return BitAllocation(bits, _value(worth, bits))
     gain = np.diff(worth, axis=1)
     start = np.argmax(gain, axis=1) + 1
     later = np.arange(1, worth.shape[1]) > start[:, None]
-    # What is measured may not be quite concave; the bits of a client go in order all the same.
+    # Rounding of floats may leave these not quite in order; the bits of a client go in order all the same.
     ordered = np.minimum.accumulate(np.where(later, gain, np.inf), axis=1)
     best, clients = np.zeros(prob.size, dtype=np.intp), np.argsort(prob, kind="stable")
     most = -np.inf
@@ -196,6 +207,14 @@ def worth_of_bits(straggle_prob: ArrayLike, variance_factor: ArrayLike, budget: 
         raise ValueError("variance_factor must be finite for some number of bits; got infinity for all")
     check_integer("budget", budget, low=int(sending.min()), high=most)
     return worth, prob
+
+
+def _is_s_shaped(worth: Vector) -> bool:
+    """Whether no bit makes a client worth less, and its gains first rise and then fall, by more than float error."""
+    gain, slack = np.diff(worth, axis=1), 1e-12 * worth.max()
+    bend = np.diff(gain, axis=1)
+    bent_down = np.logical_or.accumulate(bend < -slack, axis=1)
+    return not ((gain < -slack).any() or (bent_down & (bend > slack)).any())
 
 
 def _move_single_bits(worth: Vector, bits: Ints) -> None:

@@ -27,6 +27,7 @@ from fedgc.strategies.options.together import (
     as_second_moment,
     as_secure_sum,
     check_beside_in_a_row,
+    rounding_option,
 )
 
 __all__ = [
@@ -50,4 +51,5 @@ __all__ = [
     "check_flag",
     "comparing",
     "first_state",
+    "rounding_option",
 ]

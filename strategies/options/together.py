@@ -70,13 +70,26 @@ def as_quantiser(
     return made(check_integer("bits", bits, low=1, high=MOST_BITS))
 
 
+def rounding_option(bits: int | None, budget: int | None) -> str | None:
+    """Return which option has clients round what they send, None if none does.
+
+    Examples
+    --------
+    >>> rounding_option(None, 80)
+    'bit_budget'
+    """
+    if budget is not None:
+        return "bit_budget"
+    return None if bits is None else "bits"
+
+
 def as_second_moment(
     strategy: Strategy,
     *,
     schedule: str,
     memory: bool,
     sum_only: bool,
-    rounded: bool,
+    rounded_by: str | None,
     domains: bool = False,
     in_a_row: bool = False,
 ) -> SecondMoment | None:
@@ -91,9 +104,9 @@ def as_second_moment(
     --------
     >>> from fedgc.strategies.variance_aware import VarianceAwareFedAdam
     >>> own = VarianceAwareFedAdam(second_moment="subtract")
-    >>> as_second_moment(own, schedule="full", memory=False, sum_only=False, rounded=False).name
+    >>> as_second_moment(own, schedule="full", memory=False, sum_only=False, rounded_by=None).name
     'subtract'
-    >>> as_second_moment(own, schedule="work-list", memory=False, sum_only=False, rounded=False)
+    >>> as_second_moment(own, schedule="work-list", memory=False, sum_only=False, rounded_by=None)
     Traceback (most recent call last):
     ...
     ValueError: second_moment must be 'scale' or 'second-track' for schedule 'work-list'; got 'subtract'
@@ -106,9 +119,11 @@ def as_second_moment(
         raise ValueError(f"memory must be off for a strategy with a second_moment; got it with {rule.name!r}")
     if sum_only:
         raise ValueError(f"secure_sum must be off for a strategy with a second_moment; got it with {rule.name!r}")
-    if rounded:
+    if rounded_by is not None:
         # The square of a rounded sum has the rounding's variance in it, entry by entry, which is known in total only.
-        raise ValueError(f"bits must be left out for a strategy with a second_moment; got them with {rule.name!r}")
+        raise ValueError(
+            f"{rounded_by} must be left out for a strategy with a second_moment; got it with {rule.name!r}"
+        )
     if in_a_row:
         raise ValueError(f"in_a_row must be False for a strategy with a second_moment; got it with {rule.name!r}")
     if rule.needs_independence and (schedule == "work-list" or domains):
@@ -118,17 +133,18 @@ def as_second_moment(
     return rule
 
 
-def check_beside_in_a_row(in_a_row: bool, *, memory: bool, secure: bool, rounded: bool, pushed: bool) -> None:
+def check_beside_in_a_row(in_a_row: bool, *, memory: bool, secure: bool, rounded_by: str | None, pushed: bool) -> None:
     """Raise ValueError if clients are to train on from shard to shard, beside what needs each shard by itself.
 
     Examples
     --------
-    >>> check_beside_in_a_row(True, memory=True, secure=False, rounded=False, pushed=False)
+    >>> check_beside_in_a_row(True, memory=True, secure=False, rounded_by=None, pushed=False)
     Traceback (most recent call last):
     ...
     ValueError: memory must be left out with in_a_row, which leaves no update of a shard alone; got it
     """
-    for name, given in (("memory", memory), ("secure_sum", secure), ("bits", rounded), ("shards", pushed)):
+    options = {"memory": memory, "secure_sum": secure, rounded_by: rounded_by is not None, "shards": pushed}
+    for name, given in options.items():
         if in_a_row and given:
             why = "which leaves no update of a shard alone" if name == "memory" else "whose replies are whole models"
             raise ValueError(f"{name} must be left out with in_a_row, {why}; got it")

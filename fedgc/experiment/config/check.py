@@ -8,6 +8,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from fedgc.assignment import number_of_blocks
+from fedgc.decentralised.graph import LEAST_RING
 from fedgc.decoders import AUTO, DECODERS
 from fedgc.errors import ConfigError
 from fedgc.experiment.config.blocks import BlocksConfig, check_blocks
@@ -40,7 +41,7 @@ from fedgc.round import (
 )
 from fedgc.schemes import BALANCED_BLOCKS, CODES, LIST_CODES
 from fedgc.strategies.baselines import RIVALS, SERVER_STEP, CodedRival
-from fedgc.strategies.options import as_quantiser, as_second_moment, check_beside_in_a_row
+from fedgc.strategies.options import as_quantiser, as_second_moment, check_beside_in_a_row, rounding_option
 from fedgc.validation import check_integer, did_you_mean
 
 #: Tasks whose clients may train on from shard to shard.
@@ -115,9 +116,14 @@ def _check_decentralised(config: ExperimentConfig) -> None:
         )
     if config.timing != "known":
         raise ConfigError(f"timing must be 'known' for runtime {DECENTRALISED!r}; got {config.timing!r}")
+    graph = config.decentralised or GraphConfig()
+    if graph.graph == "ring" and config.n_clients < LEAST_RING:
+        raise ConfigError(
+            f"fleet.clients must be at least {LEAST_RING} for decentralised.graph 'ring'; got {config.n_clients}"
+        )
     for seed in config.seeds:
         try:
-            (config.decentralised or GraphConfig()).build(config.n_clients, seed)
+            graph.build(config.n_clients, seed)
         except ValueError as error:
             raise ConfigError(f"decentralised.{error}") from None
 
@@ -197,7 +203,7 @@ def _check_coding(strategy: GradientCodingConfig, where: str, *, n_clients: int,
             schedule=schedule,
             memory=strategy.memory,
             sum_only=strategy.secure_sum,
-            rounded=strategy.rounded,
+            rounded_by=rounding_option(strategy.bits, strategy.bit_budget),
             domains=strategy.failure_domains is not None,
             in_a_row=strategy.in_a_row,
         )
@@ -212,7 +218,7 @@ def _check_coding(strategy: GradientCodingConfig, where: str, *, n_clients: int,
             strategy.in_a_row,
             memory=strategy.memory,
             secure=strategy.secure_sum,
-            rounded=strategy.rounded,
+            rounded_by=rounding_option(strategy.bits, strategy.bit_budget),
             pushed=False,
         )
         check_load(strategy.load, schedule)

@@ -7,13 +7,14 @@ import re
 from pydantic import BaseModel, ValidationError
 
 from fedgc.experiment.config.blocks import BLOCK_COORDINATES, BlocksConfig
-from fedgc.experiment.config.nodes import DECENTRALISED, NodesConfig
+from fedgc.experiment.config.nodes import DECENTRALISED, GraphConfig, NodesConfig
 from fedgc.experiment.config.sections import (
     GRADIENT_CODING,
     KINDS,
     ExperimentConfig,
     GradientCodingConfig,
     RivalConfig,
+    TuningConfig,
 )
 from fedgc.experiment.config.tasks import TASK_SECTIONS
 from fedgc.validation import did_you_mean
@@ -27,7 +28,9 @@ _SECTIONS: dict[tuple[str, str], type[BaseModel]] = {
     ("strategies", DECENTRALISED): NodesConfig,
     ("strategies", BLOCK_COORDINATES): BlocksConfig,
 }
-#: Of these the key that says which kind a section is, and what it may be.
+#: Those of one kind, by their table.
+_TABLES: dict[str, type[BaseModel]] = {"decentralised": GraphConfig, "tuning": TuningConfig}
+#: Of those of several kinds the key that says which kind a section is, and what it may be.
 _KINDS = {"task": ("name", tuple(TASK_SECTIONS)), "strategies": ("kind", KINDS)}
 
 
@@ -37,7 +40,11 @@ def one_line(error: ValidationError) -> str:
     path = [str(part) for part in first["loc"]]
     # The tag stands behind the table, and behind the position where there is a list of them.
     tag = next((place for place in (1, 2) if len(path) > place and (path[0], path[place]) in _SECTIONS), None)
-    section: type[BaseModel] = ExperimentConfig if tag is None else _SECTIONS[path[0], path.pop(tag)]
+    section: type[BaseModel] = ExperimentConfig
+    if tag is not None:
+        section = _SECTIONS[path[0], path.pop(tag)]
+    elif len(path) > 1:
+        section = _TABLES.get(path[0], ExperimentConfig)
     key = ".".join(path) or "config"
     if first["type"] == "extra_forbidden":
         known = list(section.model_fields)
