@@ -37,6 +37,8 @@ class Part:
 def possible_part(rows: NDArray[np.intp], outcomes: NDArray[np.bool_], probability: NDArray[np.float64]) -> Part:
     """Return the part without outcomes of probability zero, which would only multiply the number of sets."""
     possible = probability > 0.0
+    if possible.all():
+        return Part(rows, outcomes, probability)
     return Part(rows, outcomes[possible], probability[possible])
 
 

@@ -51,8 +51,13 @@ class ProgressArrivals(ArrivalModel):
                 f"progress_prob must have one entry per client, {code.n_clients}; got {len(progress_prob)}"
             )
         parts = []
+        # Most lists are divided alike: their outcomes are the same, and are made once.
+        outcomes_of: dict[tuple[int, ...], NDArray[np.bool_]] = {}
         for client, given in enumerate(progress_prob):
-            outcomes = code.progress_outcomes(client)
+            segments = code.segment_sizes_of(client)
+            outcomes = outcomes_of.get(segments)
+            if outcomes is None:
+                outcomes = outcomes_of[segments] = code.progress_outcomes(client)
             probability = check_distribution(f"progress_prob of client {client}", given, length=outcomes.shape[0])
             parts.append(possible_part(code.rows_of(client), outcomes, probability))
         self.progress_prob = tuple(np.array(given, dtype=np.float64) for given in progress_prob)

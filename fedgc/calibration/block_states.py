@@ -117,8 +117,7 @@ def find_blocks(
     NoUnbiasedDecoderError
         If shards cannot be recovered: nothing that holds them ever arrives, or never apart from others.
     """
-    parts, label_of = arrivals.parts(), code.interchangeable
-    blocks = []
+    parts, blocks = arrivals.parts(), []
     for own in components_of(code, [part.rows for part in parts]):
         if own.shards.size == 0:
             continue  # a client without a shard
@@ -127,8 +126,7 @@ def find_blocks(
                 f"every shard must be held by a client; got none for shard {int(own.shards[0])}"
             )
         members = [(parts[index].outcomes, parts[index].probability) for index in own.parts]
-        groups = None if label_of is None else label_of[own.shards]
-        blocks += _blocks(own, members, gram, groups=groups, limits=(most_states, draws), rng=rng)
+        blocks += _blocks(own, members, gram, limits=(most_states, draws), rng=rng)
     return blocks
 
 
@@ -137,7 +135,6 @@ def _blocks(
     parts: list[Outcomes],
     gram: GramModel,
     *,
-    groups: NDArray[np.intp] | None,
     limits: tuple[int, int],
     rng: np.random.Generator,
 ) -> list[Block]:
@@ -148,7 +145,7 @@ def _blocks(
     their joint states need not be listed.
     """
     parts = [(outcomes[probability > 0], probability[probability > 0]) for outcomes, probability in parts]
-    shards, rows = own.shards, own.rows
+    shards, rows, groups = own.shards, own.rows, own.groups
     pattern = pattern_of(own.coefficients, [outcomes for outcomes, _ in parts], groups)
     merged, super_shard, single = pattern.merged, pattern.super_shard, pattern.single
     marginal, joint = None, True

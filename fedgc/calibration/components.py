@@ -32,12 +32,16 @@ class Component(NamedTuple):
         The parts' rows of the encoding matrix, part by part.
     coefficients : ndarray, shape (k, n_own_shards)
         These rows over these shards.
+    groups : ndarray of int, shape (n_own_shards,), or None
+        Labels of the shards that change places with each other, numbered from 0 on in every component, so that
+        components that are alike have the same.
     """
 
     parts: Ints
     shards: Ints
     rows: Ints
     coefficients: NDArray[np.float64]
+    groups: Ints | None
 
 
 class _Kept(NamedTuple):
@@ -85,7 +89,8 @@ def _components(code: Code, rows_of_parts: Sequence[Ints], part_of_row: Ints) ->
     components = []
     for parts, shards in zip(parts_of, shards_of, strict=True):
         rows = np.concatenate([np.zeros(0, dtype=np.intp), *(rows_of_parts[index] for index in parts)])
-        components.append(Component(parts, shards, rows, matrix[rows][:, shards].toarray()))
+        groups = None if label_of is None else np.unique(label_of[shards], return_inverse=True)[1].astype(np.intp)
+        components.append(Component(parts, shards, rows, matrix[rows][:, shards].toarray(), groups))
     return components
 
 

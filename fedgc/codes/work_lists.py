@@ -147,6 +147,10 @@ class WorkLists(Code):
         """Return the segments of `client`'s list, in order."""
         return list(self._segments[client])
 
+    def segment_sizes_of(self, client: int) -> tuple[int, ...]:
+        """Return the number of shards in each segment of `client`'s list, by which its outcomes are known."""
+        return tuple(segment.size for segment in self._segments[client])
+
     def progress_outcomes(self, client: int) -> NDArray[np.bool_]:
         """Return which of :meth:`rows_of` are sent after 0, 1, ..., all shards of the list, (length + 1, length)."""
         ends = self._ends[client]

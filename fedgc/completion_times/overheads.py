@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,6 +21,14 @@ _QUANTILES = 20
 #: Where no overhead that was seen leaves time to work, this share of the deadline is left for it all the same.
 _UNHEARD_OF = 0.5
 _VERSION = 1
+
+
+class _HeardWithin(NamedTuple):
+    """Overheads to allow for, ascending, and how often each of them was enough, a row per node."""
+
+    row: dict[int | None, int]  # of each node; None for one that was not heard of
+    tried: NDArray[np.float64]  # (n, k), infinite beyond the last
+    heard: NDArray[np.float64]  # (n, k)
 
 
 @dataclass(frozen=True)
@@ -89,19 +97,28 @@ class Overheads:
         check_positive("deadline", deadline)
         if not self.seconds:
             return np.zeros(len(node_ids))
-        unheard = self._heard_within[None]
-        heard_within = (self._heard_within.get(node, unheard) for node in node_ids)
-        return np.array([_allowance(tried, heard, deadline) for tried, heard in heard_within])
+        table = self._heard_within
+        own = np.array([table.row.get(node, table.row[None]) for node in node_ids], dtype=np.intp)
+        # All clients at once, as the search for a deadline asks dozens of times; what lies beyond the deadline is last.
+        early = table.tried < deadline
+        worked = np.where(early, (deadline - np.where(early, table.tried, 0.0)) * table.heard, -1.0)
+        best = np.take_along_axis(table.tried, np.argmax(worked, axis=1)[:, None], axis=1)[:, 0]
+        return np.asarray(np.where(early[:, 0], best, _UNHEARD_OF * deadline)[own])
 
     @cached_property
-    def _heard_within(self) -> dict[int | None, tuple[NDArray[np.float64], NDArray[np.float64]]]:
-        """Overheads to allow for, ascending, and how often each of them was enough, by node; None if not heard of.
-
-        No deadline changes them, and the search for one asks for allowances by dozens of deadlines.
-        """
+    def _heard_within(self) -> _HeardWithin:
+        """What no deadline changes of the search for the allowance."""
         every = [value for seen in self.seconds.values() for value in seen]
         fleet = np.quantile(every, np.arange(1, _QUANTILES + 1) / _QUANTILES, method="inverted_cdf")
-        return {node: _heard_within(np.asarray(seen), fleet) for node, seen in [*self.seconds.items(), (None, ())]}
+        counts = np.array([*(len(seen) for seen in self.seconds.values()), 0])
+        own = np.full((counts.size, counts.max()), np.inf)
+        own[np.arange(counts.max()) < counts[:, None]] = every
+        tried = np.sort(np.hstack([own, np.tile(fleet, (counts.size, 1))]), axis=1)
+        heard = np.zeros(tried.shape)
+        for seconds in own.T:
+            heard += seconds[:, None] <= tried
+        heard += _FLEET_WEIGHT * (np.searchsorted(fleet, tried, side="right") / _QUANTILES)
+        return _HeardWithin({node: row for row, node in enumerate([*self.seconds, None])}, tried, heard)
 
     def to_data(self) -> dict[str, Any]:
         """Return the state as plain data that JSON can hold."""
@@ -119,18 +136,3 @@ class Overheads:
         for node in seconds:
             check_integer("node id", node, low=-(2**63), high=2**64 - 1)
         return cls(seconds)
-
-
-def _heard_within(
-    own: NDArray[np.float64], fleet: NDArray[np.float64]
-) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    tried = np.unique(np.concatenate((own, fleet)))
-    heard = (own[:, None] <= tried).sum(axis=0) + _FLEET_WEIGHT * (fleet[:, None] <= tried).mean(axis=0)
-    return tried, heard
-
-
-def _allowance(tried: NDArray[np.float64], heard: NDArray[np.float64], deadline: float) -> float:
-    n_tried = int(np.searchsorted(tried, deadline))  # those below the deadline
-    if not n_tried:
-        return _UNHEARD_OF * deadline
-    return float(tried[np.argmax((deadline - tried[:n_tried]) * heard[:n_tried])])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Sequence
+from functools import cached_property
 from typing import NamedTuple
 
 import numpy as np
@@ -128,14 +129,23 @@ class CalibratedForStates(CalibratedOptimal):
             common[stack.rows] = np.einsum("nki,ni->nk", back, projection.z)
         return SplitWeights(np.where(arrived, alone, 0.0), np.where(arrived, common, 0.0), missing / came)
 
+    @cached_property
+    def _early_singles(self) -> tuple[dict[int, int], NDArray[np.intp]]:
+        """The place of each row among the singles, and the first row of each super-shard: every row that comes asks."""
+        one = self._singles
+        first = np.full(one.energy.size, self.code.n_rows, dtype=np.intp)
+        np.minimum.at(first, one.shard, one.rows)
+        return {row: place for place, row in enumerate(one.rows.tolist())}, first
+
     def early_weights(self, row: int) -> EarlyWeights | None:
         """Return a row's weights if they are known early; see the base class."""
         one = self._singles
-        place = np.flatnonzero(one.rows == row)
-        if place.size:
-            shard = one.shard[place[0]]
-            first = int(one.rows[one.shard == shard].min())
-            return EarlyWeights(float(one.target[shard]), float(one.coherent[shard] / one.energy[shard]), first)
+        places, first = self._early_singles
+        place = places.get(int(row))
+        if place is not None:
+            shard = one.shard[place]
+            alone, common = float(one.target[shard]), float(one.coherent[shard] / one.energy[shard])
+            return EarlyWeights(alone, common, int(first[shard]))
         if row not in self._place:
             return None
         index, n = self._place[row]
