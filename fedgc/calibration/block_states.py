@@ -2,15 +2,25 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
 from fedgc.arrivals import ArrivalModel
+from fedgc.arrivals.base import Part
 from fedgc.calibration.components import Component, components_of
-from fedgc.calibration.listing import Outcomes, list_single_states, list_states, marginal_probabilities
-from fedgc.calibration.patterns import pattern_of, super_shards, unknowns
+from fedgc.calibration.listing import (
+    Outcomes,
+    Unions,
+    list_single_states,
+    list_states,
+    marginal_probabilities,
+    marginal_probabilities_of_many,
+)
+from fedgc.calibration.patterns import Pattern, pattern_of, super_shards, unknowns
 from fedgc.calibration.projection import row_space
 from fedgc.codes import Code
 from fedgc.errors import NoUnbiasedDecoderError
@@ -20,6 +30,9 @@ Array = NDArray[np.float64]
 
 #: Up to this many states a block's states are all listed; beyond they are drawn.
 MOST_STATES = 2**16
+
+#: Combinations of states and outcomes that are listed at once, for blocks that are alike.
+_LISTED_AT_ONCE = 2**20
 
 #: States rarer than this, relative to anything arriving at all, are left out: the numbers would underflow.
 _RAREST = 1e-40
@@ -118,16 +131,110 @@ def find_blocks(
         If shards cannot be recovered: nothing that holds them ever arrives, or never apart from others.
     """
     parts, blocks = arrivals.parts(), []
-    for own in components_of(code, [part.rows for part in parts]):
+    components = components_of(code, [part.rows for part in parts])
+    alike = _listed_alike(components, parts, gram, most_states)
+    for index, own in enumerate(components):
+        if index in alike:
+            blocks.append(alike[index])
+            continue
         if own.shards.size == 0:
             continue  # a client without a shard
         if own.parts.size == 0:
             raise NoUnbiasedDecoderError(
                 f"every shard must be held by a client; got none for shard {int(own.shards[0])}"
             )
-        members = [(parts[index].outcomes, parts[index].probability) for index in own.parts]
+        members = [(parts[part].outcomes, parts[part].probability) for part in own.parts]
         blocks += _blocks(own, members, gram, limits=(most_states, draws), rng=rng)
     return blocks
+
+
+def _listed_alike(
+    components: Sequence[Component], parts: Sequence[Part], gram: GramModel, most_states: int
+) -> dict[int, Block]:
+    """Return, by component, what :func:`_blocks` would of those with one pattern, which are listed all at once.
+
+    A large fleet has thousands of components and few patterns. Left to :func:`_blocks` are those of which something is
+    drawn, impossible, too rare to count or lost, and those whose super-shards are told apart.
+    """
+    by_pattern: dict[Pattern, list[int]] = defaultdict(list)
+    seen: dict[tuple[object, ...], Pattern] = {}
+    for index, own in enumerate(components):
+        if own.groups is None or own.shards.size == 0 or own.parts.size == 0:
+            continue
+        outcomes = [parts[part].outcomes for part in own.parts]
+        # Parts that are alike share the table of their outcomes, which lives as long as they do.
+        key = (own.coefficients.shape, own.coefficients.tobytes(), own.groups.tobytes(), *map(id, outcomes))
+        pattern = seen.get(key)
+        if pattern is None:
+            pattern = seen[key] = pattern_of(own.coefficients, outcomes, own.groups)
+        by_pattern[pattern].append(index)
+    found: dict[int, Block] = {}
+    for pattern, members in by_pattern.items():
+        unions = pattern.unions(most_states) if pattern.single and len(members) > 1 else None
+        if unions is None:
+            continue
+        at_once = max(1, _LISTED_AT_ONCE // max(place.size for place in unions.places))
+        for start in range(0, len(members), at_once):
+            some = members[start : start + at_once]
+            found.update(_listed(pattern, unions, some, [components[index] for index in some], parts, gram))
+    return found
+
+
+def _listed(  # noqa: PLR0917  (those of one pattern, and what is known)
+    pattern: Pattern,
+    unions: Unions,
+    members: list[int],
+    components: list[Component],
+    parts: Sequence[Part],
+    gram: GramModel,
+) -> dict[int, Block]:
+    """Return the blocks of these components of one pattern, but of those that :func:`_blocks` has to look at."""
+    n, m = len(members), pattern.merged.shape[1]
+    shards = np.stack([own.shards for own in components])
+    by_part = list(zip(*([parts[part].probability for part in own.parts] for own in components), strict=True))
+    probabilities = [np.stack(one) for one in by_part]
+
+    def summed(values: Array, place: NDArray[np.intp], size: int) -> Array:
+        """Return what bincount does of each row."""
+        places = np.arange(n)[:, None] * size + place
+        return np.bincount(places.ravel(), values.ravel(), n * size).reshape(n, size).astype(np.float64)
+
+    weight = np.ones((n, 1))
+    for probability, place, size in zip(probabilities, unions.places, unions.sizes, strict=True):
+        weight = summed((weight[:, :, None] * probability[:, None, :]).reshape(n, -1), place, size)
+    energy = summed(gram.incoherent[shards], pattern.super_shard, m)
+    coherent = summed(gram.coherent[shards], pattern.super_shard, m)
+    something = np.ascontiguousarray(weight[:, unions.states.any(axis=1)]).sum(axis=1)
+    usual = (weight >= _RAREST * something[:, None]).all(axis=1) & (energy > 0.0).all(axis=1)
+    usual &= gram.coherent[shards].any(axis=1)
+    for probability in probabilities:
+        usual &= (probability > 0.0).all(axis=1)
+    if not usual.any():
+        return {}
+    rank, basis, tests, lost = pattern.unknowns(energy[np.argmax(usual)])
+    if lost.any():
+        return {}
+    arrives, misses = marginal_probabilities_of_many(probabilities, pattern.sets)
+    return {
+        members[place]: Block(
+            super_shard=pattern.super_shard,
+            shards=components[place].shards,
+            rows=components[place].rows,
+            coefficients=pattern.merged,
+            single=True,
+            states=unions.states,
+            probability=weight[place],
+            drawn=False,
+            left_out=0.0,
+            energy=energy[place],
+            coherent=coherent[place],
+            rank=rank,
+            basis=basis,
+            tests=tests,
+            marginal=(arrives[place], misses[place]),
+        )
+        for place in np.flatnonzero(usual).tolist()
+    }
 
 
 def _blocks(

@@ -118,9 +118,19 @@ def marginal_probabilities(parts: list[Outcomes], sets: list[NDArray[np.bool_]])
 
     `sets` are the super-shards that each outcome of each part brings, each of shape (n_outcomes, m).
     """
-    log_missed = np.zeros(sets[0].shape[1])
-    for (_, probability), there in zip(parts, sets, strict=True):
-        comes, stays = probability @ there, probability @ ~there
+    arrives, misses = marginal_probabilities_of_many([probability[None] for _, probability in parts], sets)
+    return arrives[0], misses[0]
+
+
+def marginal_probabilities_of_many(probabilities: list[Array], sets: list[NDArray[np.bool_]]) -> tuple[Array, Array]:
+    """Return the same for n components whose parts bring the same sets, each of shape (n, m).
+
+    `probabilities` are those of the outcomes of each part, each of shape (n, n_outcomes).
+    """
+    log_missed = np.zeros((probabilities[0].shape[0], sets[0].shape[1]))
+    for probability, there in zip(probabilities, sets, strict=True):
+        # Row by row, not as one product of matrices, which would add up in another order.
+        comes, stays = (probability[:, None] @ there)[:, 0], (probability[:, None] @ ~there)[:, 0]
         with np.errstate(divide="ignore"):  # log 0 of a part that always brings a super-shard
             log_missed += np.where(comes < 0.5, np.log1p(-np.minimum(comes, 0.5)), np.log(stays))
     return np.asarray(-np.expm1(log_missed)), np.exp(log_missed)
