@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import fields
+
 import numpy as np
 import pytest
 
 from fedgc.arrivals import ProgressArrivals
-from fedgc.calibration import patterns
+from fedgc.calibration import block_states, patterns
+from fedgc.calibration.block_states import find_blocks
 from fedgc.calibration.patterns import pattern_of, super_shards, unknowns
 from fedgc.calibration.projection import row_space
 from fedgc.codes import WorkLists
@@ -45,6 +48,41 @@ def test_a_code_calibrated_again_is_as_if_it_was_new(
         assert again.residual_error == fresh.residual_error
         arrived = rng.random(code.n_rows) < 0.7
         assert again.decode(arrived).coverage.tolist() == fresh.decode(arrived).coverage.tolist()
+
+
+@pytest.mark.parametrize("redrawn", [True, False])
+@pytest.mark.parametrize("at_once", [2**20, 16])
+def test_blocks_that_are_alike_are_what_they_are_one_by_one(
+    redrawn: bool, at_once: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Some of them are so only in pattern: what never comes is impossible in one, and rare in another."""
+    monkeypatch.setattr(block_states, "_LISTED_AT_ONCE", at_once)
+    rng = np.random.default_rng(8)
+    lists = [[[3 * block + shard] for shard in order] for block in range(7) for order in ([0, 1, 2], [2, 1, 0])]
+    labels = np.repeat(np.arange(7), 3) if redrawn else None
+    listed = 0
+    for coherent in (0.0, 0.6):
+        code = WorkLists([*lists, [[21]]], 22, interchangeable=None if labels is None else [*labels, 7])
+        chances = [progress(rng, 3) for _ in lists] + [np.array([0.5, 0.5])]
+        for client in (2, 3, 8, 9):
+            chances[client] = np.array([0.25, 0.25, 0.25, 0.25])
+        chances[4] = np.array([1.0 - 2e-16, 1e-16, 0.0, 1e-16])
+        chances[5] = np.array([0.1, 0.2, 0.3, 0.4])
+        arrivals, gram = ProgressArrivals(code, chances), GramModel(rng.random(22) + 0.5, coherent * rng.random(22))
+        together = find_blocks(code, arrivals, gram, draws=8, rng=np.random.default_rng(1))
+        parts = arrivals.parts()
+        components = block_states.components_of(code, [part.rows for part in parts])
+        listed += len(block_states._listed_alike(components, parts, gram, block_states.MOST_STATES))
+        with monkeypatch.context() as alone:
+            alone.setattr(block_states, "_listed_alike", lambda *_: {})
+            one_by_one = find_blocks(code, arrivals, gram, draws=8, rng=np.random.default_rng(1))
+        assert len(together) == len(one_by_one) >= 8
+        for block, other in zip(together, one_by_one, strict=True):
+            for field in fields(block):
+                here, there = getattr(block, field.name), getattr(other, field.name)
+                for a, b in zip(*((one,) if not isinstance(one, tuple) else one for one in (here, there)), strict=True):
+                    assert np.array_equal(a, b), field.name
+    assert listed > 0
 
 
 def test_rows_of_one_super_shard_span_what_elimination_finds() -> None:
