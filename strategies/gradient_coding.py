@@ -220,9 +220,8 @@ class GradientCoding(StartedStrategy):
         client's rounding: "optimal-unbiased" weighs copies by inverse variance, "fixed" settles the weights that go
         with the bits before the round; with all clients in one block, a `load` of as many as there are, that is the
         star code of Song & Choi, arXiv 2605.15890. For whole blocks, without a memory or failure domains; a block of
-        more than 16 clients may have too many states for "optimal-unbiased". At least a bit for each block; more
-        than 16 for each client of the first round are refused there, and once clients have gone the rest is not used.
-        Copies differ then, so that they are not compared, every one of
+        more than 16 clients may have too many states for "optimal-unbiased". At least a bit for each block; of more
+        than 16 for each client the rest is not used. Copies differ then, so that they are not compared, every one of
         them counts, no round ends before all have come or its deadline, and the optimal decoder keeps a model for each
         reply. Rules for the deadline leave the rounding out.
     quantiser : str

@@ -7,7 +7,6 @@ from dataclasses import replace
 
 from fedgc.coherence import KnownCoherence
 from fedgc.decoders import AUTO
-from fedgc.quantisers import MOST_BITS
 from fedgc.round.bit_budget import with_bit_budget
 from fedgc.round.choices import Planning, planning_for
 from fedgc.round.loads import first_load
@@ -16,7 +15,6 @@ from fedgc.round.plan_given_code import plan_given_code
 from fedgc.round.plan_work_lists import plan_work_lists
 from fedgc.round.sizes import shard_gram
 from fedgc.round.state import RoundPlan, RoundState
-from fedgc.validation import check_integer
 
 #: Variance factors that differ by less than this part of them need no other weights.
 _SAME_ROUNDING = 0.01
@@ -37,14 +35,11 @@ def plan_round(state: RoundState, node_ids: Sequence[int], planning: Planning) -
     Raises
     ------
     ValueError
-        If no node takes part or one is named twice; if a budget of bits is too small for the blocks, or in the first
-        round more than all of its nodes can spend: later ones may have lost some.
+        If no node takes part or one is named twice; if a budget of bits is too small for the blocks.
     InfeasibleAssignmentError
         If the constraints cannot be met.
     """
     nodes = tuple(sorted(node_ids))
-    if planning.bit_budget is not None and state.rounds == 0 and nodes:
-        check_integer("bit_budget", planning.bit_budget, low=1, high=MOST_BITS * len(nodes))
     if not nodes or len(set(nodes)) != len(nodes):
         raise ValueError(f"node_ids must be at least one distinct id; got {list(node_ids)}")
     if state.plan is not None and state.plan.undivided is not None:
