@@ -14,6 +14,8 @@ from fedgc.validation import check_positive, check_within
 
 #: Deadlines keep so many times away from one by which nothing has come.
 _AWAY = 1.5
+#: What counts as sooner than the shortest deadline that was tried, and not as a round that lasts until it.
+_SOONER = 0.99
 
 
 class AutomaticDeadline(DeadlineRule):
@@ -109,7 +111,7 @@ class AutomaticDeadline(DeadlineRule):
 
         scan = [1.25**step for step in range(-5, 6)]
         best = least(start * factor for factor in scan)
-        if ends[best] < start * scan[0]:
+        if ends[best] < _SOONER * start * scan[0]:
             best = least(ends[best] * factor for factor in scan)
         best = least([best * 1.08**step for step in (-2, -1, 1, 2)])
         # Of deadlines by which nothing can be decoded none saves anything.
