@@ -180,6 +180,15 @@ def test_it_goes_at_once_to_where_rounds_end_early(last: float) -> None:
     assert len(asked) <= 26
 
 
+@pytest.mark.parametrize("ends", [1.0 - 1e-15, 1.0])
+def test_rounds_that_last_until_their_deadline_do_not_end_early(ends: float) -> None:
+    """Whatever rounding says: it would go a second time three times as far."""
+    found = AutomaticDeadline(initial=1.0).choose(
+        outlook(FLEET, lambda seconds: RoundForecast(ends * seconds, 1.0, 1e-5 / seconds), last=1.0)
+    )
+    assert 1 / 4.0 < found < 1 / 2.5
+
+
 def test_a_deadline_is_kept_unless_another_saves_two_per_cent() -> None:
     rule = AutomaticDeadline(initial=1.0, cover=False)
     # The time is 1.3 % above its least at 1.13 times the best deadline, and 6.6 % above it at 1.33 times.
