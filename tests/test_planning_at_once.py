@@ -130,3 +130,20 @@ def test_many_instants_are_as_one_by_one(seen: bool, away: np.ndarray | None) ->
     instants, load = np.append(np.geomspace(0.01, 50.0, 3000), np.inf), np.array([0, 2, 5])
     wanted = [timing.straggle_prob(instant, load).tolist() for instant in instants]
     assert timing.straggle_prob_at(instants, load).tolist() == wanted
+
+
+@pytest.mark.parametrize("rounds", [1, 3, 1000])
+def test_next_to_nothing_is_done_in_no_time_however_long_the_lists_are(rounds: int) -> None:
+    """No shard is without a chance, so that it can be decoded; their sum is no progress that anybody would make."""
+    rng, times = np.random.default_rng(9), CompletionTimes()
+    for _ in range(9):
+        times = times.update([TimeObservation(node, 2, 2.0 + rng.random()) for node in (1, 2, 3)])
+    timing = LearntTiming(times, (1, 2, 3), None, 0.7, rounds=rounds)
+    assert (timing.reach(0.01, 60) >= 1e-3).all()
+    assert (timing.mean_progress(0.01, [60, 60, 2]) < 0.02).all()
+
+
+def test_progress_on_lists_is_the_sum_of_what_is_reached() -> None:
+    timing = LearntTiming(CompletionTimes(), (1, 2, 3), np.array([0.1, 0.4, 0.2]), 0.7)
+    reach = timing.reach(4.0, 5)
+    assert timing.mean_progress(4.0, [0, 2, 5]) == pytest.approx([0.0, reach[1, 1:3].sum(), reach[2, 1:].sum()])

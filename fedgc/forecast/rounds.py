@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from fedgc.analysis import analyse
 from fedgc.arrivals import ArrivalModel, IndependentArrivals, ProgressArrivals
 from fedgc.codes import Code, WorkLists
-from fedgc.deadline.outlook import RoundForecast, Timing
+from fedgc.deadline.outlook import RoundForecast, Timing, mean_progress
 from fedgc.decoders import CalibratedDecoder, Decoder
 from fedgc.errors import NoUnbiasedDecoderError
 from fedgc.forecast.end_time import EarlyEnd
@@ -123,8 +123,7 @@ def forecast_round(
     model = arrivals_by_deadline(code, reach)
     counted = reach[:, 1] if partial else reach[np.arange(work.size), work]
     arrivals = float(counted.sum())
-    listed = np.arange(1, reach.shape[1]) <= work[:, None]
-    done = float((listed * reach[:, 1:]).sum() if partial else counted @ work) / work.size
+    done = float(mean_progress(timing, deadline, asked)[chosen].sum() if partial else counted @ work) / work.size
     # Arrivals of whole blocks are bounded away from never, so the decoder itself would not notice.
     if decoder.unbiased and not partial and not _all_may_arrive(code, counted > 0.0):
         return Forecast(RoundForecast(deadline, arrivals, np.inf, done), None)

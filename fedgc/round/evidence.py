@@ -5,10 +5,15 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 
 import numpy as np
+from numpy.typing import NDArray
 
+from fedgc.arrivals import DomainArrivals, IndependentArrivals
 from fedgc.codes import WorkLists
 from fedgc.completion_times import TimeObservation
 from fedgc.round.state import CodedUpdate, RoundPlan, RoundState
+
+#: So many standard deviations from what was expected, arrivals show that it has to be thought over.
+_SURPRISING = 3.0
 
 
 def outcomes_seen(
@@ -59,6 +64,37 @@ def outcomes_seen(
     early = come * np.minimum(by_end, 1.0)
     would = np.clip((come - early) / np.maximum(1.0 - early, 1e-12), 0.0, 1.0)
     return outcomes | dict(zip(nodes, would.tolist(), strict=True))
+
+
+def silence_prob(plan: RoundPlan) -> NDArray[np.float64]:
+    """Return the probability that nothing comes of each client by the deadline, (n_clients,)."""
+    if isinstance(plan.arrivals, IndependentArrivals | DomainArrivals):
+        return plan.straggle_prob
+    return np.array([part.probability[~part.outcomes.any(axis=1)].sum() for part in plan.arrivals.parts()])
+
+
+def is_surprising(plan: RoundPlan, n_arrived: int, waited: float | None) -> bool:
+    """Return whether so many or so few clients had hardly been thought possible by the deadline.
+
+    Parameters
+    ----------
+    plan : RoundPlan
+        What was expected.
+    n_arrived : int
+        Number of clients of which anything came.
+    waited : float or None
+        Seconds after which the round ended: few are no surprise before the deadline.
+
+    Notes
+    -----
+    That is three standard deviations of the number of independent arrivals. Chance alone does it in a few rounds of a
+    thousand, and all that it costs is another thought.
+    """
+    come = 1.0 - silence_prob(plan)
+    off = n_arrived - float(come.sum())
+    if off < 0.0 and waited is not None and plan.deadline is not None and waited < plan.deadline:
+        return False
+    return abs(off) > _SURPRISING * float(np.sqrt(come @ (1.0 - come)))
 
 
 def times_seen(

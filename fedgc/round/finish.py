@@ -12,7 +12,7 @@ from fedgc.decoders import Decoding
 from fedgc.decoders.optimal_quantised import errors_with_rounding
 from fedgc.memory import UpdateMemory, units_of
 from fedgc.round.bit_budget import energies_before_rounding, own_rounding_error, told_by_bits
-from fedgc.round.evidence import outcomes_seen, overheads_seen, times_seen
+from fedgc.round.evidence import is_surprising, outcomes_seen, overheads_seen, times_seen
 from fedgc.round.fold import LEAST_SIZE, RoundFold
 from fedgc.round.learn_outages import apart_from_outages
 from fedgc.round.outlook import share_of_changes
@@ -117,6 +117,7 @@ def finish_round(
         outcomes = outcomes_seen(state, plan, fold.replies, waited, failed)
         own, outages = apart_from_outages(state, plan, outcomes, fold.replies.keys())
         reliability = reliability.update(own)
+    n_arrived = sum(bool(rows) for rows in fold.rows.values())
     new_state = RoundState(
         shard_examples=shard_examples,
         reliability=reliability,
@@ -132,7 +133,7 @@ def finish_round(
         claims=state.claims,
         noise=noise,
         fruitless=_fruitless(state, plan, nothing_came=nothing_came) if learn else state.fruitless,
-        nothing_came=nothing_came,
+        surprised=nothing_came or (noise is not None and is_surprising(plan, n_arrived, waited)),
         outages=outages,
         rounding=None if state.rounding is None else state.rounding.update(factors),
         rounding_by_bits=by_bits,
@@ -140,7 +141,6 @@ def finish_round(
     if new_state.reconsiders:
         fitted = new_state.completion_times.update(new_state.new_times)
         new_state = replace(new_state, completion_times=fitted, new_times=())
-    n_arrived = sum(bool(rows) for rows in fold.rows.values())
     weight = 0.0 if update is None else fold.total_weight(sizes, decoding.coverage)
     outcome = RoundOutcome(update, decoding, predicted, model_error, n_arrived, shard_examples, square, weight)
     return new_state, outcome

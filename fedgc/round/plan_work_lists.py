@@ -7,6 +7,7 @@ import numpy as np
 from fedgc.assignment import own_share
 from fedgc.codes import Code
 from fedgc.deadline import RoundForecast
+from fedgc.deadline.outlook import mean_progress
 from fedgc.forecast import Forecast, arrivals_by_deadline, work_of
 from fedgc.round.choices import Planning
 from fedgc.round.choose_lists import Given, Lists, better_lists, first_lists, in_order
@@ -90,4 +91,5 @@ def plan_work_lists(state: RoundState, nodes: tuple[int, ...], copies: int, plan
         nodes,
         variance_factor=state.variance_factor,
         in_a_row=planning.in_a_row,
+        mean_progress=float(mean_progress(timing, deadline, lengths)[active].mean()) if planning.in_a_row else None,
     )

@@ -51,7 +51,7 @@ def state_to_tree(state: RoundState) -> Tree:
         "rounds": state.rounds,
         "noise": None if state.noise is None else asdict(state.noise),
         "fruitless": state.fruitless,
-        "nothing_came": state.nothing_came,
+        "surprised": state.surprised,
         "memory": None if state.memory is None else _memory_to_tree(state.memory),
         "outages": None if state.outages is None else state.outages.to_data(),
         "rounding": None if state.rounding is None else asdict(state.rounding),
@@ -92,7 +92,7 @@ def state_from_tree(tree: Mapping[str, Any], planning: Planning, store: MemorySt
             rounds=tree["rounds"],
             noise=None if tree.get("noise") is None else NoiseSensitivity(**tree["noise"]),
             fruitless=float(tree.get("fruitless", 0.0)),
-            nothing_came=bool(tree.get("nothing_came", False)),
+            surprised=bool(tree.get("surprised", False)),
             memory=None if tree["memory"] is None else _memory_from_tree(tree["memory"], store or MemoryStore()),
             outages=None if tree.get("outages") is None else OutagePosterior.from_data(tree["outages"]),
             rounding=None if tree.get("rounding") is None else RoundingEstimate(**tree["rounding"]),
@@ -119,6 +119,7 @@ def _plan_to_tree(plan: RoundPlan) -> Tree:
         "arrivals": _arrivals_to_tree(plan.arrivals),
         "domain": plan.domain,
         "variance_factor": plan.variance_factor,
+        "mean_progress": plan.mean_progress,
         "assignment": None if plan.assignment is None else _assignment_to_tree(plan.assignment),
         "blocks": blocks if isinstance(code, FractionalRepetition) else None,
         "redraw": code.interchangeable is not None,
@@ -155,6 +156,7 @@ def _plan_from_tree(tree: Mapping[str, Any], planning: Planning) -> RoundPlan:
         domain=tree.get("domain"),
         variance_factor=tree.get("variance_factor"),
         in_a_row=planning.in_a_row,
+        mean_progress=tree.get("mean_progress"),
     )
     own = tree.get("divided")
     if own is None:

@@ -68,8 +68,9 @@ class RoundState:
         What residual error costs at the training's step size, if the rule for the deadline wants to know.
     fruitless : float
         The longest deadline by which nothing came, in seconds; it fades with every round in which something does.
-    nothing_came : bool
-        Whether nothing came in the last round.
+    surprised : bool
+        Whether nothing came in the last round or, where the deadline follows from what has been learnt, so many or so
+        few clients that it has to be thought over.
     outages : OutagePosterior or None
         How often each failure domain is down, if any are named.
     rounding : RoundingEstimate or None
@@ -90,7 +91,7 @@ class RoundState:
     claims: Mapping[int, Mapping[int, float]] = field(default_factory=dict)
     noise: NoiseSensitivity | None = None
     fruitless: float = 0.0
-    nothing_came: bool = False
+    surprised: bool = False
     outages: OutagePosterior | None = None
     rounding: RoundingEstimate | None = None
     rounding_by_bits: RoundingByBits | None = None
@@ -106,9 +107,10 @@ class RoundState:
     def reconsiders(self) -> bool:
         """Whether the next plan thinks deadline and blocks over.
 
-        It also does after a round in which nothing came: the deadline may be one by which nothing can come.
+        It also does after a round in which nothing came, since the deadline may be one by which nothing can come, and
+        after one that was not as expected.
         """
-        return self.nothing_came or time_to_reconsider(self.rounds)
+        return self.surprised or time_to_reconsider(self.rounds)
 
 
 @dataclass(frozen=True, eq=False)
@@ -143,6 +145,9 @@ class RoundPlan:
         Of the rounding that the Gram model has been told of, see :attr:`RoundState.variance_factor`.
     in_a_row : bool
         Whether clients train on from shard to shard, see :class:`fedgc.round.Planning`.
+    mean_progress : float or None
+        How many shards a client is expected to do, in the mean of the clients; None to take what `arrivals` say, which
+        are kept away from zero.
     bits : ndarray of int, shape (n_clients,), or None
         Bits per entry of each client, if they have bits of their own: see :mod:`fedgc.round.bit_budget`.
     variance_factors : ndarray, shape (n_clients,), or None
@@ -164,6 +169,7 @@ class RoundPlan:
     domain: NDArray[np.intp] | None = None
     variance_factor: float | None = None
     in_a_row: bool = False
+    mean_progress: float | None = None
     bits: NDArray[np.intp] | None = None
     variance_factors: NDArray[np.float64] | None = None
     undivided: RoundPlan | None = None
@@ -173,6 +179,8 @@ class RoundPlan:
         """By what the decoded mean is multiplied: of shards in a row, by how many a client does in the mean."""
         if not self.in_a_row:
             return 1.0
+        if self.mean_progress is not None:
+            return self.mean_progress
         assert isinstance(self.arrivals, ProgressArrivals)  # shards are done in a row on work lists alone
         return float(self.arrivals.mean_progress.mean())
 

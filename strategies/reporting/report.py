@@ -7,11 +7,12 @@ from dataclasses import dataclass
 
 import numpy as np
 from fedgc.strategies.reporting.largest_part import largest_part
-from fedgc.strategies.reporting.report_numbers import METRICS, block_of_shard, numbers_of, silence_prob
+from fedgc.strategies.reporting.report_numbers import METRICS, block_of_shard, numbers_of
 from fedgc.strategies.rounds.open_round import OpenRound
 from numpy.typing import NDArray
 
 from fedgc.round import LateReplies, RoundOutcome
+from fedgc.round.evidence import silence_prob
 
 __all__ = ["METRICS", "RoundReport"]
 

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from fedgc.arrivals import DomainArrivals, IndependentArrivals
 from fedgc.round import RoundPlan
 
 if TYPE_CHECKING:
@@ -62,10 +61,3 @@ def block_of_client(plan: RoundPlan) -> NDArray[np.intp]:
     if plan.assignment is None:
         return np.full(len(plan.node_ids), -1)
     return plan.assignment.block_of_client[np.searchsorted(plan.everyone, plan.node_ids)]
-
-
-def silence_prob(plan: RoundPlan) -> NDArray[np.float64]:
-    """Return the probability that nothing comes of each client."""
-    if isinstance(plan.arrivals, IndependentArrivals | DomainArrivals):
-        return plan.straggle_prob
-    return np.array([part.probability[~part.outcomes.any(axis=1)].sum() for part in plan.arrivals.parts()])

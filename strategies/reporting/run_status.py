@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 from fedgc.strategies.nodes.warm_up import NodeFacts
-from fedgc.strategies.reporting.report_numbers import block_of_client, block_of_shard, silence_prob
+from fedgc.strategies.reporting.report_numbers import block_of_client, block_of_shard
 from fedgc.strategies.reporting.status import RISK, BlockStatus, ClientStatus, Evaluation, RunStatus
 from fedgc.strategies.reporting.tally import RunTally
 from flwr.app import MetricRecord
@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from fedgc.arrivals import DomainArrivals
 from fedgc.codes import WorkLists
 from fedgc.round import RoundPlan, present_load
+from fedgc.round.evidence import silence_prob
 
 if TYPE_CHECKING:
     from fedgc.strategies.coded_strategy import CodedStrategy
