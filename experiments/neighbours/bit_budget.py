@@ -2,8 +2,9 @@
 
 Twenty clients that miss the deadline as in the base paper's fleet at tau = 1.5, ten fleets. All send the same sum, an
 update of the digits network, rounded to the bits that they are given; the variance of rounding is that of this update,
-in closed form, not assumed. The variance of what is decoded, relative to the sum's energy, is 1 / sum q / (p + omega)
-with the weights that know the rounding, and sum Y^2 (p + omega) / q with the blind ones Y, which are best without it.
+in closed form, not assumed (``rounding_factors.csv``). The variance of what is decoded, relative to the sum's energy,
+is 1 / sum q / (p + omega) with the weights that know the rounding, and sum Y^2 (p + omega) / q with the blind ones Y,
+which are best without it.
 
     .venv/bin/python experiments/neighbours/bit_budget.py --out experiments/neighbours/results
 """
@@ -34,14 +35,12 @@ MEANS = (0.5, 1.0, 1.5, 2.0, 3.0, 4.0, 6.0, 8.0)
 WAYS = ("exact optimum", "prefix method", "equal bits", "equal bits and blind weights")
 
 
-def update_of_the_digits_network() -> Vector:
-    """Return how a pass over one shard changes the model, all entries in one vector."""
+def update_of_the_digits_network() -> list[Vector]:
+    """Return how a pass over one shard changes the model, array by array."""
     task = build_task("digits", seed=1, shards=CLIENTS)
     initial = task.initial_arrays()
     update = task.train_shard(0, initial, ConfigRecord({SHARD_SEED: 1}))
-    return np.concatenate([(update.arrays[key].numpy() - initial[key].numpy()).ravel() for key in initial]).astype(
-        float
-    )
+    return [(update.arrays[key].numpy() - initial[key].numpy()).ravel().astype(float) for key in initial]
 
 
 def factors(quantiser: str, vector: Vector) -> Vector:
@@ -63,9 +62,23 @@ def variances(straggle_prob: Vector, omega: Vector, budget: int) -> list[float]:
     return [*(1.0 / one.objective for one in found), blindly]
 
 
-def measure(seed: int) -> list[dict[str, object]]:
+def rounding_factors(arrays: list[Vector]) -> list[dict[str, object]]:
+    """Return the variance of rounding over the update's energy, all arrays as one vector and each by itself."""
+    vector, energy = np.concatenate(arrays), sum(array @ array for array in arrays)
+    rows: list[dict[str, object]] = []
+    for name, bits in ((name, bits) for name in QUANTISERS for bits in (2, 4, 8)):
+        quantiser = QUANTISERS[name](bits)
+        apart = sum(quantiser.variance_factor(array) * (array @ array) for array in arrays) / energy
+        as_one = quantiser.variance_factor(vector)
+        rows.append(
+            {"quantiser": name, "bits": bits, "as_one_vector": f"{as_one:.3g}", "array_by_array": f"{apart:.3g}"}
+        )
+    return rows
+
+
+def measure(vector: Vector, seed: int) -> list[dict[str, object]]:
     """Return a row for each quantiser, budget and way: means over the fleets, and the interval of the last."""
-    vector, rows = update_of_the_digits_network(), []
+    rows: list[dict[str, object]] = []
     rng = np.random.default_rng([seed])
     fleets = [np.exp(-rng.uniform(0.1, 2.0, CLIENTS) * (TAU - 1.0)) for _ in range(FLEETS)]
     for quantiser in QUANTISERS:
@@ -112,7 +125,9 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=1)
     args = parser.parse_args()
     args.out.mkdir(parents=True, exist_ok=True)
-    rows = measure(args.seed)
+    arrays = update_of_the_digits_network()
+    write_rows(args.out / "rounding_factors.csv", rounding_factors(arrays))
+    rows = measure(np.concatenate(arrays), args.seed)
     write_rows(args.out / "bit_budget.csv", rows)
     draw(rows).savefig(args.out / "bit_budget.png", dpi=150)
 
