@@ -15,8 +15,10 @@ from fedgc.experiment.row import Row
 from fedgc.experiment.sweep import run_experiment
 from fedgc.fleets import build_fleet
 from fedgc.noise import NoiseSensitivity
-from fedgc.round import Planning, RoundState
+from fedgc.round import Planning, RoundState, plan_round
+from fedgc.round.evidence import is_surprising, silence_prob
 from fedgc.round.saved_state import state_from_tree, state_to_tree
+from fedgc.round.state import time_to_reconsider
 
 
 def descend(
@@ -154,10 +156,38 @@ def test_after_a_round_in_which_nothing_came_the_deadline_is_thought_over() -> N
     assert all(deadlines[row.round + 1] >= 1.4 * deadlines[row.round] for row in empty if row.round < 14)
 
 
+@pytest.mark.parametrize("schedule", ["full", "work-list"])
+def test_arrivals_are_surprising_where_they_are_far_from_what_was_expected(schedule: str) -> None:
+    """Of n clients that each come with p far more or far fewer do: three standard deviations of the binomial."""
+    planning = Planning(
+        load=2, decoder=OptimalUnbiasedDecoder(), schedule=schedule, deadline=AutomaticDeadline(initial=4.0)
+    )
+    plan = plan_round(RoundState(np.ones(40), noise=NoiseSensitivity()), range(100), planning)
+    come = 1.0 - silence_prob(plan)
+    mean, spread = float(come.sum()), float(np.sqrt((come * (1.0 - come)).sum()))
+    assert 5.0 < mean < 95.0
+    assert plan.deadline is not None
+    for off, surprising in ((0.0, False), (2.8, False), (-2.8, False), (3.2, True), (-3.2, True)):
+        assert is_surprising(plan, mean + off * spread, plan.deadline) is surprising
+        assert is_surprising(plan, mean + off * spread, None) is surprising
+    assert not is_surprising(plan, mean - 3.2 * spread, 0.9 * plan.deadline), "the others had not been waited for"
+
+
+def test_after_a_surprise_the_deadline_is_thought_over() -> None:
+    """First deadlines far too short make the paper's fleet look much slower than it is."""
+    rows = [row for row in rows_of("paper", 14, deadline=0.02) if row.round]
+    came = [row.metrics["fedgc-arrived"] for row in rows]
+    first = next(number for number, count in enumerate(came) if count > 0)
+    assert not time_to_reconsider(rows[first].round), "a round that is thought over anyway would show nothing"
+    assert came[first] > rows[first].metrics["fedgc-arrived-predicted"] + 3.0
+    changed = rows[first + 1].metrics["fedgc-arrived-predicted"]
+    assert changed > 2.0 * rows[first].metrics["fedgc-arrived-predicted"]
+
+
 def test_what_was_learnt_of_noise_and_deadlines_survives_a_restart() -> None:
     noise = NoiseSensitivity().update([1.0, 0.5], 0.1).update([0.3, 0.2], 0.2)
-    state = RoundState(np.ones(4), noise=noise, fruitless=2.5)
+    state = RoundState(np.ones(4), noise=noise, fruitless=2.5, surprised=True)
     back = state_from_tree(state_to_tree(state), Planning(load=1, decoder=OptimalUnbiasedDecoder()), None)
-    assert back.fruitless == 2.5 and back.noise is not None
+    assert back.fruitless == 2.5 and back.noise is not None and back.surprised
     assert (back.noise.value, back.noise.signal, back.noise.rounds) == (noise.value, noise.signal, 1)
     assert back.noise.update([0.1, 0.1], 0.0).value == noise.update([0.1, 0.1], 0.0).value

@@ -73,7 +73,7 @@ def silence_prob(plan: RoundPlan) -> NDArray[np.float64]:
     return np.array([part.probability[~part.outcomes.any(axis=1)].sum() for part in plan.arrivals.parts()])
 
 
-def is_surprising(plan: RoundPlan, n_arrived: int, waited: float | None) -> bool:
+def is_surprising(plan: RoundPlan, n_arrived: float, waited: float | None) -> bool:
     """Return whether so many or so few clients had hardly been thought possible by the deadline.
 
     Parameters
