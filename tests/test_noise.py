@@ -175,13 +175,11 @@ def test_arrivals_are_surprising_where_they_are_far_from_what_was_expected(sched
 
 def test_after_a_surprise_the_deadline_is_thought_over() -> None:
     """First deadlines far too short make the paper's fleet look much slower than it is."""
-    rows = [row for row in rows_of("paper", 14, deadline=0.02) if row.round]
-    came = [row.metrics["fedgc-arrived"] for row in rows]
-    first = next(number for number, count in enumerate(came) if count > 0)
-    assert not time_to_reconsider(rows[first].round), "a round that is thought over anyway would show nothing"
-    assert came[first] > rows[first].metrics["fedgc-arrived-predicted"] + 3.0
-    changed = rows[first + 1].metrics["fedgc-arrived-predicted"]
-    assert changed > 2.0 * rows[first].metrics["fedgc-arrived-predicted"]
+    rows = [row.metrics for row in rows_of("paper", 6, deadline=0.1) if row.round]
+    first = next(number for number, row in enumerate(rows) if row["fedgc-arrived"] > 0)
+    assert not time_to_reconsider(first + 1), "a round that is thought over anyway would show nothing"
+    assert rows[first]["fedgc-arrived"] > rows[first]["fedgc-arrived-predicted"] + 1.5
+    assert rows[first + 1]["fedgc-deadline"] > 2.0 * rows[first]["fedgc-deadline"]
 
 
 def test_what_was_learnt_of_noise_and_deadlines_survives_a_restart() -> None:
