@@ -157,20 +157,22 @@ def test_after_a_round_in_which_nothing_came_the_deadline_is_thought_over() -> N
 
 
 @pytest.mark.parametrize("schedule", ["full", "work-list"])
-def test_arrivals_are_surprising_where_they_are_far_from_what_was_expected(schedule: str) -> None:
-    """Of n clients that each come with p far more or far fewer do: three standard deviations of the binomial."""
+@pytest.mark.parametrize("n_clients", [20, 400])
+def test_arrivals_are_surprising_where_they_are_far_from_what_was_expected(schedule: str, n_clients: int) -> None:
+    """Three standard deviations of the binomial where there are few clients, half of the mean where there are many."""
     planning = Planning(
         load=2, decoder=OptimalUnbiasedDecoder(), schedule=schedule, deadline=AutomaticDeadline(initial=4.0)
     )
-    plan = plan_round(RoundState(np.ones(40), noise=NoiseSensitivity()), range(100), planning)
+    plan = plan_round(RoundState(np.ones(2 * n_clients), noise=NoiseSensitivity()), range(n_clients), planning)
     come = 1.0 - silence_prob(plan)
     mean, spread = float(come.sum()), float(np.sqrt((come * (1.0 - come)).sum()))
-    assert 5.0 < mean < 95.0
+    far = max(3.0 * spread, 0.5 * mean)
+    assert (far > 0.5 * mean) == (n_clients == 20)
     assert plan.deadline is not None
-    for off, surprising in ((0.0, False), (2.8, False), (-2.8, False), (3.2, True), (-3.2, True)):
-        assert is_surprising(plan, mean + off * spread, plan.deadline) is surprising
-        assert is_surprising(plan, mean + off * spread, None) is surprising
-    assert not is_surprising(plan, mean - 3.2 * spread, 0.9 * plan.deadline), "the others had not been waited for"
+    for off, surprising in ((0.0, False), (0.95, False), (-0.95, False), (1.05, True), (-1.05, True)):
+        assert is_surprising(plan, mean + off * far, plan.deadline) is surprising
+        assert is_surprising(plan, mean + off * far, None) is surprising
+    assert not is_surprising(plan, mean - 1.05 * far, 0.9 * plan.deadline), "the others had not been waited for"
 
 
 def test_after_a_surprise_the_deadline_is_thought_over() -> None:

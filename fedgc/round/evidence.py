@@ -12,8 +12,9 @@ from fedgc.codes import WorkLists
 from fedgc.completion_times import TimeObservation
 from fedgc.round.state import CodedUpdate, RoundPlan, RoundState
 
-#: So many standard deviations from what was expected, arrivals show that it has to be thought over.
-_SURPRISING = 3.0
+#: So many standard deviations and such a part of it away from what was expected, arrivals show that it is to be thought
+#: over. In a large fleet chance has next to no part in their number, and to be off by a tenth is no reason.
+_SURPRISING, _SURPRISING_PART = 3.0, 0.5
 
 
 def outcomes_seen(
@@ -74,7 +75,7 @@ def silence_prob(plan: RoundPlan) -> NDArray[np.float64]:
 
 
 def is_surprising(plan: RoundPlan, n_arrived: float, waited: float | None) -> bool:
-    """Return whether so many or so few clients had hardly been thought possible by the deadline.
+    """Return whether far more or far fewer clients came than had been expected by the deadline.
 
     Parameters
     ----------
@@ -87,14 +88,15 @@ def is_surprising(plan: RoundPlan, n_arrived: float, waited: float | None) -> bo
 
     Notes
     -----
-    That is three standard deviations of the number of independent arrivals. Chance alone does it in a few rounds of a
-    thousand, and all that it costs is another thought.
+    That is half as many again or half as many, and three standard deviations of the number of independent arrivals.
+    Chance alone does it in a few rounds of a thousand at most, and all that it costs is another thought.
     """
     come = 1.0 - silence_prob(plan)
-    off = n_arrived - float(come.sum())
+    expected = float(come.sum())
+    off = n_arrived - expected
     if off < 0.0 and waited is not None and plan.deadline is not None and waited < plan.deadline:
         return False
-    return abs(off) > _SURPRISING * float(np.sqrt(come @ (1.0 - come)))
+    return bool(abs(off) > max(_SURPRISING * float(np.sqrt(come @ (1.0 - come))), _SURPRISING_PART * expected))
 
 
 def times_seen(
