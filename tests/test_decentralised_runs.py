@@ -73,6 +73,23 @@ def test_cells_are_kept_apart_by_graph() -> None:
     assert len(keys) == 3
 
 
+def test_edges_and_mixing_may_be_given() -> None:
+    ring = [[node, (node + 1) % 6] for node in range(6)]
+    third = [[1 / 3 if (a - b) % 6 in {0, 1, 5} else 0.0 for b in range(6)] for a in range(6)]
+    lazy = [[2 / 3 if a == b else third[a][b] / 2 for b in range(6)] for a in range(6)]
+    of: dict[str, list[float]] = {}
+    for name, graph in {
+        "named": {"graph": "ring"},
+        "edges": {"graph": "edges", "edges": ring},
+        "mixing": {"graph": "ring", "mixing": third},
+        "lazy": {"graph": "edges", "edges": ring, "mixing": lazy},
+    }.items():
+        of[name] = [row.loss for row in run_experiment(check_config(with_(decentralised=graph)))]
+    assert of["named"] == of["edges"]
+    assert of["mixing"] == pytest.approx(of["named"], rel=1e-12)
+    assert of["lazy"][-1] != pytest.approx(of["named"][-1], rel=1e-6), "another matrix"
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
@@ -94,14 +111,39 @@ def test_cells_are_kept_apart_by_graph() -> None:
         ),
         (
             {"decentralised": {"radios": 0.3}},
-            "decentralised.radios is not a known key, allowed are graph, radius, regularisation, decay; got 0.3, "
-            "did you mean radius?",
+            "decentralised.radios is not a known key, allowed are graph, edges, mixing, radius, regularisation, decay; "
+            "got 0.3, did you mean radius?",
         ),
         ({"timing": "learnt"}, "timing must be 'known' for runtime 'decentralised'; got 'learnt'"),
         ({"strategies": one(lod=2)}, "strategies.0.lod is not a known key, allowed are kind, label, load, "),
         (
             {"decentralised": {"graph": "star"}},
-            "decentralised.graph must be 'ring', 'complete' or 'geometric'; got 'star'",
+            "decentralised.graph must be 'ring', 'complete', 'geometric' or 'edges'; got 'star'",
+        ),
+        ({"decentralised": {"graph": "edges"}}, "decentralised.edges must be given for graph 'edges'; got nothing"),
+        (
+            {"decentralised": {"graph": "edges", "edges": [[0, 1], [2, 3], [3, 4], [4, 5]]}},
+            "decentralised.edges must join all 6 nodes; got 2 parts, and no path from node 0 to node 2",
+        ),
+        (
+            {"decentralised": {"graph": "edges", "edges": [[0, 1, 2]]}},
+            "decentralised.edges must be pairs of nodes; got [0, 1, 2]",
+        ),
+        (
+            {"decentralised": {"graph": "ring", "edges": [[0, 1]]}},
+            "decentralised.edges must be left out for graph 'ring'; got 1 of them",
+        ),
+        (
+            {"decentralised": {"graph": "complete", "mixing": [[0.5] * 6] * 6}},
+            "decentralised.mixing must have rows that sum to 1; got 3 for row 0",
+        ),
+        (
+            {"decentralised": {"graph": "complete", "mixing": [[0.5, 0.5], [1.0]]}},
+            "decentralised.mixing must be a square matrix of numbers; got [[0.5, 0.5], [1.0]]",
+        ),
+        (
+            {"decentralised": {"graph": "ring", "mixing": [[1 / 6] * 6] * 6}},
+            "decentralised.mixing must be 0 for nodes that are no neighbours; got 0.166667 for 0, 2",
         ),
     ],
 )

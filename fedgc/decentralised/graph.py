@@ -47,7 +47,7 @@ class Graph:
     n_nodes: int
     edges: tuple[tuple[int, int], ...]
 
-    def __init__(self, n_nodes: int, edges: Iterable[tuple[int, int]]) -> None:
+    def __init__(self, n_nodes: int, edges: Iterable[Iterable[int]]) -> None:
         check_integer("n_nodes", n_nodes, low=1)
         kept = set()
         for edge in edges:

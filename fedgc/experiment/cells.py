@@ -56,7 +56,7 @@ class Cell:
             target = config.target.quantity, config.target.value
             point["recording"] = [config.stop_at_target, config.record_every, *target]
         if config.decentralised is not None:
-            point["decentralised"] = config.decentralised.model_dump(mode="json")
+            point["decentralised"] = config.decentralised.model_dump(mode="json", exclude_none=True)
         if config.time_limit is not None:
             point["time_limit"] = config.time_limit
         plain = json.dumps([point, strategy, self.seed], sort_keys=True)

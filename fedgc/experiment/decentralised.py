@@ -16,7 +16,6 @@ from fedgc.decentralised import (
     RegressionLoss,
     deadline_rounds,
     gossip_descent,
-    metropolis_weights,
     waiting_rounds,
 )
 from fedgc.decoders import DECODERS, Decoder
@@ -100,7 +99,7 @@ def world(
         scores = test_x @ models.reshape(len(models), test_x.shape[1], -1)
         return float((scores.argmax(axis=2) == data.test_y).mean())
 
-    return graph, metropolis_weights(graph), loss, accuracy
+    return graph, given.mixing_on(graph), loss, accuracy
 
 
 def digits_loss(shards: Sequence[NDArray[np.intp]], regularisation: float, rng: np.random.Generator) -> RegressionLoss:

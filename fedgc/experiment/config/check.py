@@ -123,7 +123,7 @@ def _check_decentralised(config: ExperimentConfig) -> None:
         )
     for seed in config.seeds:
         try:
-            graph.build(config.n_clients, seed)
+            graph.mixing_on(graph.build(config.n_clients, seed))
         except ValueError as error:
             raise ConfigError(f"decentralised.{error}") from None
 

@@ -5,9 +5,10 @@ from __future__ import annotations
 from typing import Annotated, Literal
 
 import numpy as np
-from pydantic import Field
+from numpy.typing import NDArray
+from pydantic import Field, StrictInt
 
-from fedgc.decentralised import Graph, complete, random_geometric, ring
+from fedgc.decentralised import Graph, check_mixing, complete, metropolis_weights, random_geometric, ring
 from fedgc.errors import ConfigError
 from fedgc.experiment.config.keys import Count, Grid, Name, Positive, Section
 
@@ -20,8 +21,14 @@ class GraphConfig(Section):
 
     Attributes
     ----------
-    graph : {"ring", "complete", "geometric"}
-        Who is whose neighbour; "geometric": nodes at random places of a unit square, within `radius` of each other.
+    graph : {"ring", "complete", "geometric", "edges"}
+        Who is whose neighbour; "geometric": nodes at random places of a unit square, within `radius` of each other;
+        "edges": those of `edges`.
+    edges : list of (int, int), optional
+        Pairs of neighbours, of nodes from 0, which must join all of them; for the graph "edges" alone.
+    mixing : list of list of float, optional
+        What each node, row by row, takes of the model of each: doubly stochastic, nothing of nodes that are no
+        neighbours. By default Metropolis's weights, :func:`fedgc.decentralised.metropolis_weights`.
     radius : float
         Of a geometric graph. One that is too small for any connected graph is refused.
     regularisation : float
@@ -30,16 +37,28 @@ class GraphConfig(Section):
         Steps are ``1 / (1 / task.learning_rate + decay x round)``.
     """
 
-    graph: Literal["ring", "complete", "geometric"] = "geometric"
+    graph: Literal["ring", "complete", "geometric", "edges"] = "geometric"
+    edges: list[list[StrictInt]] | None = None
+    mixing: list[list[float]] | None = None
     radius: Annotated[float, Field(gt=0, le=2, allow_inf_nan=False, strict=True)] = 0.5
     regularisation: Positive = 0.01
     decay: Annotated[float, Field(ge=0, allow_inf_nan=False, strict=True)] = 0.0
 
     def build(self, n_nodes: int, seed: int) -> Graph:
         """Return the graph, the same for all methods with one seed, or raise ValueError if none is connected."""
+        if self.graph == "edges":
+            if self.edges is None:
+                raise ValueError("edges must be given for graph 'edges'; got nothing")
+            return Graph(n_nodes, self.edges)
+        if self.edges is not None:
+            raise ValueError(f"edges must be left out for graph {self.graph!r}; got {len(self.edges)} of them")
         if self.graph == "geometric":
             return random_geometric(n_nodes, self.radius, rng=np.random.default_rng([seed, 97]))
         return ring(n_nodes) if self.graph == "ring" else complete(n_nodes)
+
+    def mixing_on(self, graph: Graph) -> NDArray[np.float64]:
+        """Return the mixing matrix on that graph, or raise ValueError if it is no good."""
+        return metropolis_weights(graph) if self.mixing is None else check_mixing(self.mixing, graph)
 
 
 class NodesConfig(Section):
