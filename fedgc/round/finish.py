@@ -116,7 +116,10 @@ def finish_round(
     if learn:
         outcomes = outcomes_seen(state, plan, fold.replies, waited, failed)
         own, outages = apart_from_outages(state, plan, outcomes, fold.replies.keys())
-        reliability = reliability.update(own)
+        # A deadline by which nobody comes, and that is to be another one, shows nobody to be unreliable: as misses a
+        # few such rounds would outweigh for long what the first long enough one shows.
+        if not nothing_came or noise is None:
+            reliability = reliability.update(own)
     n_arrived = sum(bool(rows) for rows in fold.rows.values())
     new_state = RoundState(
         shard_examples=shard_examples,
@@ -133,7 +136,8 @@ def finish_round(
         claims=state.claims,
         noise=noise,
         fruitless=_fruitless(state, plan, nothing_came=nothing_came) if learn else state.fruitless,
-        surprised=nothing_came or (noise is not None and is_surprising(plan, n_arrived, waited)),
+        surprised=nothing_came
+        or (noise is not None and (_first_ever(state) or is_surprising(plan, n_arrived, waited))),
         outages=outages,
         rounding=None if state.rounding is None else state.rounding.update(factors),
         rounding_by_bits=by_bits,
@@ -144,6 +148,11 @@ def finish_round(
     weight = 0.0 if update is None else fold.total_weight(sizes, decoding.coverage)
     outcome = RoundOutcome(update, decoding, predicted, model_error, n_arrived, shard_examples, square, weight)
     return new_state, outcome
+
+
+def _first_ever(state: RoundState) -> bool:
+    """Return whether nothing had ever come before: what is now known of overheads must not go with times without."""
+    return state.noise is not None and state.noise.last is None
 
 
 def _errors(
