@@ -150,7 +150,8 @@ class GradientCoding(StartedStrategy):
         rounds count against them, and waits for clients that do not come against the present ones. New work lists
         must cut the predicted time to target (mean seconds of a round x (1 + residual error), with the early ends of
         rounds), by more than 1 %, and besides either that or the residual error by more than this fraction. They are
-        thought of after each of the first three rounds, then every fifth, and when what came was not as expected.
+        thought of after each of the first three rounds, then every fifth, and after rounds in which nothing came (or,
+        with :class:`fedgc.deadline.AutomaticDeadline`, far more or fewer than expected).
     fetch_seconds : float, optional
         Seconds in which a client fetches a shard, for work lists: these then change only if moving the shards pays for
         itself over the rounds that are left, by the predicted time to target, in place of `reassignment_gain`.

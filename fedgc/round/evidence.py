@@ -74,7 +74,7 @@ def silence_prob(plan: RoundPlan) -> NDArray[np.float64]:
     return np.array([part.probability[~part.outcomes.any(axis=1)].sum() for part in plan.arrivals.parts()])
 
 
-def is_surprising(plan: RoundPlan, n_arrived: float, waited: float | None) -> bool:
+def is_surprising(plan: RoundPlan, n_arrived: int, waited: float | None) -> bool:
     """Return whether far more or far fewer clients came than had been expected by the deadline.
 
     Parameters
@@ -89,7 +89,8 @@ def is_surprising(plan: RoundPlan, n_arrived: float, waited: float | None) -> bo
     Notes
     -----
     That is half as many again or half as many, and three standard deviations of the number of independent arrivals.
-    Chance alone does it in a few rounds of a thousand at most, and all that it costs is another thought.
+    Chance alone does it in a few rounds of a thousand at most, but for sites that hold most of the clients, whose
+    outages each are a surprise. All that it costs is another thought.
     """
     come = 1.0 - silence_prob(plan)
     expected = float(come.sum())

@@ -113,13 +113,12 @@ def finish_round(
     if learn:
         overheads = overheads.update(overheads_seen(plan, fold.replies))
     reliability, outages = state.reliability, state.outages
-    if learn:
+    # Before anybody has come, deadlines by which nobody does are too short, and will be other ones: as misses, a few
+    # such rounds would outweigh for long what the first long enough one shows.
+    if learn and (fold.replies or not _nothing_yet(state)):
         outcomes = outcomes_seen(state, plan, fold.replies, waited, failed)
         own, outages = apart_from_outages(state, plan, outcomes, fold.replies.keys())
-        # A deadline by which nobody comes, and that is to be another one, shows nobody to be unreliable: as misses a
-        # few such rounds would outweigh for long what the first long enough one shows.
-        if not nothing_came or noise is None:
-            reliability = reliability.update(own)
+        reliability = reliability.update(own)
     n_arrived = sum(bool(rows) for rows in fold.rows.values())
     new_state = RoundState(
         shard_examples=shard_examples,
@@ -136,8 +135,7 @@ def finish_round(
         claims=state.claims,
         noise=noise,
         fruitless=_fruitless(state, plan, nothing_came=nothing_came) if learn else state.fruitless,
-        surprised=nothing_came
-        or (noise is not None and (_first_ever(state) or is_surprising(plan, n_arrived, waited))),
+        surprised=nothing_came or (learn and noise is not None and _is_surprised(state, plan, n_arrived, waited)),
         outages=outages,
         rounding=None if state.rounding is None else state.rounding.update(factors),
         rounding_by_bits=by_bits,
@@ -150,9 +148,14 @@ def finish_round(
     return new_state, outcome
 
 
-def _first_ever(state: RoundState) -> bool:
-    """Return whether nothing had ever come before: what is now known of overheads must not go with times without."""
+def _nothing_yet(state: RoundState) -> bool:
+    """Return whether the deadline follows from what is learnt, and there has been nothing to learn from."""
     return state.noise is not None and state.noise.last is None
+
+
+def _is_surprised(state: RoundState, plan: RoundPlan, n_arrived: int, waited: float | None) -> bool:
+    # What the first to come have shown of overheads would not go with times that nobody has shown.
+    return _nothing_yet(state) or is_surprising(plan, n_arrived, waited)
 
 
 def _errors(

@@ -69,8 +69,8 @@ class RoundState:
     fruitless : float
         The longest deadline by which nothing came, in seconds; it fades with every round in which something does.
     surprised : bool
-        Whether nothing came in the last round or, where the deadline follows from what is learnt, the first clients at
-        all, or so many or so few that it has to be thought over.
+        Whether nothing came in the last round or, with a rule for the deadline that learns of `noise`, the first
+        clients at all, or far more or far fewer than had been expected.
     outages : OutagePosterior or None
         How often each failure domain is down, if any are named.
     rounding : RoundingEstimate or None
