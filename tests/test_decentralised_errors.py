@@ -35,7 +35,7 @@ RING = metropolis_weights(ring(N))
 BAD: dict[str, tuple[Callable[[], object], str]] = {
     "in parts": (lambda: Graph(5, [(0, 1), (2, 3)]), r"edges must join all 5 nodes; got 3 parts, and no path from"),
     "loop": (lambda: Graph(3, [(1, 1)]), r"edges must join two different nodes; got \(1, 1\)"),
-    "no node": (lambda: Graph(3, [(0, 3)]), r"node of an edge must be an integer from 0 to 2; got 3"),
+    "no node": (lambda: Graph(3, [(0, 3)]), r"edges must be an integer from 0 to 2; got 3"),
     "three ends": (lambda: Graph(3, [(0, 1, 2)]), r"edges must be pairs of nodes; got \(0, 1, 2\)"),  # type: ignore[list-item]
     "small ring": (lambda: ring(2), r"n_nodes must be an integer of at least 3; got 2"),
     "short radius": (

@@ -130,6 +130,22 @@ def test_edges_and_mixing_may_be_given() -> None:
             "decentralised.edges must be pairs of nodes; got [0, 1, 2]",
         ),
         (
+            {"decentralised": {"graph": "edges", "edges": [[0, 9]]}},
+            "decentralised.edges must be an integer from 0 to 5; got 9",
+        ),
+        (
+            {"decentralised": {"graph": "edges", "edges": [[1, 1]]}},
+            "decentralised.edges must join two different nodes; got (1, 1)",
+        ),
+        (
+            {"decentralised": {"graph": "complete", "mixing": [[0.5, 0.5], [0.5, 0.5]]}},
+            "decentralised.mixing must be a square matrix with a row per node, at least one; got shape (2, 2)",
+        ),
+        (
+            {"decentralised": {"graph": "complete", "mixing": [["0.5"]]}},
+            "decentralised.mixing.0.0 must be ",
+        ),
+        (
             {"decentralised": {"graph": "ring", "edges": [[0, 1]]}},
             "decentralised.edges must be left out for graph 'ring'; got 1 of them",
         ),

@@ -73,7 +73,12 @@ def test_the_worst_case_order_is_ahead_of_random_orders(tmp_path: Path) -> None:
 
 
 def test_the_table_of_bits_for_a_budget_is_what_its_command_writes(tmp_path: Path) -> None:
-    (rows,) = tables_of("bit_budget", tmp_path, options=())
+    rows, factors = tables_of("bit_budget", tmp_path, "rounding_factors", options=())
+    with (NEIGHBOURS / "results" / "rounding_factors.csv").open() as file:
+        for factor, known in zip(factors, csv.DictReader(file), strict=True):
+            assert (factor["quantiser"], factor["bits"]) == (known["quantiser"], known["bits"])
+            for key in ("as_one_vector", "array_by_array"):
+                assert float(factor[key]) == pytest.approx(float(known[key]), rel=0.01)
     with (NEIGHBOURS / "results" / "bit_budget.csv").open() as file:
         kept = list(csv.DictReader(file))
     assert len(rows) == len(kept) == 3 * 8 * 4

@@ -25,7 +25,7 @@ from fedgc.experiment.sweep import run_experiment
 from fedgc.fleets import build_fleet
 from fedgc.noise import NoiseSensitivity
 from fedgc.round import CodedUpdate, Planning, RoundState, finish_round, plan_round
-from fedgc.round.evidence import is_surprising, silence_prob
+from fedgc.round.evidence import is_surprising
 from fedgc.round.saved_state import state_from_tree, state_to_tree
 from fedgc.round.state import time_to_reconsider
 
@@ -173,7 +173,7 @@ def test_arrivals_are_surprising_where_they_are_far_from_what_was_expected(sched
         load=2, decoder=OptimalUnbiasedDecoder(), schedule=schedule, deadline=AutomaticDeadline(initial=4.0)
     )
     plan = plan_round(RoundState(np.ones(2 * n_clients), noise=NoiseSensitivity()), range(n_clients), planning)
-    come = 1.0 - silence_prob(plan)
+    come = 1.0 - plan.silence_prob
     mean, spread = float(come.sum()), float(np.sqrt((come * (1.0 - come)).sum()))
     far = max(3.0 * spread, 0.5 * mean)
     assert (far > 0.5 * mean) == (n_clients == 20)
@@ -210,7 +210,7 @@ def test_after_a_surprise_all_is_thought_over(n_come: int, surprised: bool) -> N
     noise = NoiseSensitivity().update([1.0, 0.0, 0.0], 0.0)
     state = RoundState(np.ones(40), noise=noise, rounds=10)
     plan = plan_round(state, range(20), planning)
-    assert (1.0 - silence_prob(plan)).sum() == pytest.approx(10.0)
+    assert (1.0 - plan.silence_prob).sum() == pytest.approx(10.0)
     replies = {}
     for client in range(n_come):
         shards = plan.code.shards_of(client)

@@ -12,6 +12,7 @@ which are best without it.
 from __future__ import annotations
 
 import argparse
+from itertools import product
 from pathlib import Path
 
 import numpy as np
@@ -66,7 +67,7 @@ def rounding_factors(arrays: list[Vector]) -> list[dict[str, object]]:
     """Return the variance of rounding over the update's energy, all arrays as one vector and each by itself."""
     vector, energy = np.concatenate(arrays), sum(array @ array for array in arrays)
     rows: list[dict[str, object]] = []
-    for name, bits in ((name, bits) for name in QUANTISERS for bits in (2, 4, 8)):
+    for name, bits in product(QUANTISERS, (2, 4, 8)):
         quantiser = QUANTISERS[name](bits)
         apart = sum(quantiser.variance_factor(array) * (array @ array) for array in arrays) / energy
         as_one = quantiser.variance_factor(vector)

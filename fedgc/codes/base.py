@@ -34,8 +34,8 @@ class Code(ABC):
     A coded update is ``sum_j A[i, j] * update_j`` where A is the encoding matrix. In most codes client i sends row i,
     and A[i, j] is zero unless it holds shard j. A code with partial work has a row for all that may be sent.
 
-    To add a code, subclass this in a file of its own, export it in ``fedgc/codes/__init__.py`` and add it to the
-    list in ``tests/test_codes.py``.
+    To add a code, subclass this in a file of its own, export it in ``fedgc/codes/__init__.py``, add it to the list in
+    ``tests/test_codes.py`` and, for configurations, to the ``CODES`` of ``fedgc/schemes.py``.
     """
 
     n_clients: int

@@ -6,6 +6,7 @@ from fedgc.deadline.build import DEADLINES, build_deadline
 from fedgc.deadline.collect import Collected, collect_replies
 from fedgc.deadline.fixed import WAIT_FOR_EVERYONE, FixedDeadline
 from fedgc.deadline.outlook import Outlook, Presence, RoundForecast, Timing, TimingAtOnce
+from fedgc.deadline.progress import TimingOfProgress, mean_progress
 from fedgc.deadline.quantile import QuantileDeadline
 from fedgc.deadline.ranking import cover_time, time_at_fixed_step, time_to_target
 
@@ -22,9 +23,11 @@ __all__ = [
     "RoundForecast",
     "Timing",
     "TimingAtOnce",
+    "TimingOfProgress",
     "build_deadline",
     "collect_replies",
     "cover_time",
+    "mean_progress",
     "time_at_fixed_step",
     "time_to_target",
 ]

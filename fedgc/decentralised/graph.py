@@ -54,7 +54,7 @@ class Graph:
             pair = tuple(edge) if isinstance(edge, Iterable) else ()
             if len(pair) != 2:
                 raise ValueError(f"edges must be pairs of nodes; got {edge!r:.80}")
-            low, high = sorted(check_integer("node of an edge", node, low=0, high=n_nodes - 1) for node in pair)
+            low, high = sorted(check_integer("edges", node, low=0, high=n_nodes - 1) for node in pair)
             if low == high:
                 raise ValueError(f"edges must join two different nodes; got ({low}, {low})")
             kept.add((low, high))

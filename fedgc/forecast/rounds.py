@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from fedgc.analysis import analyse
 from fedgc.arrivals import ArrivalModel, IndependentArrivals, ProgressArrivals
 from fedgc.codes import Code, WorkLists
-from fedgc.deadline.outlook import RoundForecast, Timing, mean_progress
+from fedgc.deadline import RoundForecast, Timing, mean_progress
 from fedgc.decoders import CalibratedDecoder, Decoder
 from fedgc.errors import NoUnbiasedDecoderError
 from fedgc.forecast.end_time import EarlyEnd

@@ -5,15 +5,13 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 
 import numpy as np
-from numpy.typing import NDArray
 
-from fedgc.arrivals import DomainArrivals, IndependentArrivals
 from fedgc.codes import WorkLists
 from fedgc.completion_times import TimeObservation
 from fedgc.round.state import CodedUpdate, RoundPlan, RoundState
 
-#: So many standard deviations and such a part of it away from what was expected, arrivals show that it is to be thought
-#: over. In a large fleet chance has next to no part in their number, and to be off by a tenth is no reason.
+#: Arrivals are surprising if they are away from what was expected by so many standard deviations and by such a part of
+#: it. In a large fleet chance has next to no part in their number, and to be off by a tenth is no reason.
 _SURPRISING, _SURPRISING_PART = 3.0, 0.5
 
 
@@ -67,13 +65,6 @@ def outcomes_seen(
     return outcomes | dict(zip(nodes, would.tolist(), strict=True))
 
 
-def silence_prob(plan: RoundPlan) -> NDArray[np.float64]:
-    """Return the probability that nothing comes of each client by the deadline, (n_clients,)."""
-    if isinstance(plan.arrivals, IndependentArrivals | DomainArrivals):
-        return plan.straggle_prob
-    return np.array([part.probability[~part.outcomes.any(axis=1)].sum() for part in plan.arrivals.parts()])
-
-
 def is_surprising(plan: RoundPlan, n_arrived: int, waited: float | None) -> bool:
     """Return whether far more or far fewer clients came than had been expected by the deadline.
 
@@ -92,7 +83,7 @@ def is_surprising(plan: RoundPlan, n_arrived: int, waited: float | None) -> bool
     Chance alone does it in a few rounds of a thousand at most, but for sites that hold most of the clients, whose
     outages each are a surprise. All that it costs is another thought.
     """
-    come = 1.0 - silence_prob(plan)
+    come = 1.0 - plan.silence_prob
     expected = float(come.sum())
     off = n_arrived - expected
     if off < 0.0 and waited is not None and plan.deadline is not None and waited < plan.deadline:

@@ -6,8 +6,7 @@ import numpy as np
 
 from fedgc.assignment import own_share
 from fedgc.codes import Code
-from fedgc.deadline import RoundForecast
-from fedgc.deadline.outlook import mean_progress
+from fedgc.deadline import RoundForecast, mean_progress
 from fedgc.forecast import Forecast, arrivals_by_deadline, work_of
 from fedgc.round.choices import Planning
 from fedgc.round.choose_lists import Given, Lists, better_lists, first_lists, in_order

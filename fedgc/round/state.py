@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from fedgc.arrivals import ArrivalModel, ProgressArrivals
+from fedgc.arrivals import ArrivalModel, DomainArrivals, IndependentArrivals, ProgressArrivals
 from fedgc.assignment import Assignment
 from fedgc.codes import Code, redraw_places
 from fedgc.coherence import CoherenceEstimate, KnownCoherence
@@ -183,6 +183,13 @@ class RoundPlan:
             return self.mean_progress
         assert isinstance(self.arrivals, ProgressArrivals)  # shards are done in a row on work lists alone
         return float(self.arrivals.mean_progress.mean())
+
+    @property
+    def silence_prob(self) -> NDArray[np.float64]:
+        """Probability of each client that nothing comes of it by the deadline, (n_clients,)."""
+        if isinstance(self.arrivals, IndependentArrivals | DomainArrivals):
+            return self.straggle_prob
+        return np.array([part.probability[~part.outcomes.any(axis=1)].sum() for part in self.arrivals.parts()])
 
     @property
     def residual_error(self) -> float | None:

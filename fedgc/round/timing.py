@@ -12,8 +12,8 @@ from numpy.typing import ArrayLike, NDArray
 
 from fedgc.completion_times import CompletionTimes, Overheads
 from fedgc.completion_times.history import as_ids
-from fedgc.deadline import Timing
-from fedgc.deadline.outlook import sum_on_lists
+from fedgc.deadline import Timing, mean_progress
+from fedgc.deadline.progress import sum_on_lists
 
 if TYPE_CHECKING:
     from fedgc.round.choices import Planning
@@ -117,7 +117,7 @@ class LearntTiming:
 
     def _reach(self, deadline: float, max_shards: int) -> NDArray[np.float64]:
         """Return what has been learnt of that, not kept away from zero."""
-        # A forecast asks twice.
+        # A forecast asks for these chances, and then for the progress that they make.
         last: tuple[tuple[float, int], NDArray[np.float64]] | None = self.__dict__.get("_last_reach")
         if last is not None and last[0] == (deadline, max_shards):
             return last[1]
@@ -175,6 +175,12 @@ class SomeClients:
         asked = np.zeros(self.n_clients, dtype=np.intp)
         asked[self.clients] = lengths
         return self.timing.partial_reach(deadline, asked)[self.clients]
+
+    def mean_progress(self, deadline: float, lengths: ArrayLike) -> NDArray[np.float64]:
+        """Return how many shards of its list each is expected to have done by then."""
+        asked = np.zeros(self.n_clients, dtype=np.intp)
+        asked[self.clients] = lengths
+        return mean_progress(self.timing, deadline, asked)[self.clients]
 
     def straggle_prob(self, deadline: float, load: ArrayLike) -> NDArray[np.float64]:
         """Return the probability of each not to have done its load by then."""

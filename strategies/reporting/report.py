@@ -12,7 +12,6 @@ from fedgc.strategies.rounds.open_round import OpenRound
 from numpy.typing import NDArray
 
 from fedgc.round import LateReplies, RoundOutcome
-from fedgc.round.evidence import silence_prob
 
 __all__ = ["METRICS", "RoundReport"]
 
@@ -123,7 +122,7 @@ class RoundReport:
             reply_seconds=reply_seconds,
             deadline=current.deadline,
             seconds=seconds,
-            straggle_prob=silence_prob(plan),
+            straggle_prob=plan.silence_prob,
             coverage=outcome.decoding.coverage,
             block_of_shard=block_of_shard(plan),
             predicted_residual_error=outcome.predicted_residual_error,

@@ -17,7 +17,6 @@ from numpy.typing import NDArray
 from fedgc.arrivals import DomainArrivals
 from fedgc.codes import WorkLists
 from fedgc.round import RoundPlan, present_load
-from fedgc.round.evidence import silence_prob
 
 if TYPE_CHECKING:
     from fedgc.strategies.coded_strategy import CodedStrategy
@@ -141,7 +140,7 @@ def _silence(
     last = strategy.history[-1] if strategy.history else None
     # The report has it already; for long lists it takes a while.
     told = last is not None and last.node_ids is plan.node_ids
-    silent = last.straggle_prob if told and last is not None else silence_prob(plan)
+    silent = last.straggle_prob if told and last is not None else plan.silence_prob
     if planned or strategy.planning.timing is not None:
         return silent
     if isinstance(plan.code, WorkLists):

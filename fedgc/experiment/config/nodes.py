@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import Field, StrictInt
+from pydantic import Field, StrictFloat, StrictInt
 
 from fedgc.decentralised import Graph, check_mixing, complete, metropolis_weights, random_geometric, ring
 from fedgc.errors import ConfigError
@@ -39,13 +39,16 @@ class GraphConfig(Section):
 
     graph: Literal["ring", "complete", "geometric", "edges"] = "geometric"
     edges: list[list[StrictInt]] | None = None
-    mixing: list[list[float]] | None = None
+    mixing: list[list[StrictFloat]] | None = None
     radius: Annotated[float, Field(gt=0, le=2, allow_inf_nan=False, strict=True)] = 0.5
     regularisation: Positive = 0.01
     decay: Annotated[float, Field(ge=0, allow_inf_nan=False, strict=True)] = 0.0
 
     def build(self, n_nodes: int, seed: int) -> Graph:
-        """Return the graph, the same for all methods with one seed, or raise ValueError if none is connected."""
+        """Return the graph, the same for all methods with one seed, or raise ValueError if there is none.
+
+        That is if none is connected, or edges are given or left out as they should not be.
+        """
         if self.graph == "edges":
             if self.edges is None:
                 raise ValueError("edges must be given for graph 'edges'; got nothing")
