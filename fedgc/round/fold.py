@@ -114,6 +114,16 @@ class RoundFold:
         """How often each row counts in the decoded sum, (n_rows,); zero as long as that has not been had."""
         return self._stream.weights if self._rows is None else self._rows.weights
 
+    @property
+    def nothing_came(self) -> bool:
+        """Whether no client has sent any work; it may have replied all the same."""
+        return not any(reply.shard_examples.any() for reply in self.replies.values())
+
+    @property
+    def variance_factors(self) -> list[float]:
+        """What the clients have measured of the rounding of their sums, see :class:`CodedUpdate`."""
+        return [factor for reply in self.replies.values() for factor in reply.variance_factors]
+
     def probe(self, update: Arrays) -> NDArray[np.float64]:
         """Return the sample of an update's entries that `energies` are of."""
         return self._probe.of(update)
