@@ -23,8 +23,8 @@ BAD = {
     "colour=1": "colour is not a known key, allowed are name, rounds, seeds, target_accuracy, target_loss, "
     "stop_at_target, record_every, runtime, timing, deadline_unit, time_limit, tensorboard, sweep, "
     "sweep_titles, tuning, decentralised, task, fleet, strategies; got 1",
-    "decentralised.foo=1": "decentralised.foo is not a known key, allowed are graph, edges, mixing, radius, regularisation, decay; "
-    "got 1",
+    "decentralised.foo=1": "decentralised.foo is not a known key, allowed are graph, edges, mixing, radius, "
+    "regularisation, decay; got 1",
     "tuning={seeds=[9], bye=1}": "tuning.bye is not a known key, allowed are seeds, by, keys; got 1, did you mean by?",
     "task.depth=3": "task.depth is not a known key, allowed are name, shards, partition, alpha, hidden, "
     "local_epochs, batch_size, learning_rate; got 3",
