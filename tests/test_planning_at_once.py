@@ -143,7 +143,8 @@ def test_next_to_nothing_is_done_in_no_time_however_long_the_lists_are(rounds: i
         times = times.update([TimeObservation(node, 2, 2.0 + rng.random()) for node in (1, 2, 3)])
     timing = LearntTiming(times, (1, 2, 3), None, 0.7, rounds=rounds)
     assert (timing.reach(0.01, 60) >= 1e-3).all()
-    assert (timing.mean_progress(0.01, [60, 60, 2]) < 0.02).all()
+    # Not half of what the lowest bounds, which are those of a thousand rounds, add up to.
+    assert (timing.mean_progress(0.01, [60, 60, 2]) < np.array([60, 60, 2]) * 1e-3 / 2.0).all()
 
 
 def test_progress_on_lists_is_the_sum_of_what_is_reached() -> None:
@@ -164,8 +165,7 @@ def test_steps_in_a_row_are_what_is_expected_and_not_what_bounds_add_up_to() -> 
     )
     plan = plan_round(state, nodes, planning)
     assert isinstance(plan.arrivals, ProgressArrivals)
-    assert plan.arrivals.mean_progress.mean() > 0.5
-    assert plan.step < 0.1
+    assert plan.step < plan.arrivals.mean_progress.mean() / 5.0
     back = state_from_tree(state_to_tree(replace(state, plan=plan)), planning, None)
     assert back.plan is not None
     assert back.plan.step == plan.step

@@ -16,14 +16,10 @@ def decode_round(state: RoundState, plan: RoundPlan, fold: RoundFold, arrays: Ar
 
     Parameters
     ----------
-    state : RoundState
-        The state that `plan` was made from.
-    plan : RoundPlan
-        The round's plan.
+    state, plan, arrays
+        See :func:`fedgc.round.finish_round`.
     fold : RoundFold
         What has come; what it has decoded can be had once.
-    arrays : mapping of str to ndarray
-        The global arrays; only names, shapes and dtypes are used.
     """
     shard_examples = state.shard_examples.copy()
     for reply in fold.replies.values():

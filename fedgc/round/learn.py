@@ -41,15 +41,11 @@ def learn_from_round(
 
     Parameters
     ----------
-    state : RoundState
-        The state that `plan` was made from.
-    plan : RoundPlan
-        The round's plan.
     fold : RoundFold
         What has come, decoded.
     outcome : RoundOutcome
         What it was decoded to.
-    learn, waited, pending, failed, late
+    state, plan, learn, waited, pending, failed, late
         See :func:`fedgc.round.finish_round`.
     """
     seen = _times(plan, fold, waited, pending, failed) if learn else []
