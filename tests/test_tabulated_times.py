@@ -44,7 +44,7 @@ def test_tables_lie_between_the_chances_of_the_points_beside(family: str, scores
     rng, rows = np.random.default_rng(1), np.repeat(np.arange(N_CLIENTS + 1), 40)
     step = tables.step[tables.table_of[rows]]
     assert step.max() < 0.15  # the unknown client's, whose chances are spread widest
-    last = tables.low[tables.table_of[rows]] + 159 * step
+    last = tables.low[tables.table_of[rows]] + 127 * step
     log_x = rng.uniform(-4.0, 4.0, rows.size)
     found = tables.by_log_time(rows, log_x)
     inside = (log_x <= last) & (log_x >= tables.low[tables.table_of[rows]])
@@ -70,6 +70,30 @@ def test_what_a_plan_asks_is_the_same_from_tables(family: str) -> None:
         found, exact = (one.reach(NODES, 3, deadline, allowance=stops) for one in (tables, times))
         assert np.abs(found - exact).mean() < 0.005
     np.testing.assert_allclose(tables.presence(NODES), times.presence(NODES), atol=1e-12)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_work_that_nobody_has_time_for_has_no_chance_where_times_are_all_alike(family: str) -> None:
+    base = CompletionTimes(family=family)
+    for round_ in range(8):
+        fixed = [0.6 + 0.1 * ((round_ + i) % 3) for i in range(N_CLIENTS)]
+        base = base.update(
+            [
+                TimeObservation(i, 1, 1.9, censored=True)
+                if i == round_  # who may come in a slow round, up to which tables reach
+                else TimeObservation(i, 4, 0.8 + fixed[i], fixed_seconds=fixed[i], complete=False)
+                for i in range(N_CLIENTS)
+            ]
+        )
+    for scores in ((0.0, -20.0, -20.0), (-20.0, 0.0, -20.0), (-20.0, -20.0, 0.0), base.mixing.log_scores):
+        mixing = Mixing(scores)
+        times = CompletionTimes(
+            family=family, history=base.history, priors=base.priors, scores=base.scores, mixing=mixing
+        )
+        exact = times.reach(NODES[:-1], 24, 1.9, allowance=[0.9] * N_CLIENTS)
+        found = times.tabulated(NODES[:-1]).reach(NODES[:-1], 24, 1.9, allowance=[0.9] * N_CLIENTS)
+        assert (exact[:, 4] > 0.8).all() and (exact[:, 8:] < 0.1).all()
+        np.testing.assert_allclose(found[:, 8:], exact[:, 8:], atol=0.02)
 
 
 def test_tables_are_made_once_and_change_nothing() -> None:
