@@ -34,7 +34,7 @@ class NoiseSensitivity:
     last : ndarray or None
         The last decoded update, or a fixed sample of its entries.
     last_error : float
-        Its residual error.
+        Its residual error, infinite if that is not known: what comes next is not compared with it then.
     step : float
         By what it was multiplied to be the step, as with shards in a row.
 
@@ -76,15 +76,17 @@ class NoiseSensitivity:
         direction : array_like, shape (n_entries,)
             The decoded update, or always the same entries of it.
         error : float
-            Its predicted residual error, relative to the update without noise.
+            Its predicted residual error, relative to the update without noise; infinite if that is not known.
         step : float
             By what it is multiplied to be the step. Curvature is along steps: twice as much along one twice as long.
         """
         new = np.asarray(direction, dtype=np.float64)
         squared = float(new @ new)
-        if not np.isfinite(squared) or not np.isfinite(error) or squared == 0.0:
+        if not np.isfinite(squared) or squared == 0.0:
             return self
-        fade = _FORGETTING if self.last is not None else 0.0
+        if not np.isfinite(error):
+            return replace(self, last=new, last_error=np.inf, step=float(step))
+        fade = _FORGETTING if self.signal > 0.0 else 0.0
         after = replace(
             self,
             signal=fade * self.signal + (1.0 - fade) * squared / (1.0 + error),
@@ -92,7 +94,7 @@ class NoiseSensitivity:
             last_error=float(error),
             step=float(step),
         )
-        if self.last is None or self.last.shape != new.shape:
+        if self.last is None or self.last.shape != new.shape or not np.isfinite(self.last_error):
             return after
         before = float(self.last @ self.last)
         return replace(

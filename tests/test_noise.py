@@ -87,7 +87,10 @@ def test_it_stays_between_bounds_and_passes_over_what_is_no_update() -> None:
     assert (still.curvature, wild.curvature) == (0.2, 1.8)
     for bad in ([np.nan, 1.0], [np.inf, 0.0], [0.0, 0.0]):
         assert still.update(bad, 0.0) is still
-    assert still.update([1.0, 0.0], np.inf) is still
+    # What is as wrong as nobody knows is not compared with what comes next.
+    unknown = still.update([7.0, 0.0], np.inf)
+    assert unknown.value == still.value and unknown.update([1.0, 0.0], 0.0).rounds == still.rounds
+    assert unknown.update([1.0, 0.0], 0.0).update([1.0, 0.0], 0.0).rounds == still.rounds + 1
     # After a change of the model there is nothing to compare with.
     assert still.update([1.0, 0.0, 0.0], 0.0).rounds == still.rounds
 

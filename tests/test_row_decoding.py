@@ -114,6 +114,41 @@ def test_all_holders_of_a_shard_count_and_share_its_weight() -> None:
     assert outcome.total_weight * plan.step == pytest.approx(1.0)
 
 
+@pytest.mark.parametrize("done", [(1, 0), (1, 1), (4, 1), (4, 4)])
+@pytest.mark.parametrize("initial", [0.01, 1.0, 100.0])
+def test_before_anything_is_known_the_step_is_the_mean_of_those_who_came(done: tuple[int, int], initial: float) -> None:
+    """However far off the guess is that weights are made for; what is learnt is of the steps that were made."""
+    state = RoundState(np.full(4, 2.0), noise=NoiseSensitivity())
+    plan = plan_round(state, range(2), planning(AutomaticDeadline(initial=initial)))
+    assert plan.is_guess
+    code, start = plan.decoder.code, {"w": np.zeros(1)}
+    assert isinstance(code, WorkLists)
+    replies, moved = {}, [8.0, 24.0]
+    for client, count in enumerate(done):
+        rows = code.rows_after(client, count).tolist()
+        way = {"w": np.array([moved[client]])}
+        parts: dict[int, Any] = {row: ScaledDifference(way, start, 1.0 / count) for row in rows}
+        replies[client] = CodedUpdate(parts, code.shards_of(client)[:count], np.full(count, 2.0))
+    after, outcome = finish_round(state, plan, replies, arrays=start)
+    assert outcome.update is not None and outcome.step == sum(done) / 2.0
+    came = [way for way, count in zip(moved, done, strict=True) if count]
+    moved_by = float(outcome.update["w"][0]) * outcome.step
+    assert min(came) - 1e-12 <= moved_by <= max(came) + 1e-12
+    assert done[0] != done[1] or moved_by == pytest.approx(16.0)
+    assert outcome.total_weight * outcome.step == pytest.approx(1.0)
+    assert after.plan is not None and not after.plan.is_guess and after.plan.step == outcome.step
+    # How wrong it is nobody knows: the next round is not compared with it.
+    assert after.noise is not None and after.noise.last is not None and np.isinf(after.noise.last_error)
+
+
+def test_a_round_of_guesses_in_which_nobody_comes_shows_no_step() -> None:
+    state = RoundState(np.full(4, 2.0), noise=NoiseSensitivity())
+    plan = plan_round(state, range(2), planning())
+    after, outcome = finish_round(state, plan, {}, arrays={"w": np.zeros(1)})
+    assert outcome.update is None and after.plan is not None and after.plan.is_guess
+    assert after.noise is not None and after.noise.last is None
+
+
 def test_a_reply_is_divided_among_its_shards_by_their_examples() -> None:
     arrays = {"w": np.ones(3)}
     code = WorkLists([[[2], [0], [1]], [[1], [2], [0]]], n_shards=3)

@@ -43,7 +43,7 @@ def decode_round(state: RoundState, plan: RoundPlan, fold: RoundFold, arrays: Ar
     predicted, model_error = _errors(plan, fold, decoding)
     n_arrived = sum(bool(rows) for rows in fold.rows.values())
     weight = 0.0 if update is None else fold.total_weight(sizes, decoding.coverage)
-    return RoundOutcome(update, decoding, predicted, model_error, n_arrived, shard_examples, square, weight)
+    return RoundOutcome(update, decoding, predicted, model_error, n_arrived, shard_examples, square, weight, fold.step)
 
 
 def _errors(plan: RoundPlan, fold: RoundFold, decoding: Decoding) -> tuple[float | None, float]:

@@ -85,7 +85,7 @@ class RoundFold:
             self.memory = state.memory.for_units(units_of(plan.decoder.code), sizes)
         self._arrays = arrays
         self._stream = StreamingSum(plan.decoder, arrays)
-        self._rows = RowSum(plan.decoder, arrays) if plan.in_a_row else None
+        self._rows = RowSum(plan.decoder, arrays, as_planned=not plan.is_guess) if plan.in_a_row else None
         self._square = None
         if second_moment is not None:
             self._square = second_moment.begin(plan.decoder, plan.arrivals, plan.gram, arrays)
@@ -118,6 +118,13 @@ class RoundFold:
     def nothing_came(self) -> bool:
         """Whether no client has sent any work; it may have replied all the same."""
         return not any(reply.shard_examples.any() for reply in self.replies.values())
+
+    @property
+    def step(self) -> float:
+        """The plan's step, or if that was a guess, how many shards a client has done in the mean."""
+        if self._rows is None or not self.plan.is_guess or self.nothing_came:
+            return self.plan.step
+        return self._rows.progress
 
     @property
     def variance_factors(self) -> list[float]:

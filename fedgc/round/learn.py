@@ -70,7 +70,7 @@ def learn_from_round(
         coherence=state.coherence.update_from_rows(fold.energies, fold.sum_energy, fold.averaged)
         if plan.in_a_row
         else state.coherence.update(energies, sum_energy),
-        plan=plan,
+        plan=replace(plan, mean_progress=outcome.step) if plan.is_guess and fold.replies else plan,
         overheads=overheads,
         new_times=(*state.new_times, *seen),
         rounds=state.rounds + 1,
@@ -102,9 +102,11 @@ def _times(
 def _noise(state: RoundState, plan: RoundPlan, fold: RoundFold, outcome: RoundOutcome) -> NoiseSensitivity | None:
     if state.noise is None or outcome.update is None:
         return state.noise
+    if plan.is_guess:
+        return state.noise.update(fold.probe(outcome.update), np.inf, step=outcome.step)
     predicted = outcome.predicted_residual_error
     error = outcome.model_residual_error if predicted is None else predicted
-    return state.noise.update(fold.probe(outcome.update), error * share_of_changes(state, plan.code), step=plan.step)
+    return state.noise.update(fold.probe(outcome.update), error * share_of_changes(state, plan.code), step=outcome.step)
 
 
 def _nothing_yet(state: RoundState) -> bool:

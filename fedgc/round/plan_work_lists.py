@@ -74,9 +74,9 @@ def plan_work_lists(state: RoundState, nodes: tuple[int, ...], copies: int, plan
     lengths = np.zeros(len(nodes), dtype=np.intp)
     lengths[active] = work_of(code)
     arrivals = arrivals_by_deadline(code, timing.partial_reach(deadline, lengths)[active])
-    there = foreseen.get((code, deadline)) if ranks is planning.decoder else None
-    ready = None if there is None else there.decoder
+    ready = foreseen[code, deadline].decoder if ranks is planning.decoder and (code, deadline) in foreseen else None
     calibrated = planning.decoder.calibrate(code, arrivals, gram) if ready is None else ready
+    progress = mean_progress(timing, deadline, lengths)[active] if planning.in_a_row and known else None
     chosen = tuple(nodes[client] for client in active)
     return RoundPlan(
         chosen,
@@ -90,5 +90,5 @@ def plan_work_lists(state: RoundState, nodes: tuple[int, ...], copies: int, plan
         nodes,
         variance_factor=state.variance_factor,
         in_a_row=planning.in_a_row,
-        mean_progress=float(mean_progress(timing, deadline, lengths)[active].mean()) if planning.in_a_row else None,
+        mean_progress=None if progress is None else float(progress.mean()),
     )

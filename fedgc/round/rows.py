@@ -20,6 +20,8 @@ class RowSum:
         The round's decoder, whose rows are single shards.
     arrays : mapping of str to ndarray
         The global arrays; only names, shapes and types are used.
+    as_planned : bool
+        Whether it was known how far clients get; otherwise weights are such that the step is the mean of the ways.
 
     Attributes
     ----------
@@ -36,10 +38,14 @@ class RowSum:
     the shards S_i counts ``sum_j w_ij n_j / sum_j n_j`` times, over S_i. Holders of a shard have come to it from
     others, so their ways are no copies of each other: all count, and share the shard's weight. That weight is known
     once all have come, and until then there is one model here for each client that has replied, as with FedAvg.
+
+    A plan that is a guess may be wrong by a factor of ten in how far clients get, and the decoded update would be as
+    much too long or too short. To be unbiased under a guess is worth nothing; weights are then multiplied by what makes
+    the ways count once in all, as with FedAvg of those who came.
     """
 
-    def __init__(self, decoder: CalibratedDecoder, arrays: Arrays) -> None:
-        self._decoder, self._arrays = decoder, arrays
+    def __init__(self, decoder: CalibratedDecoder, arrays: Arrays, *, as_planned: bool = True) -> None:
+        self._decoder, self._arrays, self._as_planned = decoder, arrays, as_planned
         self._ways: dict[int, ScaledDifference] = {}
         self._parts: dict[int, dict[int, float]] = {}
         self.arrived: NDArray[np.bool_] = np.zeros(decoder.code.n_rows, dtype=np.bool_)
@@ -60,11 +66,18 @@ class RowSum:
         """Return what a client has moved by, None if it has done nothing."""
         return self._ways.get(client)
 
+    @property
+    def progress(self) -> float:
+        """How many shards a client has done, in the mean of all clients."""
+        return float(self.arrived.sum()) / self._decoder.code.n_clients
+
     def finish(self) -> Update:
         """Return the decoded sum, zero if nothing came; it can be had once."""
         total = zero_update(self._arrays)
         if self._ways:
             self.weights = self._decoder.decode(self.arrived).decoding_weights
+            if not self._as_planned:
+                self.weights = self.weights * self._to_the_mean()
             self.client_weights = {
                 client: float(sum(self.weights[row] * part for row, part in parts.items()))
                 for client, parts in self._parts.items()
@@ -73,3 +86,8 @@ class RowSum:
             add_combination([total], np.array([list(self.client_weights.values())]), ways)
         self._ways.clear()
         return total
+
+    def _to_the_mean(self) -> float:
+        """Return by what weights are to be multiplied, so that times the progress all ways together count once."""
+        total = sum(float(self.weights[row]) * part for parts in self._parts.values() for row, part in parts.items())
+        return self._decoder.code.n_shards / (self.progress * total) if total > 0.0 else 1.0

@@ -146,8 +146,8 @@ class RoundPlan:
     in_a_row : bool
         Whether clients train on from shard to shard, see :class:`fedgc.round.Planning`.
     mean_progress : float or None
-        How many shards a client is expected to do, in the mean of the clients; None to take what `arrivals` say, which
-        are kept away from zero.
+        How many shards in a row a client is expected to do, in the mean of the clients; None where nothing is known
+        of that before the round.
     bits : ndarray of int, shape (n_clients,), or None
         Bits per entry of each client, if they have bits of their own: see :mod:`fedgc.round.bit_budget`.
     variance_factors : ndarray, shape (n_clients,), or None
@@ -183,6 +183,11 @@ class RoundPlan:
             return self.mean_progress
         assert isinstance(self.arrivals, ProgressArrivals)  # shards are done in a row on work lists alone
         return float(self.arrivals.mean_progress.mean())
+
+    @property
+    def is_guess(self) -> bool:
+        """Whether shards are done in a row, and nothing is known of how many clients do."""
+        return self.in_a_row and self.mean_progress is None
 
     @property
     def silence_prob(self) -> NDArray[np.float64]:
@@ -272,8 +277,8 @@ class RoundOutcome:
     Attributes
     ----------
     update : dict of str to ndarray, or None
-        Estimate of the mean shard update, weighted by examples, to be multiplied by the plan's step; None if nothing
-        arrived, or its sum cannot be had.
+        Estimate of the mean shard update, weighted by examples, to be multiplied by `step`; None if nothing arrived,
+        or its sum cannot be had.
     decoding : Decoding
         Weights, coverage and status.
     predicted_residual_error : float or None
@@ -289,6 +294,8 @@ class RoundOutcome:
     total_weight : float
         How often all that came counts in the mean: one without stragglers, and in the mean over rounds; 0 without an
         update.
+    step : float
+        The plan's step, or if that was a guess, how many shards a client has done in the mean.
     """
 
     update: Update | None
@@ -299,3 +306,4 @@ class RoundOutcome:
     shard_examples: NDArray[np.float64]
     second_moment: Update | None = None
     total_weight: float = 1.0
+    step: float = 1.0

@@ -119,9 +119,9 @@ def next_arrays(
         logger.warning("round %d: %s, the model stays as it is", server_round, current.why_no_update)
         return None, None
     if current.plan.in_a_row:
-        scale_in_place(update, current.plan.step)
+        scale_in_place(update, outcome.step)
     if state.memory is None:
-        update = average_statistics(update, outcome.total_weight * current.plan.step)
+        update = average_statistics(update, outcome.total_weight * outcome.step)
     moved = moved_record(current.values, update)
     if moved is None:
         logger.warning("round %d: the aggregate is not finite, the model stays as it is", server_round)
