@@ -71,7 +71,7 @@ class CodedStrategy(MeetingStrategy):
         return RoundSettings(
             seed=self.seed,
             known_sizes=self.given_sizes,
-            known_times=self.planning.timing is not None,
+            stop_in_time=self.planning.timing is not None or self.planning.shared_clock,
             configrecord_key=self.configrecord_key,
             secure_sum=self.secure_sum,
             shards=self.shards,

@@ -155,4 +155,6 @@ class StartedStrategy(CodedStrategy):
             before=self._run,
         )
         run.first_report = len(self.history)
+        assert run.grid is not None
+        self.planning = replace(self.planning, shared_clock=run.grid.shared_clock)
         return run

@@ -6,10 +6,22 @@ import json
 
 import numpy as np
 import pytest
+from fedgc.clients import gradient_coded
+from fedgc.strategies import GradientCoding
+from fedgc.strategies.options import as_decoder
+from flwr.app import Context, Message
+from flwr.clientapp import ClientApp
+from flwr.clientapp.typing import ClientAppCallable
 from hypothesis import given
 from hypothesis import strategies as st
 
 from fedgc.completion_times import CompletionTimes, Overheads, TimeObservation
+from fedgc.deadline import FixedDeadline
+from fedgc.fleets import build_fleet
+from fedgc.protocol import BUDGET, DEADLINE, RECORD
+from fedgc.round import Planning, RoundState
+from fedgc.round.timing import list_timing
+from tests.apps import N_SHARDS, train, train_shard
 
 
 def test_a_constant_overhead_is_left_and_no_more() -> None:
@@ -87,3 +99,43 @@ def test_progress_is_predicted_up_to_the_end_of_the_budget() -> None:
     assert told[0, 3] > 0.9 > told[0, 5]
     with pytest.raises(ValueError, match="allowance"):
         times.reach([7], 6, 6.0, allowance=[-1.0])
+
+
+def planning(*, shared_clock: bool) -> Planning:
+    deadline, decoder = FixedDeadline(6.0), as_decoder("auto", None)
+    return Planning(load=2, decoder=decoder, schedule="work-list", deadline=deadline, shared_clock=shared_clock)
+
+
+def test_clients_that_go_by_the_servers_clock_work_until_the_deadline() -> None:
+    """In virtual time, whatever their overheads are: a deadline is an instant that they know."""
+    told: list[tuple[float, float]] = []
+
+    def note(message: Message, context: Context, call_next: ClientAppCallable) -> Message:
+        record = message.content.config_records.get(RECORD)
+        if record is not None and BUDGET in record:
+            told.append((record[BUDGET], record[DEADLINE]))  # type: ignore[arg-type]
+        return call_next(message, context)
+
+    app = ClientApp()
+    app.train(mods=[note])(gradient_coded(num_shards=N_SHARDS)(train_shard))
+    fleet = build_fleet(
+        {"model": "shifted-exponential", "clients": 6, "overhead": 0.5, "delay": 0.5, "shift": 0.5, "mean": 0.0}, seed=1
+    )
+    strategy = GradientCoding(num_shards=N_SHARDS, schedule="work-list", deadline=4.0)
+    assert not strategy.planning.shared_clock
+    train(strategy, fleet, rounds=4, app=app)
+    assert strategy.planning.shared_clock and len(told) > 12 and {one == other for one, other in told} == {True}
+    assert max(max(seen) for seen in strategy.state.overheads.seconds.values()) > 0.6
+
+
+def test_what_is_foreseen_of_them_is_that_they_know_when_to_stop() -> None:
+    times, overheads = CompletionTimes(), Overheads()
+    for k in range(20):
+        seen = [TimeObservation(node, 2, 3.0 + 0.01 * k, fixed_seconds=1.0 + 0.01 * k) for node in (7, 8)]
+        times, overheads = times.update(seen), overheads.update({7: 1.0, 8: 3.0})
+    state = RoundState(np.full(12, 2.0), completion_times=times, overheads=overheads, rounds=20)
+    by_budget, by_clock = (list_timing(state, (7, 8), planning(shared_clock=way))[0] for way in (False, True))
+    lengths = np.array([6, 6])
+    assert np.allclose(by_clock.partial_reach(6.0, lengths)[0], by_clock.partial_reach(6.0, lengths)[1])
+    short, whole = by_budget.partial_reach(6.0, lengths)[1, 4], by_clock.partial_reach(6.0, lengths)[1, 4]
+    assert whole == pytest.approx(0.5, abs=0.01) and short < 0.1 * whole  # nobody has been seen to come or to stay away

@@ -95,6 +95,9 @@ class Planning:
         Whether clients train on from shard to shard of their work lists, without going back to the global model, and
         the decoded mean is multiplied by how many shards they do in the mean (:attr:`RoundPlan.step`): longer rounds
         then make longer steps. Shards then change places every round.
+    shared_clock : bool
+        Whether clients know the deadline as an instant and reply by then, as in virtual time, where they go by the
+        server's clock; otherwise they are told how long to work, by what has been learnt of their overheads.
     bit_budget : int, optional
         Bits per entry, over all clients of a round, that are divided among them: see :mod:`fedgc.round.bit_budget`.
         For whole blocks and the decoders "optimal-unbiased" and "fixed".
@@ -123,6 +126,7 @@ class Planning:
     early_end: bool = True
     order: str = "least-error"
     in_a_row: bool = False
+    shared_clock: bool = False
     bit_budget: int | None = None
 
     def __post_init__(self) -> None:

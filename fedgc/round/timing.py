@@ -200,7 +200,8 @@ def list_timing(state: RoundState, nodes: tuple[int, ...], planning: Planning) -
         raise ValueError("deadline must be given for schedule 'work-list'; got None")
     guess = planning.deadline.initial / (1.5 * state.shard_examples.size / len(nodes))
     away = state.reliability.straggle_prob(nodes)
-    learnt = LearntTiming(state.completion_times, nodes, away, guess, state.overheads, state.rounds).tabulated()
+    overheads = None if planning.shared_clock else state.overheads
+    learnt = LearntTiming(state.completion_times, nodes, away, guess, overheads, state.rounds).tabulated()
     return learnt, learnt.has_seen
 
 

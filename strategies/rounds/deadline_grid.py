@@ -106,6 +106,11 @@ class DeadlineGrid(Grid):
         self.earlier: set[str] = set()
         self.late: list[tuple[Message, float]] = []
 
+    @property
+    def shared_clock(self) -> bool:
+        """Whether clients go by the grid's clock, as in virtual time: a deadline is the same instant for all."""
+        return getattr(self._grid, "clock", None) is not None
+
     def __enter__(self) -> DeadlineGrid:
         """Return the grid, for a run that ends with the block."""
         return self

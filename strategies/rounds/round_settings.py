@@ -23,8 +23,8 @@ class RoundSettings:
         Seed of the run, which clients are told.
     known_sizes : ndarray, shape (n_shards,)
         Number of examples of each shard, NaN where the server was not told.
-    known_times : bool
-        Whether the clients' times are known, and with them when each has to stop.
+    stop_in_time : bool
+        Whether clients stop in time for the deadline by themselves, and need not be told how long to work.
     configrecord_key : str
         Name of the record that takes the round's number.
     secure_sum : SecureSum or None
@@ -39,7 +39,7 @@ class RoundSettings:
 
     seed: int
     known_sizes: NDArray[np.float64]
-    known_times: bool
+    stop_in_time: bool
     configrecord_key: str
     secure_sum: SecureSum | None
     shards: PushedShards | None

@@ -61,7 +61,7 @@ def send_round(  # noqa: PLR0917  (what makes a round)
     """
     tasks = tasks_of(plan, settings)
     told = {SERVER_ROUND: server_round, RUN_SEED: settings.seed, DEADLINE: deadline}
-    allowance = [0.0] * len(tasks) if settings.known_times else state.overheads.allowance(plan.node_ids, deadline)
+    allowance = [0.0] * len(tasks) if settings.stop_in_time else state.overheads.allowance(plan.node_ids, deadline)
     if state.rounds and time_to_reconsider(state.rounds):
         warn_of_overheads(state.overheads, plan.node_ids, deadline, server_round)
     messages = [
