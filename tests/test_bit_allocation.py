@@ -2,14 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from itertools import product
 
 import numpy as np
 import pytest
 
 from fedgc.codes import CommonShard, optimal_row_sums
-from fedgc.quantisers import BucketedNorm, GlobalNorm, Quantiser, allocate_bits, allocate_bits_exactly, equal_bits
+from fedgc.quantisers import (
+    BucketedNorm,
+    GlobalNorm,
+    Quantiser,
+    allocate_bits,
+    allocate_bits_by_bisection,
+    allocate_bits_exactly,
+    bit_allocation,
+    equal_bits,
+)
 
 
 def measured_factors(rng: np.random.Generator) -> np.ndarray:
@@ -38,19 +47,69 @@ def unevenly_learnt(rng: np.random.Generator) -> np.ndarray:
     return factors
 
 
-@pytest.mark.parametrize("factors", [measured_factors, nearly_on_a_grid, nearly_ternary, unevenly_learnt])
-def test_the_division_is_within_one_per_cent_of_the_optimum(factors: Callable[..., np.ndarray]) -> None:
+def instances(factors: Callable[..., np.ndarray]) -> Iterator[tuple[np.ndarray, np.ndarray, int]]:
+    """A hundred random fleets, their factors and a budget."""
     rng = np.random.default_rng(4)
     for _ in range(100):
         n = int(rng.integers(2, 30))
         p = rng.uniform(0.0, 1.0, n) ** rng.uniform(0.3, 3.0)
-        omega = factors(rng) * rng.uniform(0.5, 20.0)
-        budget = int(rng.integers(1, 16 * n + 1))
+        yield p, factors(rng) * rng.uniform(0.5, 20.0), int(rng.integers(1, 16 * n + 1))
+
+
+@pytest.mark.parametrize("factors", [measured_factors, nearly_on_a_grid, nearly_ternary, unevenly_learnt])
+def test_the_division_is_within_one_per_cent_of_the_optimum(factors: Callable[..., np.ndarray]) -> None:
+    for p, omega, budget in instances(factors):
         exact, prefix = allocate_bits_exactly(p, omega, budget), allocate_bits(p, omega, budget)
         assert prefix.bits.sum() <= budget
         assert exact.bits.sum() <= budget
         assert 0.99 * exact.objective <= prefix.objective <= exact.objective * (1 + 1e-12)
         assert equal_bits(p, omega, budget).objective <= exact.objective * (1 + 1e-12)
+
+
+@pytest.mark.parametrize(
+    ("factors", "by_prefixes", "worst"),
+    [(measured_factors, 100, 1.0), (nearly_on_a_grid, 0, 0.6), (nearly_ternary, 20, 0.8), (unevenly_learnt, 0, 0.3)],
+)
+def test_prefixes_are_for_gains_that_first_rise_and_then_fall(
+    factors: Callable[..., np.ndarray], by_prefixes: int, worst: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """How many of the instances above they serve, and the least part of the optimum that they would find of all."""
+    known, served, least = bit_allocation._is_s_shaped, 0, 1.0
+    for p, omega, budget in instances(factors):
+        served += known(bit_allocation.worth_of_bits(p, omega, budget)[0])
+        monkeypatch.setattr(bit_allocation, "_is_s_shaped", lambda _: True)
+        least = min(
+            least, allocate_bits(p, omega, budget).objective / allocate_bits_exactly(p, omega, budget).objective
+        )
+        monkeypatch.setattr(bit_allocation, "_is_s_shaped", known)
+    assert served == by_prefixes
+    assert least == pytest.approx(worst, abs=0.03)
+
+
+def test_the_papers_own_bisection_finds_nearly_as_much_where_its_formula_holds() -> None:
+    rng, parts = np.random.default_rng(4), []
+    for p, _, budget in instances(measured_factors):
+        formula = np.concatenate([[np.inf], 4.0 ** -np.arange(1, 17)]) * np.exp(rng.uniform(-2.0, 4.0))
+        found, exact = allocate_bits_by_bisection(p, formula, budget), allocate_bits_exactly(p, formula, budget)
+        assert found.bits.sum() <= budget and found.objective <= exact.objective * (1 + 1e-12)
+        parts.append(found.objective / exact.objective)
+    assert min(parts) > 0.97 and np.mean(np.array(parts) > 0.99) >= 0.98
+
+
+def test_of_measured_factors_the_papers_bisection_finds_less() -> None:
+    parts = []
+    for p, omega, budget in instances(measured_factors):
+        found, exact = allocate_bits_by_bisection(p, omega, budget), allocate_bits_exactly(p, omega, budget)
+        assert found.bits.sum() <= budget and found.objective <= exact.objective * (1 + 1e-12)
+        parts.append(found.objective / exact.objective)
+    assert 0.95 < min(parts) < 0.96 and sum(part < 0.99 for part in parts) == 6
+
+
+def test_the_papers_bisection_is_of_factors_that_all_clients_share() -> None:
+    with pytest.raises(
+        ValueError, match=r"^variance_factor must be one row, the same for all clients; got shape \(2, 3"
+    ):
+        allocate_bits_by_bisection([0.1, 0.2], np.ones((2, 3)), 2)
 
 
 def test_the_dynamic_programme_is_the_best_of_all_divisions() -> None:
@@ -104,7 +163,7 @@ def test_clients_with_factors_of_their_own() -> None:
         assert allocate(p, omega, 4).bits.tolist() == [3, 1]
 
 
-@pytest.mark.parametrize("allocate", [allocate_bits, allocate_bits_exactly, equal_bits])
+@pytest.mark.parametrize("allocate", [allocate_bits, allocate_bits_by_bisection, allocate_bits_exactly, equal_bits])
 def test_what_cannot_be_allocated_is_an_error_of_one_line(allocate: object) -> None:
     omega = [np.inf, np.inf, 0.5]
 

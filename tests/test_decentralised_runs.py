@@ -139,7 +139,7 @@ def test_edges_and_mixing_may_be_given() -> None:
         ),
         (
             {"decentralised": {"graph": "complete", "mixing": [[0.5, 0.5], [0.5, 0.5]]}},
-            "decentralised.mixing must be a square matrix with a row per node, at least one; got shape (2, 2)",
+            "decentralised.mixing must be a square matrix with a row for each of 6 nodes; got shape (2, 2)",
         ),
         (
             {"decentralised": {"graph": "complete", "mixing": [["0.5"]]}},

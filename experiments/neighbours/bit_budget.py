@@ -22,7 +22,14 @@ from numpy.typing import NDArray
 
 from fedgc.codes import optimal_row_sums
 from fedgc.protocol import SHARD_SEED
-from fedgc.quantisers import QUANTISERS, BitAllocation, allocate_bits, allocate_bits_exactly, equal_bits
+from fedgc.quantisers import (
+    QUANTISERS,
+    BitAllocation,
+    allocate_bits,
+    allocate_bits_by_bisection,
+    allocate_bits_exactly,
+    equal_bits,
+)
 from fedgc.report.rows import write_rows
 from fedgc.report.style import legend_outside, look_of, plain
 from fedgc.report.tables import mean_and_half_width
@@ -33,7 +40,7 @@ Vector = NDArray[np.float64]
 CLIENTS, FLEETS, TAU = 20, 10, 1.5
 #: Bits per client on average.
 MEANS = (0.5, 1.0, 1.5, 2.0, 3.0, 4.0, 6.0, 8.0)
-WAYS = ("exact optimum", "prefix method", "equal bits", "equal bits and blind weights")
+WAYS = ("exact optimum", "prefix method", "the paper's bisection", "equal bits", "equal bits and blind weights")
 
 
 def update_of_the_digits_network() -> list[Vector]:
@@ -52,7 +59,8 @@ def factors(quantiser: str, vector: Vector) -> Vector:
 def variances(straggle_prob: Vector, omega: Vector, budget: int) -> list[float]:
     """Return the relative variance of the decoded sum for each of the ways to divide the budget."""
     found: list[BitAllocation] = [
-        divide(straggle_prob, omega, budget) for divide in (allocate_bits_exactly, allocate_bits, equal_bits)
+        divide(straggle_prob, omega, budget)
+        for divide in (allocate_bits_exactly, allocate_bits, allocate_bits_by_bisection, equal_bits)
     ]
     sent = omega[found[-1].bits]
     blind = optimal_row_sums(straggle_prob, 1)

@@ -83,7 +83,8 @@ def check_mixing(mixing: ArrayLike, graph: Graph | None = None) -> Matrix:
         raise ValueError(f"mixing must be a square matrix of real numbers; got entries of {given.dtype}")
     size = matrix.shape[0] if graph is None and matrix.ndim else graph.n_nodes if graph is not None else 0
     if matrix.ndim != 2 or matrix.shape != (size, size) or size == 0:
-        raise ValueError(f"mixing must be a square matrix with a row per node, at least one; got shape {matrix.shape}")
+        nodes = "a row per node, at least one" if graph is None else f"a row for each of {size} nodes"
+        raise ValueError(f"mixing must be a square matrix with {nodes}; got shape {matrix.shape}")
     good = np.isfinite(matrix) & (matrix >= 0.0)
     if not good.all():
         i, j = np.unravel_index(int(np.argmin(good)), matrix.shape)

@@ -2,6 +2,7 @@
 
 from fedgc.quantisers.base import MOST_BITS, Quantiser, Rounding
 from fedgc.quantisers.bit_allocation import BitAllocation, allocate_bits, allocate_bits_exactly, equal_bits
+from fedgc.quantisers.bit_bisection import allocate_bits_by_bisection
 from fedgc.quantisers.block_allocation import allocate_bits_to_blocks
 from fedgc.quantisers.bucketed_norm import BucketedNorm
 from fedgc.quantisers.global_norm import GlobalNorm
@@ -20,6 +21,7 @@ __all__ = [
     "RotatedNorm",
     "Rounding",
     "allocate_bits",
+    "allocate_bits_by_bisection",
     "allocate_bits_exactly",
     "allocate_bits_to_blocks",
     "equal_bits",

@@ -67,11 +67,11 @@ def allocate_bits(straggle_prob: ArrayLike, variance_factor: ArrayLike, budget: 
     are looked at: where one is above zero after another was below it, or a bit makes a client worth less, the division
     is the dynamic programme's, which assumes nothing.
 
-    This is not quite the paper's method, which has the prefixes by p and the moves of single bits in common with it.
-    There omega is a formula of real bits: for each prefix the multiplier is found by bisection, its real solution is
-    rounded down, and the rest is handed out by the marginal gain. Here omega is measured, on whole bits alone: the
-    multiplier is found among the gains themselves, which is where bisection ends, and there is nothing to round. The
-    one more client is not in the paper.
+    The paper's own method is :func:`fedgc.quantisers.allocate_bits_by_bisection`, which has the prefixes by p and the
+    moves of single bits in common with this one. There omega is a formula of real bits, the multiplier of each prefix
+    is found by bisection, its real solution rounded down, and the rest handed out. Here omega is measured, on whole
+    bits alone: the multiplier is found among the gains themselves, which is where bisection ends, and there is nothing
+    to round. The one more client is not in the paper.
 
     Where factors differ between clients, none of this holds: who is worth most with all bits may be worth least with
     few, and no order has the optimum among its prefixes.
@@ -91,7 +91,7 @@ def allocate_bits(straggle_prob: ArrayLike, variance_factor: ArrayLike, budget: 
     worth, prob = worth_of_bits(straggle_prob, variance_factor, budget)
     if not _is_s_shaped(worth):
         bits, _ = most_of_budget(worth, budget)
-        return BitAllocation(bits, _value(worth, bits))
+        return BitAllocation(bits, worth_in_all(worth, bits))
     gain = np.diff(worth, axis=1)
     start = np.argmax(gain, axis=1) + 1
     later = np.arange(1, worth.shape[1]) > start[:, None]
@@ -117,8 +117,8 @@ def allocate_bits(straggle_prob: ArrayLike, variance_factor: ArrayLike, budget: 
             best[first] = start[first] + np.bincount(client[by_gain[: spare - chosen]], minlength=k)
             if k < prob.size:
                 best[clients[k]] = chosen
-    _move_single_bits(worth, best)
-    return BitAllocation(best, _value(worth, best))
+    move_single_bits(worth, best)
+    return BitAllocation(best, worth_in_all(worth, best))
 
 
 def allocate_bits_exactly(straggle_prob: ArrayLike, variance_factor: ArrayLike, budget: int) -> BitAllocation:
@@ -134,7 +134,7 @@ def allocate_bits_exactly(straggle_prob: ArrayLike, variance_factor: ArrayLike, 
     """
     worth, _ = worth_of_bits(straggle_prob, variance_factor, budget)
     bits, _ = most_of_budget(worth, budget)
-    return BitAllocation(bits, _value(worth, bits))
+    return BitAllocation(bits, worth_in_all(worth, bits))
 
 
 def most_of_budget(worth: Sequence[Vector] | Vector, budget: int) -> tuple[Ints, Vector]:
@@ -186,7 +186,7 @@ def equal_bits(straggle_prob: ArrayLike, variance_factor: ArrayLike, budget: int
     worth, prob = worth_of_bits(straggle_prob, variance_factor, budget)
     bits = np.full(prob.size, budget // prob.size, dtype=np.intp)
     bits[np.argsort(prob, kind="stable")[: budget % prob.size]] += 1
-    return BitAllocation(bits, _value(worth, bits))
+    return BitAllocation(bits, worth_in_all(worth, bits))
 
 
 def worth_of_bits(straggle_prob: ArrayLike, variance_factor: ArrayLike, budget: int) -> tuple[Vector, Vector]:
@@ -217,11 +217,11 @@ def _is_s_shaped(worth: Vector) -> bool:
     return not ((gain < -slack).any() or (bent_down & (bend > slack)).any())
 
 
-def _move_single_bits(worth: Vector, bits: Ints) -> None:
+def move_single_bits(worth: Vector, bits: Ints) -> None:
     """Move a bit from who loses least by it to who gains most, as long as that pays, in place."""
     clients = np.arange(bits.size)
     while True:
-        gain, loss = _gains(worth, bits), np.full(bits.size, np.inf)
+        gain, loss = gains_of_a_bit(worth, bits), np.full(bits.size, np.inf)
         has = bits > 0
         loss[has] = (worth[clients, bits] - worth[clients, bits - 1])[has]
         # Who gains most and who loses least may be the same, so that the second of each counts too.
@@ -233,12 +233,14 @@ def _move_single_bits(worth: Vector, bits: Ints) -> None:
         bits[give] -= 1
 
 
-def _gains(worth: Vector, bits: Ints) -> Vector:
+def gains_of_a_bit(worth: Vector, bits: Ints) -> Vector:
+    """Return what one more bit would bring each client, minus infinity where there is none."""
     more = np.minimum(bits + 1, worth.shape[1] - 1)
     clients = np.arange(bits.size)
     gains: Vector = np.where(bits + 1 < worth.shape[1], worth[clients, more] - worth[clients, bits], -np.inf)
     return gains
 
 
-def _value(worth: Vector, bits: Ints) -> float:
+def worth_in_all(worth: Vector, bits: Ints) -> float:
+    """Return what all clients together are worth with these bits."""
     return float(worth[np.arange(bits.size), bits].sum())
