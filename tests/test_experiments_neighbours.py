@@ -81,7 +81,7 @@ def test_the_table_of_bits_for_a_budget_is_what_its_command_writes(tmp_path: Pat
                 assert float(factor[key]) == pytest.approx(float(known[key]), rel=0.01)
     with (NEIGHBOURS / "results" / "bit_budget.csv").open() as file:
         kept = list(csv.DictReader(file))
-    assert len(rows) == len(kept) == 3 * 8 * 4
+    assert len(rows) == len(kept) == 3 * 8 * 5
     for row, other in zip(rows, kept, strict=True):
         assert [row[key] for key in ("quantiser", "bits_per_client", "way")] == [
             other[key] for key in ("quantiser", "bits_per_client", "way")
