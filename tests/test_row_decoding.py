@@ -147,6 +147,10 @@ def test_a_round_of_guesses_in_which_nobody_comes_shows_no_step() -> None:
     after, outcome = finish_round(state, plan, {}, arrays={"w": np.zeros(1)})
     assert outcome.update is None and after.plan is not None and after.plan.is_guess
     assert after.noise is not None and after.noise.last is None
+    # Nor does one in which they come with nothing done.
+    idle = {0: CodedUpdate({}, np.zeros(0, dtype=np.intp), np.zeros(0))}
+    after, _ = finish_round(state, plan, idle, arrays={"w": np.zeros(1)})
+    assert after.plan is not None and after.plan.is_guess
 
 
 def test_a_reply_is_divided_among_its_shards_by_their_examples() -> None:

@@ -93,8 +93,9 @@ class Planning:
         Whether rounds end before the deadline once nothing more could be gained: what work lists are chosen by.
     in_a_row : bool
         Whether clients train on from shard to shard of their work lists, without going back to the global model, and
-        the decoded mean is multiplied by how many shards they do in the mean (:attr:`RoundPlan.step`): longer rounds
-        then make longer steps. Shards then change places every round.
+        the decoded mean is multiplied by how many shards they are expected to do in the mean
+        (:attr:`RoundPlan.step`), or before anything is known have done: longer rounds then make longer steps. Shards
+        then change places every round.
     shared_clock : bool
         Whether clients know the deadline as an instant and reply by then, as in virtual time, where they go by the
         server's clock; otherwise they are told how long to work, by what has been learnt of their overheads.

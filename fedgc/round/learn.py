@@ -70,7 +70,7 @@ def learn_from_round(
         coherence=state.coherence.update_from_rows(fold.energies, fold.sum_energy, fold.averaged)
         if plan.in_a_row
         else state.coherence.update(energies, sum_energy),
-        plan=replace(plan, mean_progress=outcome.step) if plan.is_guess and fold.replies else plan,
+        plan=replace(plan, mean_progress=outcome.step) if plan.is_guess and not fold.nothing_came else plan,
         overheads=overheads,
         new_times=(*state.new_times, *seen),
         rounds=state.rounds + 1,

@@ -76,18 +76,16 @@ class RowSum:
         total = zero_update(self._arrays)
         if self._ways:
             self.weights = self._decoder.decode(self.arrived).decoding_weights
-            if not self._as_planned:
-                self.weights = self.weights * self._to_the_mean()
             self.client_weights = {
                 client: float(sum(self.weights[row] * part for row, part in parts.items()))
                 for client, parts in self._parts.items()
             }
+            total_weight = sum(self.client_weights.values())
+            if not self._as_planned and total_weight > 0.0:
+                once = self._decoder.code.n_shards / (self.progress * total_weight)
+                self.weights = self.weights * once
+                self.client_weights = {client: once * weight for client, weight in self.client_weights.items()}
             ways = [self._ways[client] for client in self.client_weights]
             add_combination([total], np.array([list(self.client_weights.values())]), ways)
         self._ways.clear()
         return total
-
-    def _to_the_mean(self) -> float:
-        """Return by what weights are to be multiplied, so that times the progress all ways together count once."""
-        total = sum(float(self.weights[row]) * part for parts in self._parts.values() for row, part in parts.items())
-        return self._decoder.code.n_shards / (self.progress * total) if total > 0.0 else 1.0

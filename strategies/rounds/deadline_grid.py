@@ -96,7 +96,7 @@ class DeadlineGrid(Grid):
         self._on_reply = on_reply
         self._on_late = on_late
         self._on_send = on_send
-        self.one_at_a_time = getattr(grid, "clock", None) is None
+        self.one_at_a_time = not self.shared_clock
         self._busy = BusyNodes()
         self._only_work, self._usable = only_work, usable
         self.kept_back: list[Message] = []
