@@ -93,6 +93,7 @@ def test_work_that_nobody_has_time_for_has_no_chance_where_times_are_all_alike(f
         exact = times.reach(NODES[:-1], 24, 1.9, allowance=[0.9] * N_CLIENTS)
         found = times.tabulated(NODES[:-1]).reach(NODES[:-1], 24, 1.9, allowance=[0.9] * N_CLIENTS)
         assert (exact[:, 4] > 0.8).all() and (exact[:, 8:] < 0.1).all()
+        # A line between two points of the outer part is off by what the curve bends there; it was 0.09 and more.
         np.testing.assert_allclose(found[:, 8:], exact[:, 8:], atol=0.02)
 
 

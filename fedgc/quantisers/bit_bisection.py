@@ -17,7 +17,7 @@ from fedgc.quantisers.bit_allocation import (
 
 #: Real bits are multiples of one over this.
 _PARTS = 32
-#: Halvings of the multiplier's range.
+#: Halvings of the multiplier's range, after which hardly a float is left between its ends.
 _HALVINGS = 60
 
 
