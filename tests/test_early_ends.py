@@ -18,7 +18,7 @@ from fedgc.decoders import OptimalUnbiasedDecoder
 from fedgc.fleets import Fleet, build_fleet
 from fedgc.reliability import ReliabilityPosterior
 from fedgc.round import CodedUpdate, Planning, RoundPlan, RoundState, finish_round, plan_round
-from fedgc.round.evidence import outcomes_seen
+from fedgc.round.after.evidence import outcomes_seen
 from tests.apps import EXAMPLES, N_SHARDS, shard_app, steady, train
 
 ARRAYS = {"w": np.zeros(2)}

@@ -28,8 +28,8 @@ from fedgc.fleets import build_fleet
 from fedgc.gram import GramModel
 from fedgc.reliability import OutagePosterior, ReliabilityPosterior
 from fedgc.round import CodedUpdate, FailureDomains, Planning, RoundPlan, RoundState, finish_round, plan_round
-from fedgc.round.failure_domains import arrivals_with_outages, taken_for_independent
-from fedgc.round.learn_outages import apart_from_outages
+from fedgc.round.after.learn_outages import apart_from_outages
+from fedgc.round.before.failure_domains import arrivals_with_outages, taken_for_independent
 from tests.apps import steady, train
 from tests.enumeration import exact_moments
 

@@ -25,7 +25,7 @@ from fedgc.experiment.sweep import run_experiment
 from fedgc.fleets import build_fleet
 from fedgc.noise import NoiseSensitivity
 from fedgc.round import CodedUpdate, Planning, RoundState, finish_round, plan_round
-from fedgc.round.evidence import is_surprising
+from fedgc.round.after.evidence import is_surprising
 from fedgc.round.saved_state import state_from_tree, state_to_tree
 from fedgc.round.state import time_to_reconsider
 

@@ -20,7 +20,7 @@ from fedgc.deadline import FixedDeadline
 from fedgc.fleets import build_fleet
 from fedgc.protocol import BUDGET, DEADLINE, RECORD
 from fedgc.round import Planning, RoundState
-from fedgc.round.timing import list_timing
+from fedgc.round.before.timing import list_timing
 from tests.apps import N_SHARDS, train, train_shard
 
 

@@ -109,7 +109,7 @@ def test_nothing_below_flower_loads_it() -> None:
         for path in (ROOT / name.replace(".", "/")).glob("*.py")
         if not path.stem.startswith("__")
     ]
-    assert {"fedgc.play.rounds", "fedgc.planning.recorded", "fedgc.round.plan"} <= set(modules)
+    assert {"fedgc.play.rounds", "fedgc.planning.recorded", "fedgc.round.before.plan"} <= set(modules)
     code = f"import sys, {', '.join(modules)}; print(sorted({{'flwr', 'torch', 'ray'}} & set(sys.modules)))"
     assert in_a_fresh_process(code) == "[]"
 

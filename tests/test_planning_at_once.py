@@ -18,8 +18,8 @@ from fedgc.deadline import FixedDeadline, mean_progress
 from fedgc.decoders import OptimalUnbiasedDecoder
 from fedgc.gram import GramModel
 from fedgc.round import Planning, RoundState, plan_round
+from fedgc.round.before.timing import LearntTiming, SomeClients
 from fedgc.round.saved_state import state_from_tree, state_to_tree
-from fedgc.round.timing import LearntTiming, SomeClients
 
 LISTS = [[[0], [1], [2]], [[2], [1], [0]], [[3], [4]], [[4], [3]], [[5]]]
 WHOLE = [[0, 1, 2], [2, 1, 0], [3, 4], [4, 3], [5]]

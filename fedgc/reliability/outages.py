@@ -69,7 +69,7 @@ class OutagePosterior:
     silence was an outage is judged once, with what was known by then, and not again later.
 
     What an outage hides must not count against the clients, whose own probability to straggle is about rounds in which
-    their domain is up: see :mod:`fedgc.round.learn_outages`, which takes r from here.
+    their domain is up: see :mod:`fedgc.round.after.learn_outages`, which takes r from here.
 
     Examples
     --------

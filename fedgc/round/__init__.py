@@ -4,14 +4,11 @@ This package knows no Flower: :class:`fedgc.strategies.GradientCoding` unpacks r
 """
 
 from fedgc.assignment import SCHEDULES, SUMS
-from fedgc.round.choices import Planning
-from fedgc.round.copies import Copies
-from fedgc.round.failure_domains import FailureDomains, taken_for_independent
-from fedgc.round.finish import finish_round
-from fedgc.round.fold import RoundFold, row_of
-from fedgc.round.learn_sizes import learn_sizes
-from fedgc.round.loads import check_load, first_load
-from fedgc.round.option_checks import (
+from fedgc.round.after.finish import finish_round
+from fedgc.round.after.learn_sizes import learn_sizes
+from fedgc.round.before.failure_domains import FailureDomains, taken_for_independent
+from fedgc.round.before.loads import check_load, first_load
+from fedgc.round.before.option_checks import (
     check_bit_budget,
     check_failure_domains,
     check_in_a_row,
@@ -20,10 +17,13 @@ from fedgc.round.option_checks import (
     check_partial_work,
     check_sum_only,
 )
-from fedgc.round.plan import plan_round, present_load
-from fedgc.round.rejoin import rejoined
+from fedgc.round.before.plan import plan_round, present_load
+from fedgc.round.before.planning import Planning
+from fedgc.round.before.rejoin import rejoined
+from fedgc.round.before.timing import LearntTiming
+from fedgc.round.during.copies import Copies
+from fedgc.round.during.fold import RoundFold, row_of
 from fedgc.round.state import CodedUpdate, LateReplies, RoundOutcome, RoundPlan, RoundState
-from fedgc.round.timing import LearntTiming
 
 __all__ = [
     "SCHEDULES",

@@ -20,8 +20,8 @@ from fedgc.gram import GramModel
 from fedgc.memory import MemoryStore, UpdateMemory
 from fedgc.noise import NoiseSensitivity
 from fedgc.reliability import OutagePosterior, ReliabilityPosterior
-from fedgc.round.bit_budget import divided
-from fedgc.round.choices import Planning
+from fedgc.round.before.bit_budget import divided
+from fedgc.round.before.planning import Planning
 from fedgc.round.rounding import RoundingByBits, RoundingEstimate
 from fedgc.round.state import RoundPlan, RoundState
 

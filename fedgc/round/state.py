@@ -149,7 +149,7 @@ class RoundPlan:
         How many shards in a row a client is expected to do, in the mean of the clients; None where nothing is known
         of that before the round.
     bits : ndarray of int, shape (n_clients,), or None
-        Bits per entry of each client, if they have bits of their own: see :mod:`fedgc.round.bit_budget`.
+        Bits per entry of each client, if they have bits of their own: see :mod:`fedgc.round.before.bit_budget`.
     variance_factors : ndarray, shape (n_clients,), or None
         Those of their rounding, as far as known.
     undivided : RoundPlan or None

@@ -3,7 +3,7 @@
 ``by_itself.py`` has what an option must be whatever the others are, ``together.py`` what it must be beside others,
 ``inner_strategy.py`` what the strategy within must be, ``first_state.py`` what a run starts from. How rounds are
 planned is checked where the package that does it needs no Flower: each option in :class:`fedgc.round.Planning`, and
-what it goes with in :mod:`fedgc.round.option_checks`, which files of experiments are checked by too.
+what it goes with in :mod:`fedgc.round.before.option_checks`, which files of experiments are checked by too.
 """
 
 from fedgc.strategies.options.by_itself import (

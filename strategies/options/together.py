@@ -1,6 +1,6 @@
 """What options must be beside others, and beside the inner strategy.
 
-What concerns only how rounds are planned is in :mod:`fedgc.round.option_checks`, which knows no Flower.
+What concerns only how rounds are planned is in :mod:`fedgc.round.before.option_checks`, which knows no Flower.
 """
 
 from __future__ import annotations

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from fedgc.decoders import Decoding
 from fedgc.decoders.optimal_quantised import errors_with_rounding
-from fedgc.round.bit_budget import own_rounding_error
-from fedgc.round.fold import RoundFold
+from fedgc.round.before.bit_budget import own_rounding_error
+from fedgc.round.during.fold import RoundFold
 from fedgc.round.sizes import known_or_mean
 from fedgc.round.state import RoundOutcome, RoundPlan, RoundState
 from fedgc.updates import Arrays, Update, add_scaled, scale_in_place

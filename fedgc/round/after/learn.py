@@ -11,11 +11,11 @@ from numpy.typing import NDArray
 from fedgc.completion_times import TimeObservation
 from fedgc.memory import UpdateMemory, units_of
 from fedgc.noise import NoiseSensitivity
-from fedgc.round.bit_budget import energies_before_rounding, told_by_bits
-from fedgc.round.evidence import is_surprising, outcomes_seen, overheads_seen, times_seen
-from fedgc.round.fold import LEAST_SIZE, RoundFold
-from fedgc.round.learn_outages import apart_from_outages
-from fedgc.round.outlook import share_of_changes
+from fedgc.round.after.evidence import is_surprising, outcomes_seen, overheads_seen, times_seen
+from fedgc.round.after.learn_outages import apart_from_outages
+from fedgc.round.before.bit_budget import energies_before_rounding, told_by_bits
+from fedgc.round.before.foresee import share_of_changes
+from fedgc.round.during.fold import LEAST_SIZE, RoundFold
 from fedgc.round.rounding import RoundingByBits
 from fedgc.round.sizes import known_or_mean
 from fedgc.round.state import LateReplies, RoundOutcome, RoundPlan, RoundState

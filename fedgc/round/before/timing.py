@@ -16,7 +16,7 @@ from fedgc.deadline import Timing, mean_progress
 from fedgc.deadline.progress import sum_on_lists
 
 if TYPE_CHECKING:
-    from fedgc.round.choices import Planning
+    from fedgc.round.before.planning import Planning
     from fedgc.round.state import RoundState
 
 #: No progress is thought less likely than this: shards whose recovery was thought impossible could not be decoded, and

@@ -7,12 +7,12 @@ from dataclasses import replace
 
 from fedgc.coherence import KnownCoherence
 from fedgc.decoders import AUTO
-from fedgc.round.bit_budget import with_bit_budget
-from fedgc.round.choices import Planning, planning_for
-from fedgc.round.loads import first_load
-from fedgc.round.plan_blocks import plan_blocks
-from fedgc.round.plan_given_code import plan_given_code
-from fedgc.round.plan_work_lists import plan_work_lists
+from fedgc.round.before.bit_budget import with_bit_budget
+from fedgc.round.before.loads import first_load
+from fedgc.round.before.plan_blocks import plan_blocks
+from fedgc.round.before.plan_given_code import plan_given_code
+from fedgc.round.before.plan_work_lists import plan_work_lists
+from fedgc.round.before.planning import Planning, planning_for
 from fedgc.round.sizes import shard_gram
 from fedgc.round.state import RoundPlan, RoundState
 

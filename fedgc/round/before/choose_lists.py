@@ -16,10 +16,10 @@ from fedgc.assignment import Assignment, InfeasibleAssignmentError, in_worst_cas
 from fedgc.codes import Code
 from fedgc.deadline import RoundForecast, Timing, cover_time, time_to_target
 from fedgc.decoders import AUTO, CalibratedDecoder
-from fedgc.round.choices import Planning, assign_those_here
-from fedgc.round.loads import other_loads
-from fedgc.round.option_checks import ORDERS
-from fedgc.round.outlook import foresee_round, ranked_by, sensitivity_of
+from fedgc.round.before.foresee import foresee_round, ranked_by, sensitivity_of
+from fedgc.round.before.loads import other_loads
+from fedgc.round.before.option_checks import ORDERS
+from fedgc.round.before.planning import Planning, assign_those_here
 from fedgc.round.sizes import shard_gram
 from fedgc.round.state import RoundState
 

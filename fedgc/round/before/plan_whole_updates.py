@@ -12,12 +12,12 @@ from fedgc.assignment import Assignment
 from fedgc.codes import Code
 from fedgc.deadline import Outlook, RoundForecast, Timing
 from fedgc.forecast import work_of
-from fedgc.round.choices import Planning
-from fedgc.round.failure_domains import arrivals_with_outages
-from fedgc.round.outlook import foresee_round, outlook_of, ranked_by
+from fedgc.round.before.failure_domains import arrivals_with_outages
+from fedgc.round.before.foresee import foresee_round, outlook_of, ranked_by
+from fedgc.round.before.planning import Planning
+from fedgc.round.before.timing import LearntTiming
 from fedgc.round.sizes import shard_gram
 from fedgc.round.state import RoundPlan, RoundState
-from fedgc.round.timing import LearntTiming
 
 
 @dataclass(frozen=True, eq=False)
@@ -115,7 +115,7 @@ def _arrivals(
     """Return the failure domain of each client, if any are named, and what may come of them.
 
     Times take an outage for a client's own absence, like any other; outcomes are learnt apart from outages
-    (:mod:`fedgc.round.learn_outages`).
+    (:mod:`fedgc.round.after.learn_outages`).
     """
     if planning.failure_domains is None or state.outages is None:
         return None, IndependentArrivals(prob)

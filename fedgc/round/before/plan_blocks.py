@@ -12,10 +12,10 @@ from fedgc.assignment import Assignment, fractional_repetition_blocks, longest_l
 from fedgc.assignment.build import build
 from fedgc.assignment.instance import make_instance
 from fedgc.deadline import RoundForecast, Timing, time_to_target
-from fedgc.round.choices import Planning, assign_those_here
+from fedgc.round.before.plan_whole_updates import CodeForNodes, forecast_learnt, learnt_timing, plan_with_code
+from fedgc.round.before.planning import Planning, assign_those_here
+from fedgc.round.before.timing import LearntTiming
 from fedgc.round.state import RoundPlan, RoundState
-from fedgc.round.timing import LearntTiming
-from fedgc.round.with_code import CodeForNodes, forecast_learnt, learnt_timing, plan_with_code
 
 #: Limits may make a block as long as this, whatever the mean is, and how likely its members are to do it is known.
 _LONGEST_BLOCK = 1000
@@ -65,7 +65,7 @@ def _kept(state: RoundState, nodes: tuple[int, ...], planning: Planning) -> Roun
         given = CodeForNodes(nodes, last.code, np.arange(len(nodes)))
     elif last.node_ids:
         given = CodeForNodes(nodes, last.code, np.searchsorted(nodes, last.node_ids), last.assignment)
-    else:  # a node came back under another id: see fedgc.round.rejoin
+    else:  # a node came back under another id: see fedgc.round.before.rejoin
         given = CodeForNodes(nodes, *last.assignment.code(), last.assignment)
     return plan_with_code(state, planning, given)
 

@@ -8,12 +8,12 @@ from numpy.typing import NDArray
 from fedgc.codes import Code, MatrixCode, WorkLists, over_shards
 from fedgc.deadline import RoundForecast
 from fedgc.forecast import arrivals_by_deadline, work_of
-from fedgc.round.choices import Planning
-from fedgc.round.outlook import foresee_round, outlook_of, ranked_by
+from fedgc.round.before.foresee import foresee_round, outlook_of, ranked_by
+from fedgc.round.before.plan_whole_updates import CodeForNodes, plan_with_code
+from fedgc.round.before.planning import Planning
+from fedgc.round.before.timing import SomeClients, list_timing
 from fedgc.round.sizes import shard_gram
 from fedgc.round.state import RoundPlan, RoundState
-from fedgc.round.timing import SomeClients, list_timing
-from fedgc.round.with_code import CodeForNodes, plan_with_code
 
 
 def plan_given_code(state: RoundState, nodes: tuple[int, ...], copies: int, planning: Planning) -> RoundPlan:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping
 
-from fedgc.round.decode import decode_round
-from fedgc.round.fold import RoundFold
-from fedgc.round.learn import learn_from_round
+from fedgc.round.after.decode import decode_round
+from fedgc.round.after.learn import learn_from_round
+from fedgc.round.during.fold import RoundFold
 from fedgc.round.state import CodedUpdate, LateReplies, RoundOutcome, RoundPlan, RoundState
 from fedgc.updates import Arrays
 

@@ -23,7 +23,7 @@ def apart_from_outages(
         The round's plan.
     outcomes : mapping of int to bool or float
         By node id who came, and how likely others would have that an early end has cut off; see
-        :func:`fedgc.round.evidence.outcomes_seen`. Nodes that are left out have shown nothing.
+        :func:`fedgc.round.after.evidence.outcomes_seen`. Nodes that are left out have shown nothing.
     replied : collection of int
         Who has replied, by client index.
 

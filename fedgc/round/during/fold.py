@@ -12,9 +12,9 @@ from fedgc.codes import Code
 from fedgc.decoders import StreamingSum
 from fedgc.memory import MemoryStore, UpdateMemory, units_of
 from fedgc.moments import SecondMoment
-from fedgc.round.copies import Copies
-from fedgc.round.probe import Probe
-from fedgc.round.rows import RowSum
+from fedgc.round.during.copies import Copies
+from fedgc.round.during.probe import Probe
+from fedgc.round.during.rows import RowSum
 from fedgc.round.sizes import known_or_mean
 from fedgc.round.state import CodedUpdate, RoundPlan, RoundState
 from fedgc.updates import Arrays, Combination, ScaledDifference, Update, add_scaled, is_shorter, scale_in_place
@@ -36,7 +36,7 @@ class RoundFold:
     arrays : mapping of str to ndarray
         The global arrays; only names, shapes and types are used.
     secret : int
-        Seed of the entries by which copies are compared, see :class:`fedgc.round.copies.Copies`.
+        Seed of the entries by which copies are compared, see :class:`fedgc.round.during.copies.Copies`.
     second_moment : SecondMoment, optional
         How the square of the exact update is estimated, if the inner strategy wants to know.
 
@@ -61,7 +61,7 @@ class RoundFold:
     -----
     Without a memory the server's room for updates is two models, see :class:`fedgc.decoders.StreamingSum`, however many
     reply; with one there is a model for each block, or shard, that came, where its store keeps it. With shards in a row
-    it is a model for each client that has replied, see :class:`fedgc.round.rows.RowSum`.
+    it is a model for each client that has replied, see :class:`fedgc.round.during.rows.RowSum`.
     """
 
     def __init__(

@@ -18,16 +18,16 @@ from fedgc.assignment import (
 )
 from fedgc.deadline import DeadlineRule, Timing
 from fedgc.decoders import Decoder
-from fedgc.round.failure_domains import FailureDomains
-from fedgc.round.loads import check_load
-from fedgc.round.option_checks import (
+from fedgc.round.before.failure_domains import FailureDomains
+from fedgc.round.before.loads import check_load
+from fedgc.round.before.option_checks import (
     check_bit_budget,
     check_failure_domains,
     check_in_a_row,
     check_order,
     check_partial_work,
 )
-from fedgc.round.timing import SomeClients
+from fedgc.round.before.timing import SomeClients
 from fedgc.schemes import BuildCode
 from fedgc.validation import check_integer, check_vector, one_of
 
@@ -41,7 +41,7 @@ class Planning:
     load : int or "auto"
         Copies of each shard. With fewer nodes than that, all of them form one block; with so many that there would be
         more blocks than shards, blocks get more members. "auto", for work lists: two while nothing is known, and
-        then as many of :data:`fedgc.round.loads.LOADS` as are predicted to reach the target soonest.
+        then as many of :data:`fedgc.round.before.loads.LOADS` as are predicted to reach the target soonest.
     decoder : Decoder
         The rule for the decoding weights.
     schedule : str
@@ -55,13 +55,13 @@ class Planning:
         shards, unless new ones cut the predicted residual error by more than this fraction, or save as much of the
         predicted time to target by shorter rounds; 1 keeps them for ever. New work lists must also cut the predicted
         time to target, by more than 1 %, and may do so by more than this fraction instead: see
-        :func:`fedgc.round.choose_lists.better_lists`.
+        :func:`fedgc.round.before.choose_lists.better_lists`.
     constraints : AssignmentConstraints, optional
         Limits of the clients, in the order of `nodes`. They hold on both schedules; the blocks of the full
         one are then chosen by :func:`fedgc.assignment.assign` too, and clients that no block has room for have no part.
     failure_domains : FailureDomains, optional
         Which clients go down together, in the order of `nodes`: for whole blocks and the optimal decoder, see
-        :func:`fedgc.round.failure_domains.arrivals_with_outages`.
+        :func:`fedgc.round.before.failure_domains.arrivals_with_outages`.
     fetch_seconds : float, optional
         Seconds in which a client fetches one shard; all fetch at once. For work lists: shards then move only if that
         pays for itself over the rounds that are left, in place of `reassignment_gain`. When nodes come and go and it is
@@ -100,8 +100,8 @@ class Planning:
         Whether clients know the deadline as an instant and reply by then, as in virtual time, where they go by the
         server's clock; otherwise they are told how long to work, by what has been learnt of their overheads.
     bit_budget : int, optional
-        Bits per entry, over all clients of a round, that are divided among them: see :mod:`fedgc.round.bit_budget`.
-        For whole blocks and the decoders "optimal-unbiased" and "fixed".
+        Bits per entry, over all clients of a round, that are divided among them, for whole blocks
+        and the decoders "optimal-unbiased" and "fixed": see :mod:`fedgc.round.before.bit_budget`.
 
     Raises
     ------

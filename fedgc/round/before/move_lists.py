@@ -9,8 +9,8 @@ from numpy.typing import NDArray
 
 from fedgc.assignment import Assignment, InfeasibleAssignmentError, for_clients, longest_list, reassign, with_backups
 from fedgc.decoders import AUTO
-from fedgc.round.choose_lists import Given, Lists, earlier_ends, foresee, with_everyone
-from fedgc.round.loads import other_loads
+from fedgc.round.before.choose_lists import Given, Lists, earlier_ends, foresee, with_everyone
+from fedgc.round.before.loads import other_loads
 
 #: Lists of nodes that have changed are made for a round that ends when all copies could be done so many times.
 _ROOM = 2.0

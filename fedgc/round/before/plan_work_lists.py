@@ -8,13 +8,13 @@ from fedgc.assignment import own_share
 from fedgc.codes import Code
 from fedgc.deadline import RoundForecast, mean_progress
 from fedgc.forecast import Forecast, arrivals_by_deadline, work_of
-from fedgc.round.choices import Planning
-from fedgc.round.choose_lists import Given, Lists, better_lists, first_lists, in_order
-from fedgc.round.move_lists import carried_over, moved_lists
-from fedgc.round.outlook import foresee_round, outlook_of, ranked_by
+from fedgc.round.before.choose_lists import Given, Lists, better_lists, first_lists, in_order
+from fedgc.round.before.foresee import foresee_round, outlook_of, ranked_by
+from fedgc.round.before.move_lists import carried_over, moved_lists
+from fedgc.round.before.planning import Planning
+from fedgc.round.before.timing import SomeClients, list_timing
 from fedgc.round.sizes import shard_gram
 from fedgc.round.state import RoundPlan, RoundState
-from fedgc.round.timing import SomeClients, list_timing
 
 
 def plan_work_lists(state: RoundState, nodes: tuple[int, ...], copies: int, planning: Planning) -> RoundPlan:

@@ -1,0 +1,1 @@
+"""After the round: what came is decoded, and learnt from."""

@@ -1,0 +1,1 @@
+"""Before the round: who is to do what until when, from past rounds only."""
