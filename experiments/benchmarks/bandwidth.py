@@ -4,7 +4,9 @@
 
 Replies of 5.4 million numbers in single precision, each of other shards, are handed to the strategy one by one, as they
 come; then the round is closed. Beside it the same replies summed by ``np.multiply`` into a buffer and ``+=``, for which
-somebody has to have read them, and a copy from memory to memory. In turn, medians of the repeats.
+somebody has to have read them; two such sums, as the strategy keeps two, since its weights have a common factor that is
+known when the round ends (:class:`fedgc.decoders.StreamingSum`); and a copy from memory to memory. In turn, medians of
+the repeats.
 """
 
 from __future__ import annotations
@@ -27,13 +29,14 @@ from fedgc.simulation.run import _task_identity
 Arrays = dict[str, NDArray[Any]]
 
 
-def weighted_sum(flat: list[Arrays], into: Arrays, buffers: Arrays) -> None:
-    """Sum the replies with numpy, in place, all with the same weight."""
-    weight = np.float32(1.0 / len(flat))
+def weighted_sums(flat: list[Arrays], sums: list[Arrays], buffers: Arrays) -> None:
+    """Sum the replies with numpy, in place, all with the same weight in each of the sums."""
     for arrays in flat:
-        for name, array in arrays.items():
-            np.multiply(array, weight, out=buffers[name])
-            into[name] += buffers[name]
+        for k, into in enumerate(sums, start=1):
+            weight = np.float32(1.0 / (k * len(flat)))
+            for name, array in arrays.items():
+                np.multiply(array, weight, out=buffers[name])
+                into[name] += buffers[name]
 
 
 def rows_of(name: str, n_replies: int, repeats: int, shrink: int) -> list[dict[str, Any]]:
@@ -41,7 +44,8 @@ def rows_of(name: str, n_replies: int, repeats: int, shrink: int) -> list[dict[s
     shapes = [(shape[0] // shrink, shape[1]) for shape in MODELS[name]]
     updates = [_drawn(shapes, k) for k in range(n_replies)]
     size = sum(view(array).nbytes for update in updates for array in update.values())
-    seconds: dict[str, list[float]] = {"fedgc, as replies come": [], "numpy's weighted sum": [], "copy": []}
+    ways = "fedgc, as replies come", "numpy's weighted sum", "two of these sums", "copy"
+    seconds: dict[str, list[float]] = {way: [] for way in ways}
     for _ in range(repeats):
         strategy, messages = open_round(_drawn(shapes, -1), n_replies, 1)
         replies = [reply_to(message, update) for message, update in zip(messages, updates, strict=True)]
@@ -49,10 +53,10 @@ def rows_of(name: str, n_replies: int, repeats: int, shrink: int) -> list[dict[s
         seconds["fedgc, as replies come"].append(took)
         strategy.aggregate_train(1, [])
         flat = [views(update) for update in updates]
-        into, buffers = ({key: np.zeros_like(value) for key, value in flat[0].items()} for _ in range(2))
-        seconds["numpy's weighted sum"].append(
-            timed(lambda flat=flat, into=into, buffers=buffers: weighted_sum(flat, into, buffers))  # type: ignore[misc]
-        )
+        into, other, buffers = ({key: np.zeros_like(value) for key, value in flat[0].items()} for _ in range(3))
+        for way, sums in (("numpy's weighted sum", [into]), ("two of these sums", [into, other])):
+            took = timed(lambda flat=flat, sums=sums, buffers=buffers: weighted_sums(flat, sums, buffers))  # type: ignore[misc]
+            seconds[way].append(took)
         seconds["copy"].append(
             timed(lambda flat=flat, into=into: [np.copyto(into[key], one[key]) for one in flat for key in one])  # type: ignore[misc]
         )
