@@ -6,9 +6,10 @@ shards, graph, assignment and draws of the fleet; steps, deadlines and loads are
 What is shown is the excess loss F(x_i) - F*, the mean over all nodes, with 95 % intervals over seeds, and its
 ratio to that of GOCO, seed by seed.
 
-By rounds: the base paper's stragglers at tau 1.5 (60 % miss a round on average), four holders for every shard, or one.
+By rounds: the base paper's stragglers at tau 1.5 (60 % miss a round on average), four holders for every shard, or one;
+in the long run five times as many rounds of the three methods that keep to the redundant shards, of which bias shows.
 By virtual seconds: three fleets, on which waiting, deadlines and further copies cost what they cost; every method has
-as many holders as serve it best.
+as many holders as serve it best, or one where it is named.
 
     .venv/bin/python experiments/neighbours/goco.py --out experiments/neighbours/results
 """
@@ -59,6 +60,16 @@ ONE_HOLDER = {f"{name}, one holder": name for name in (WAITS, IGNORES)}
 #: GOCO with the load, deadline and step that the weights for the graph do best with: the weights are all that differs.
 SAME_CHOICE = "GOCO, chosen as for the graph"
 METHODS = (WAITS, NEIGHBOURS, IGNORES, GOCO, LEAST, FOR_GRAPH, SAME_CHOICE, *ONE_HOLDER)
+#: Left out: by rounds all that wait are the same, and who has a load chosen; in the long run all but three.
+LEFT_OUT = {
+    "rounds": {NEIGHBOURS, SAME_CHOICE},
+    "seconds": set[str](),
+    "long": set(METHODS) - {IGNORES, GOCO, FOR_GRAPH},
+}
+#: What is set beside each other at the end, beside all to GOCO.
+PAIRS = ((FOR_GRAPH, IGNORES), (FOR_GRAPH, SAME_CHOICE), (SAME_CHOICE, GOCO), (WAITS, GOCO), (NEIGHBOURS, GOCO))
+#: Not drawn by seconds, where lines would hide each other: what is one choice of another method.
+NOT_DRAWN = {SAME_CHOICE, *ONE_HOLDER}
 
 #: Cells by virtual seconds: fleet preset, graph, and seconds of a run.
 CELLS = (
@@ -176,7 +187,7 @@ class World:
 
 
 def choose(worlds: Sequence[World], method: str, shown: Array, *, by_rounds: bool) -> Choice:
-    """Return the choice with the least excess at the end: for every load the deadline first, then the step."""
+    """Return the choice with the least excess at the end: a step for every load and deadline, from the last one's."""
     shared = [world.draws() for world in worlds]
 
     def end(choice: Choice) -> float:
@@ -188,13 +199,11 @@ def choose(worlds: Sequence[World], method: str, shown: Array, *, by_rounds: boo
 
     waits = ONE_HOLDER.get(method, method) in {WAITS, NEIGHBOURS}
     loads = (1,) if method in ONE_HOLDER else (4,) if by_rounds else LOADS
-    deadlines = {
-        load: (None,) if waits else (TAU,) if by_rounds else tuple(worlds[0].deadlines(load)) for load in loads
-    }
-    found = []
-    for load, own in deadlines.items():
-        choices = [Choice(load, deadline, STEPS[2]) for deadline in own]
-        found.append(climb(choices[0] if len(choices) == 1 else min(choices, key=end), end))
+    found, step = [], STEPS[2]
+    for load in loads:
+        for deadline in (None,) if waits else (TAU,) if by_rounds else worlds[0].deadlines(load):
+            found.append(climb(Choice(load, deadline, step), end))
+            step = found[-1][1].step
     return min(found, key=lambda pair: pair[0])[1]
 
 
@@ -213,16 +222,17 @@ def climb(choice: Choice, end: Callable[[Choice], float]) -> tuple[float, Choice
         at = better
 
 
-def cell(preset: str, graph: str, shown: Array, args: argparse.Namespace, *, by_rounds: bool) -> list[dict[str, Any]]:
-    """Return the rows of all methods of a cell."""
+def cell(
+    preset: str, graph: str, shown: Array, args: argparse.Namespace, *, by: str
+) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+    """Return the rows of all methods of a cell, and those of the pairs of methods at its end."""
+    by_rounds = by != "seconds"
     tuning = [World(preset, graph, args.nodes, _TUNING_SEEDS + seed) for seed in range(args.tuning)]
     worlds = [World(preset, graph, args.nodes, seed) for seed in range(args.seeds)]
-    rows, prints, of_goco = [], [dict[int, str]() for _ in worlds], np.ones((len(worlds), shown.size))
+    rows, prints, found = [], [dict[int, str]() for _ in worlds], dict[str, Array]()
     gaps = float(np.mean([1.0 - second_singular_value(world.mixing) for world in worlds]))
-    # By rounds all that wait are the same, and by seconds the number of holders is chosen.
-    left_out = {NEIGHBOURS, SAME_CHOICE} if by_rounds else set(ONE_HOLDER)
     choice = None
-    for method in sorted(set(METHODS) - left_out, key=lambda name: (name != GOCO, METHODS.index(name))):
+    for method in sorted(set(METHODS) - LEFT_OUT[by], key=lambda name: (name != GOCO, METHODS.index(name))):
         if choice is None or method != SAME_CHOICE:
             choice = choose(tuning, method, shown, by_rounds=by_rounds)
         runs, ready = [], []
@@ -233,14 +243,9 @@ def cell(preset: str, graph: str, shown: Array, args: argparse.Namespace, *, by_
                 assert known.setdefault(number, fingerprint) == fingerprint, (preset, graph, method, number)
             runs.append(excess)
             ready.append(float(rounds.finished.mean()))
-        excess = np.array(runs)
-        if method == GOCO:
-            of_goco = excess
-        to_half = stats.t.ppf(0.975, len(runs) - 1) / np.sqrt(len(runs))
-        half = to_half * excess.std(axis=0, ddof=1)
-        logs = np.log(excess / of_goco)
-        ends = logs.mean(axis=0) + to_half * logs.std(axis=0, ddof=1) * np.array([[0.0], [-1.0], [1.0]])
-        for at, mean, width, ratio in zip(shown, excess.mean(axis=0), half, np.exp(ends).T, strict=True):
+        excess = found[method] = np.array(runs)
+        half = stats.t.ppf(0.975, len(runs) - 1) / np.sqrt(len(runs)) * excess.std(axis=0, ddof=1)
+        for at, mean, width, ratio in zip(shown, excess.mean(axis=0), half, over(excess, found[GOCO]).T, strict=True):
             rows.append(
                 {
                     "fleet": preset, "graph": graph, "spectral_gap": gaps, "method": method, "load": choice.load,
@@ -251,7 +256,23 @@ def cell(preset: str, graph: str, shown: Array, args: argparse.Namespace, *, by_
                 }
             )  # fmt: skip
         print(*(f"{v:.4g}" if isinstance(v, float) else v for v in rows[-1].values()), flush=True)
-    return rows
+    pairs = []
+    for method, other in PAIRS:
+        if method in found and other in found:
+            ratio, low, high = over(found[method][:, -1:], found[other][:, -1:])[:, 0].tolist()
+            pairs.append(
+                {"fleet": preset, "graph": graph, "by": by, "method": method, "over": other}
+                | {"ratio": ratio, "low": low, "high": high}
+            )
+    return rows, pairs
+
+
+def over(excess: Array, other: Array) -> Array:
+    """Return the geometric mean of ratios over the seeds, and its 95 % interval, (3, n_shown)."""
+    logs = np.log(excess / other)
+    half = stats.t.ppf(0.975, len(logs) - 1) / np.sqrt(len(logs)) * logs.std(axis=0, ddof=1)
+    bounds: Array = np.exp(logs.mean(axis=0) + half * np.array([[0.0], [-1.0], [1.0]]))
+    return bounds
 
 
 def draw(rows: Sequence[dict[str, Any]], by: str) -> Figure:
@@ -264,7 +285,7 @@ def draw(rows: Sequence[dict[str, Any]], by: str) -> Figure:
         top, bottom = above[:, number]
         for index, method in enumerate(METHODS):
             of_method = [row for row in own if row["method"] == method]
-            if not of_method:
+            if not of_method or (by == "seconds" and method in NOT_DRAWN):
                 continue
             keys = (by, "excess", "half_width", "to_goco", "to_goco_low", "to_goco_high")
             t, mean, half, *ratio = (np.array([row[key] for row in of_method]) for key in keys)
@@ -290,11 +311,11 @@ def draw(rows: Sequence[dict[str, Any]], by: str) -> Figure:
 
 
 def main() -> None:
-    """Choose, run, and write goco-rounds and goco-seconds, as CSV and PNG."""
+    """Choose, run, and write goco-rounds, goco-seconds and goco-long, as CSV and the first two as PNG."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--nodes", type=int, default=20, help="nodes, and shards")
-    parser.add_argument("--by", choices=["rounds", "seconds"], nargs="+", default=["rounds", "seconds"])
-    parser.add_argument("--rounds", type=int, default=200)
+    parser.add_argument("--by", choices=list(LEFT_OUT), nargs="+", default=list(LEFT_OUT))
+    parser.add_argument("--rounds", type=int, default=200, help="five times as many in the long run")
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--tuning", type=int, default=3, help="seeds on which choices are made")
     parser.add_argument("--quick", action="store_true", help="10 nodes, 40 rounds, 2 seeds, one fleet and graph")
@@ -305,28 +326,33 @@ def main() -> None:
         args.nodes, args.rounds, args.seeds, args.tuning = 10, 40, 2, 1
         cells, graphs = (("paper", "geometric", 40.0),), ("geometric",)
     for by in args.by:
-        rows = rounds_cells(graphs, args) if by == "rounds" else seconds_cells(cells, args)
-        so_far: list[dict[str, Any]] = []
-        for cell_rows in rows:
-            so_far += cell_rows
+        so_far, pairs = list[dict[str, Any]](), list[dict[str, Any]]()
+        for rows, own_pairs in seconds_cells(cells, args) if by == "seconds" else rounds_cells(graphs, args, by):
+            so_far += rows
+            pairs += own_pairs
             if args.out is not None:
-                table = [{k: f"{v:.5g}" if isinstance(v, float) else v for k, v in row.items()} for row in so_far]
-                write_rows(args.out / f"goco-{by}.csv", table)
-        if args.out is not None:
+                for name, table in ((f"goco-{by}.csv", so_far), (f"goco-{by}-pairs.csv", pairs)):
+                    short = [{k: f"{v:.5g}" if isinstance(v, float) else v for k, v in row.items()} for row in table]
+                    write_rows(args.out / name, short)
+        if args.out is not None and by != "long":
             draw(so_far, "round" if by == "rounds" else by).savefig(args.out / f"goco-{by}.png", dpi=110)
 
 
-def rounds_cells(graphs: Sequence[str], args: argparse.Namespace) -> Iterator[list[dict[str, Any]]]:
+def rounds_cells(
+    graphs: Sequence[str], args: argparse.Namespace, by: str
+) -> Iterator[tuple[list[dict[str, Any]], list[dict[str, Any]]]]:
     """Yield the rows of each cell by rounds."""
-    shown = np.unique(np.linspace(0, args.rounds, 21).round())
+    shown = np.unique(np.linspace(0, args.rounds * (5 if by == "long" else 1), 21).round())
     for graph in graphs:
-        yield cell("paper", graph, shown, args, by_rounds=True)
+        yield cell("paper", graph, shown, args, by=by)
 
 
-def seconds_cells(cells: Sequence[tuple[str, str, float]], args: argparse.Namespace) -> Iterator[list[dict[str, Any]]]:
+def seconds_cells(
+    cells: Sequence[tuple[str, str, float]], args: argparse.Namespace
+) -> Iterator[tuple[list[dict[str, Any]], list[dict[str, Any]]]]:
     """Yield the rows of each cell by virtual seconds."""
     for preset, graph, last in cells:
-        yield cell(preset, graph, np.linspace(0.0, last, 21), args, by_rounds=False)
+        yield cell(preset, graph, np.linspace(0.0, last, 21), args, by="seconds")
 
 
 if __name__ == "__main__":
