@@ -13,6 +13,9 @@ from fedgc.experiment.config import check_config, load_config
 from fedgc.fleets import ShiftedExponentialFleet
 from tests.command_line import EXPERIMENTS, SMALLEST, fedgc
 
+FLEET_KEYS = ", ".join(
+    sorted((*ShiftedExponentialFleet.PARAMETERS, "client", "clients", "groups", "loss_detection", "model", "preset"))
+)
 SETTLED = ", ".join(name for name, kind in DECODERS.items() if kind.weights_settled)
 
 
@@ -58,8 +61,14 @@ BAD = {
     "fleet.preset=tablets": "fleet.preset must be one of accelerators, lambda, lognormal, paper, pareto, phones, "
     "sessions, uneven; got 'tablets'",
     "fleet.dropout=1.5": "fleet.dropout must lie in [0, 1]; got 1.5 for client 0",
-    "fleet.speed=1": f"fleet.speed must be one of {', '.join(sorted(ShiftedExponentialFleet.PARAMETERS))} "
-    "in a shifted-exponential fleet; got 'speed', did you mean spread?",
+    "fleet.speed=1": f"fleet.speed must be one of {FLEET_KEYS} in a shifted-exponential fleet; got 'speed', "
+    "did you mean spread?",
+    "fleet.clints=3": f"fleet.clints must be one of {FLEET_KEYS} in a shifted-exponential fleet; got 'clints', "
+    "did you mean clients?",
+    'fleet={preseet="phones"}': "fleet.model must be given, or preset in its place; got 'preseet', "
+    "did you mean preset?",
+    "tuning={seed=[101]}": "tuning.seed is not a known key, allowed are seeds, by, keys; got [101], "
+    "did you mean seeds?",
     "fleet.clients=none": "fleet.clients must be an integer from 1 to 10000000; got 'none'",
     "fleet=3": "fleet must be a valid dictionary; got 3",
     "strategies.1.kind=fedsgd": f"strategies.1.kind must be one of gradient-coding, {', '.join(RIVALS)}, "

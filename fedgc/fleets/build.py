@@ -17,7 +17,7 @@ from fedgc.fleets.shifted_exponential import ShiftedExponentialFleet
 from fedgc.fleets.tables import per_client
 from fedgc.fleets.trace import TraceFleet
 from fedgc.fleets.trace_file import read_trace
-from fedgc.validation import check_integer, one_of
+from fedgc.validation import check_integer, did_you_mean, one_of
 
 #: Every fleet model by the name that configurations use.
 FLEETS: dict[str, type[Fleet]] = {
@@ -70,7 +70,8 @@ def build_fleet(table: Mapping[str, Any], *, seed: int) -> Fleet:
             preset = presets()[one_of("fleet.preset", settings.pop("preset"), list(presets()))]
             settings = {**preset, **settings}
         if "model" not in settings:
-            raise ConfigError("fleet.model must be given, or preset in its place; got neither")
+            likely = [f"{key!r}{hint}" for key in settings if (hint := did_you_mean(key, ("model", "preset")))]
+            raise ConfigError(f"fleet.model must be given, or preset in its place; got {[*likely, 'neither'][0]}")
         kind = FLEETS[one_of("fleet.model", settings.pop("model"), list(FLEETS))]
         options = {key: settings.pop(key) for key in kind.OPTIONS if key in settings}
         groups, clients = (_tables(key, settings.pop(key, [])) for key in ("groups", "client"))

@@ -19,6 +19,9 @@ if TYPE_CHECKING:
 
 Table = Mapping[str, Any]
 
+#: Keys of a fleet's table that every model has beside its parameters.
+FLEET_KEYS = ("client", "clients", "groups", "model", "preset")
+
 #: Characters of a value that a message shows.
 _LONGEST = 60
 
@@ -60,8 +63,8 @@ def per_client(
     parameters: dict[str, Any] = {}
     for key, value in settings.items():
         if key not in kind.PARAMETERS:
-            allowed = ", ".join(sorted(kind.PARAMETERS))
-            hint = did_you_mean(key, kind.PARAMETERS)
+            known = [*kind.PARAMETERS, *kind.OPTIONS, *FLEET_KEYS]
+            allowed, hint = ", ".join(sorted(known)), did_you_mean(key, known)
             raise ValueError(f"{key} must be one of {allowed} in a {kind.name} fleet; got {key!r}{hint}")
         _check_number(key, value, n_clients)
         parameters[key] = value

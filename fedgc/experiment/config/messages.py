@@ -35,8 +35,9 @@ _KINDS = {"task": ("name", tuple(TASK_SECTIONS)), "strategies": ("kind", KINDS)}
 
 
 def one_line(error: ValidationError) -> str:
-    """Return pydantic's first complaint as key, what is allowed, and value."""
-    first = error.errors()[0]
+    """Return one of pydantic's complaints as key, what is allowed, and value."""
+    # What is missing may be there under a misspelt name, which is then the one to tell.
+    first = min(error.errors(), key=lambda one: one["type"] == "missing")
     path = [str(part) for part in first["loc"]]
     # The tag stands behind the table, and behind the position where there is a list of them.
     tag = next((place for place in (1, 2) if len(path) > place and (path[0], path[place]) in _SECTIONS), None)
