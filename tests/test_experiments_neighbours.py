@@ -165,4 +165,6 @@ def test_rounds_are_held_against_those_of_the_decoded_square_seed_by_seed(
     decoded, scaled = {1: 50.0, 2: 70.0, 3: 60.0}, {3: 59.0, 1: 47.0, 2: np.inf}
     runs = [run("decoded", *one) for one in decoded.items()] + [run("scaled", *one) for one in scaled.items()]
     results = Results(tmp_path, "adam", Target("loss", 0.1), {}, {}, None, tuple(runs))
-    assert module.more_than_decoded(results) == ["scaled, step 0.2: -2.0 ± 12.7 rounds, 2 of 3 seeds"]
+    assert module.more_than_decoded(results) == [
+        {"second_moment": "scaled", "step": 0.2, "seeds": 2, "rounds_more": -2.0, "half_interval": 12.7}
+    ]

@@ -4,8 +4,8 @@
     .venv/bin/python experiments/neighbours/draw_adam.py results/neighbours-adam --out experiments/neighbours/results
 
 Mean over the seeds with its 95 % confidence interval, where all of them reach the target; a cross at the top where one
-does not. What is printed are the rounds more than with the decoded square at the same step, seed by seed: their mean
-and interval over the seeds that reach the target with both.
+does not. Beside them the rounds more than with the decoded square at the same step, seed by seed: their mean and
+interval over the seeds that reach the target with both.
 """
 
 from __future__ import annotations
@@ -47,21 +47,22 @@ def rounds_by_step(results: Results) -> list[dict[str, object]]:
     return rows
 
 
-def more_than_decoded(results: Results) -> list[str]:
-    """Return a line for each second moment and step: how many rounds more it needs than the decoded square."""
+def more_than_decoded(results: Results) -> list[dict[str, object]]:
+    """Return a row for each second moment and step: how many rounds more it needs than the decoded square."""
     reached: dict[tuple[str, float], dict[int, float]] = {}
     for run in results.runs:
         key = run.strategy, float(run.choice["server_learning_rate"])
         reached.setdefault(key, {})[run.seed] = run.first(results.target, "rounds")
-    lines = []
+    rows: list[dict[str, object]] = []
     for (method, step), by_seed in reached.items():
         decoded = reached.get((DECODED, step), {})
         more = np.array([by_seed[seed] - decoded[seed] for seed in by_seed if seed in decoded])
         both = more[np.isfinite(more)]
         if method != DECODED and both.size > 1:
             mean, half = mean_and_half_width(both)
-            lines.append(f"{method}, step {step:g}: {mean:+.1f} ± {half:.1f} rounds, {both.size} of {more.size} seeds")
-    return lines
+            row: dict[str, object] = {"second_moment": method, "step": step, "seeds": both.size}
+            rows.append(row | {"rounds_more": round(float(mean), 1), "half_interval": round(float(half), 1)})
+    return rows
 
 
 def draw(rows: Sequence[dict[str, object]], longest: int) -> bytes:
@@ -98,21 +99,20 @@ def draw(rows: Sequence[dict[str, object]], longest: int) -> bytes:
 
 
 def main() -> None:
-    """Read a folder of results, and write adam.csv and adam.png."""
+    """Read a folder of results, and write adam.csv, adam-differences.csv and adam.png."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("results", type=Path)
     parser.add_argument("--out", type=Path, required=True)
     args = parser.parse_args()
     results = read_results(args.results)
     rows = rounds_by_step(results)
-    for line in more_than_decoded(results):
-        print(line)
-    table = io.StringIO()
-    writer = csv.DictWriter(table, list(rows[0]), lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)
     args.out.mkdir(parents=True, exist_ok=True)
-    write_whole(args.out / "adam.csv", table.getvalue().encode())
+    for name, found in (("adam.csv", rows), ("adam-differences.csv", more_than_decoded(results))):
+        table = io.StringIO()
+        writer = csv.DictWriter(table, list(found[0]), lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(found)
+        write_whole(args.out / name, table.getvalue().encode())
     write_whole(args.out / "adam.png", draw(rows, int(results.config["rounds"])))
 
 
