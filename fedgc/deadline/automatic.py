@@ -30,8 +30,8 @@ class AutomaticDeadline(DeadlineRule):
     cover : bool
         Never choose a deadline by which all clients together, each working on as long as it is given shards, are
         expected to do less than every shard once. By default it may: rounds are then noisier but shorter, and how
-        short they get is learnt. With a cover the default takes 1.9 and 2.4 times as long on the presets `phones` and
-        `uneven` (``experiments/regenerate.py wallclock/ablations``).
+        short they get is learnt. With a cover training in a row takes 1.3 and 1.5 times as long on the presets `phones`
+        and `uneven` (``experiments/regenerate.py wallclock/ablations_in_a_row``).
     noise_sensitivity : float, optional
         See :func:`fedgc.deadline.time_to_target`, and without `cover` :func:`fedgc.deadline.time_at_fixed_step`, by
         which deadlines are then ranked.
