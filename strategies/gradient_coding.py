@@ -331,7 +331,7 @@ class GradientCoding(StartedStrategy):
             timing=as_timing(timing),
             constraints=as_constraints(constraints),
             failure_domains=as_failure_domains(failure_domains),
-            code=as_code(code),
+            code=as_code(code, schedule),
             early_end=check_flag("early_end", early_end),
             order=order,
             in_a_row=in_a_row,

@@ -7,6 +7,7 @@ import json
 import runpy
 import sys
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 
@@ -32,12 +33,24 @@ def test_all_scripts_that_the_readme_runs_are_among_them() -> None:
     assert scripts <= {str(path.relative_to(ROOT)) for path in SCRIPTS}
 
 
-@pytest.mark.parametrize("drawn", [True, False])
-def test_what_a_sweep_keeps(drawn: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def regenerate() -> ModuleType:
     spec = importlib.util.spec_from_file_location("regenerate", ROOT / "experiments" / "regenerate.py")
     assert spec is not None and spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
+    return module
+
+
+def test_every_configuration_is_run_by_its_name() -> None:
+    folders = [ROOT / "experiments" / name for name in ("paper", "wallclock", "neighbours")]
+    found = {f"{path.parent.name}/{path.stem}" for folder in folders for path in folder.glob("*.toml")}
+    # The smoke tests are run by an option; GOCO's is an example beside a script that chooses along a longer grid.
+    assert found - {"paper/smoke", "wallclock/smoke"} <= set(regenerate().EXPERIMENTS)
+
+
+@pytest.mark.parametrize("drawn", [True, False])
+def test_what_a_sweep_keeps(drawn: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    module = regenerate()
     monkeypatch.setattr(module, "HERE", tmp_path / "experiments")
 
     def run(*arguments: str | Path) -> None:

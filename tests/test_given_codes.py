@@ -132,8 +132,11 @@ def test_work_lists_of_a_given_code_count_what_is_done(code: str, sums: str) -> 
 
 
 def test_work_lists_need_coefficients_of_one() -> None:
+    with pytest.raises(ValueError, match=r"code must be one of .* for schedule 'work-list'; got 'sgc'"):
+        coding("sgc", "fixed", schedule="work-list")
+    own = coding(CODES["sgc"], "fixed", schedule="work-list")
     with pytest.raises(ValueError, match="code must have coefficients of one"):
-        train(coding("sgc", "fixed", schedule="work-list"), steady(6))
+        train(own, steady(6))
 
 
 def test_a_code_of_ones_own() -> None:

@@ -14,7 +14,7 @@ from fedgc.checkpoint import CheckpointFolder
 from fedgc.deadline import DeadlineRule, FixedDeadline, Timing
 from fedgc.decoders import AUTO, DECODERS, CappedDecoder, Decoder
 from fedgc.round import FailureDomains
-from fedgc.schemes import BALANCED_BLOCKS, CODES, BuildCode
+from fedgc.schemes import BALANCED_BLOCKS, CODES, LIST_CODES, BuildCode
 from fedgc.validation import check_positive, check_vector, one_of
 
 
@@ -43,21 +43,26 @@ def as_deadline(given: float | DeadlineRule) -> DeadlineRule:
     return given if isinstance(given, DeadlineRule) else FixedDeadline(given)
 
 
-def as_code(given: str | BuildCode) -> BuildCode | None:
+def as_code(given: str | BuildCode, schedule: str) -> BuildCode | None:
     """Return what makes the code that is meant by the option ``code``; None for blocks formed for the fleet.
 
     Raises
     ------
     ValueError
-        If there is no such code.
+        If there is no such code, or its rows are none of which clients could reply with a part.
 
     Examples
     --------
-    >>> as_code("fractional-repetition") is None, as_code("scheme-II")(np.array([0.5, 0.75]), 2, None).load
-    (True, 1.5)
+    >>> as_code("fractional-repetition", "full") is None
+    True
+    >>> as_code("scheme-II", "full")(np.array([0.5, 0.75]), 2, None).load
+    1.5
     """
     if isinstance(given, str):
         name = one_of("code", given, list(CODES))
+        able = BALANCED_BLOCKS, *LIST_CODES
+        if schedule == "work-list" and name not in able:
+            raise ValueError(f"code must be one of {', '.join(able)} for schedule 'work-list'; got {name!r}")
         return None if name == BALANCED_BLOCKS else CODES[name]
     if not callable(given):
         raise ValueError(

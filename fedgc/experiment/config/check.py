@@ -39,9 +39,15 @@ from fedgc.round import (
     check_sum_only,
     first_load,
 )
-from fedgc.schemes import BALANCED_BLOCKS, CODES, LIST_CODES
+from fedgc.schemes import BALANCED_BLOCKS, CODES
 from fedgc.strategies.baselines import RIVALS, SERVER_STEP, CodedRival
-from fedgc.strategies.options import as_quantiser, as_second_moment, check_beside_in_a_row, rounding_option
+from fedgc.strategies.options import (
+    as_code,
+    as_quantiser,
+    as_second_moment,
+    check_beside_in_a_row,
+    rounding_option,
+)
 from fedgc.validation import check_integer, did_you_mean
 
 #: Tasks whose clients may train on from shard to shard.
@@ -224,11 +230,7 @@ def _check_coding(strategy: GradientCodingConfig, where: str, *, n_clients: int,
         check_load(strategy.load, schedule)
         check_list_options(schedule, sums=sums, redraw=strategy.redraw)
         check_order(strategy.order, schedule=schedule, sums=sums, given_code=strategy.code != BALANCED_BLOCKS)
-        if strategy.code not in (BALANCED_BLOCKS, *LIST_CODES) and schedule == "work-list":
-            raise ConfigError(
-                f"{where}.code must be one of {', '.join((BALANCED_BLOCKS, *LIST_CODES))} for schedule 'work-list'; "
-                f"got {strategy.code!r}"
-            )
+        as_code(strategy.code, schedule)
         decoder = DECODERS[strategy.decoder_name]
         if strategy.secure_sum:
             check_sum_only(decoder, schedule=schedule, sums=sums or "shard", memory=strategy.memory)

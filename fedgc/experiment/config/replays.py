@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from fedgc.errors import ConfigError
 from fedgc.experiment.config.blocks import BlocksConfig
-from fedgc.experiment.config.inner import FEDAVG
 from fedgc.experiment.config.sections import ExperimentConfig, GradientCodingConfig, StrategyConfig
 from fedgc.strategies.baselines import RIVALS, SERVER_STEP, CodedRival
 
 #: Tasks of one gradient step per shard.
 GRADIENT_TASKS = ("digits-regression", "digits-conv")
+#: What the section of a code and a decoder may say; whatever else there is or will be is refused.
+_HEEDED = {"kind", "label", "grid", "deadline", "load", "code", "decoder", "max_weight", "memory", "coherence"}
 #: What all shards' gradients are added up for, once everyone has answered: gradient descent.
 _DESCENT = CodedRival("uncoded", "sum")
 
@@ -73,23 +74,7 @@ def _check(strategy: StrategyConfig, where: str) -> None:
             if (value := getattr(strategy, key)) is not None:
                 raise ConfigError(f"{where}.{key} must be left out for runtime 'replay'; got {value!r}")
         return
-    plain = {
-        "schedule": "full",
-        "deadline_rule": "fixed",
-        "early_end": True,
-        "secure_sum": False,
-        "sums": None,
-        "redraw": None,
-        "pieces": 1,
-        "in_a_row": False,
-        "order": "least-error",
-        "bits": None,
-        "bit_budget": None,
-        "failure_domains": None,
-        "residency": None,
-        "inner": FEDAVG,
-    }
-    for key, value in plain.items():
-        if getattr(strategy, key) != value:
-            what = "left out" if value is None else repr(value)
-            raise ConfigError(f"{where}.{key} must be {what} for runtime 'replay'; got {getattr(strategy, key)!r}")
+    for key, field in type(strategy).model_fields.items():
+        if key not in _HEEDED and (given := getattr(strategy, key)) != field.default:
+            what = "left out" if field.default is None else repr(field.default)
+            raise ConfigError(f"{where}.{key} must be {what} for runtime 'replay'; got {given!r}")

@@ -40,12 +40,13 @@ class RivalConfig(Section):
     server_learning_rate: Positive | None = None
     server_momentum: Momentum | None = None
     proximal_mu: Annotated[float, Field(ge=0, allow_inf_nan=False, strict=True)] | None = None
+    travel_seconds: Annotated[float, Field(ge=0, allow_inf_nan=False, strict=True)] | None = None
     grid: Grid = Field(default_factory=dict)
 
     @property
     def own(self) -> dict[str, Any]:
         """The options of its own that are given."""
-        names = ("over_selection", "buffer_size", "proximal_mu", *SERVER_STEP)
+        names = ("over_selection", "buffer_size", "proximal_mu", "travel_seconds", *SERVER_STEP)
         return {name: getattr(self, name) for name in names if getattr(self, name) is not None}
 
     @property
