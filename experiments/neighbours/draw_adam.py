@@ -89,7 +89,7 @@ def draw(rows: Sequence[dict[str, object]], longest: int) -> bytes:
     for axis in (axes.xaxis, axes.yaxis):
         axis.set_major_formatter("{x:g}")
         axis.set_minor_formatter(NullFormatter())
-    axes.set_xlabel("server learning rate")
+    axes.set_xlabel("server learning rate (points of one rate side by side)")
     axes.set_ylabel("rounds to the target (x: not in every seed)")
     axes.grid(visible=True, color="0.92")
     figure.legend(loc="outside right upper", frameon=False, title="second moment")

@@ -1,4 +1,4 @@
-"""Decoders: one file per rule, all behind :class:`Decoder`."""
+"""Decoders: one file per rule, all behind :class:`Decoder`; what the optimal one needs in ``optimal_*.py``."""
 
 from fedgc.decoders.automatic import AUTO, automatic_decoder
 from fedgc.decoders.base import CalibratedDecoder, Decoder

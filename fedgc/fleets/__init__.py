@@ -1,4 +1,4 @@
-"""Fleets: models of heterogeneous clients, one file per model, and named presets as data."""
+"""Fleets: models of heterogeneous clients, one file per model, what they are made of, and named presets as data."""
 
 from fedgc.fleets.base import Fleet
 from fedgc.fleets.build import FLEETS, build_fleet, presets
