@@ -86,7 +86,7 @@ def gradient_coded(
     The reply carries ``global + sum_j a_j N_j update_j / sum_j N_j`` and ``num-examples`` = ``sum_j N_j``, with the
     assigned coefficients a_j and numbers of examples N_j. Without an assignment all a_j are one, and the reply is what
     any FedAvg client would send; where the server sends a budget alone, as
-    :class:`fedgc.strategies.baselines.PartialFedProx` does, it is that of the shards done by then. On a work list the
+    :class:`fedgc.strategies.rivals.PartialFedProx` does, it is that of the shards done by then. On a work list the
     client stops before a shard that would end after the deadline, by its seconds per example so far where the server
     says how many the next one has, and sends such a sum for every segment that it has begun. A shard whose data is
     missing ends a work list as the deadline does; on the full schedule the server leaves the reply out. For a server

@@ -15,7 +15,7 @@ from fedgc.strategies.options import comparing
 from fedgc.strategies.reporting import Reporting
 from fedgc.strategies.reporting.first_round import first_round_warnings
 from fedgc.strategies.reporting.largest_part import privacy_warning
-from fedgc.strategies.reporting.run_status import run_status
+from fedgc.strategies.reporting.read_status import run_status
 from fedgc.strategies.resuming import Journal
 from fedgc.strategies.rounds.close_round import close_round, next_arrays
 from fedgc.strategies.rounds.round_settings import RoundSettings

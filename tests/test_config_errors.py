@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from fedgc.strategies.baselines import RIVALS
+from fedgc.strategies.rivals import RIVALS
 
 from fedgc.decoders import DECODERS
 from fedgc.errors import ConfigError

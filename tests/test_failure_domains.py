@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 from fedgc.strategies import GradientCoding
-from fedgc.strategies.reporting.run_status import run_status
+from fedgc.strategies.reporting.read_status import run_status
 from fedgc.strategies.variance_aware import VarianceAwareFedAdam
 from flwr.serverapp.strategy import FedAvg
 from numpy.typing import NDArray

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 
 from fedgc.decoders import Decoder, FixedDecoder, OptimalUnbiasedDecoder
 from fedgc.memory import MemoryStore, StoredUpdate, UpdateMemory, units_of
-from fedgc.memory.rounding import restored, rounded
+from fedgc.memory.half_precision import restored, rounded
 from fedgc.reliability import ReliabilityPosterior
 from fedgc.round import CodedUpdate, Planning, RoundState, finish_round, plan_round
 from fedgc.updates import sum_dtype

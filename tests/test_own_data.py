@@ -9,7 +9,7 @@ import pytest
 import torch
 from fedgc.clients import ShardUpdate, gradient_coded
 from fedgc.clients.stragglers import simulated_straggling
-from fedgc.strategies.baselines import RIVALS
+from fedgc.strategies.rivals import RIVALS
 from flwr.app import ArrayRecord, ConfigRecord, Context, Message, RecordDict
 from flwr.clientapp import ClientApp
 from flwr.serverapp import Grid

@@ -12,7 +12,7 @@ import pytest
 from fedgc.clients import ShardUpdate, gradient_coded
 from fedgc.clients.encode import Budget
 from fedgc.strategies import GradientCoding
-from fedgc.strategies.baselines import PartialFedProx
+from fedgc.strategies.rivals import PartialFedProx
 from flwr.app import ArrayRecord, ConfigRecord, Context, Message, MetricRecord, RecordDict
 from flwr.clientapp import ClientApp
 from flwr.common.constant import SUPERLINK_NODE_ID

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from fedgc.strategies.baselines import (
+from fedgc.strategies.rivals import (
     RIVALS,
     FedBuff,
     OverSelection,

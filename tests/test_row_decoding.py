@@ -8,9 +8,9 @@ from typing import Any
 
 import numpy as np
 import pytest
+from fedgc.strategies.messages.client_task import ClientTask
 from fedgc.strategies.messages.replies import read_reply
 from fedgc.strategies.options import as_decoder
-from fedgc.strategies.rounds.tasks import ClientTask
 from flwr.app import Array, ArrayRecord, ConfigRecord, Context, Message, MetricRecord, RecordDict
 from flwr.serverapp import Grid
 

@@ -11,8 +11,8 @@ import fedgc.strategies.coded_strategy as coded_strategy
 import numpy as np
 import pytest
 from fedgc.strategies import RoundReporter, StatusPage
+from fedgc.strategies.reporting.read_status import run_status
 from fedgc.strategies.reporting.report import RoundReport
-from fedgc.strategies.reporting.run_status import run_status
 from fedgc.strategies.reporting.status import RunStatus
 from flwr.app import ArrayRecord, MetricRecord
 from flwr.serverapp import Grid

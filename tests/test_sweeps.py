@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from fedgc.strategies.baselines import RIVALS
+from fedgc.strategies.rivals import RIVALS
 
 from fedgc.errors import ConfigError, ExperimentError
 from fedgc.experiment import replayed, sweep

@@ -30,7 +30,7 @@ from fedgc.fleets import Fleet, build_fleet
 from fedgc.play import RoundDraws
 from fedgc.simulation import VirtualGrid, run_virtual
 from fedgc.strategies import GradientCoding, SecureSum
-from fedgc.strategies.baselines import RIVALS, RivalOptions, build_rival
+from fedgc.strategies.rivals import RIVALS, RivalOptions, build_rival
 from fedgc.tasks import RowTask, Task, build_task
 
 logger = logging.getLogger("flwr.fedgc")

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fedgc.memory.rounding import rounded
+from fedgc.memory.half_precision import rounded
 from fedgc.memory.row_files import RowFolder
 from fedgc.memory.stored import StoredArray, StoredUpdate
 from fedgc.updates import Arrays, sum_dtype

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fedgc.memory.rounding import restored
+from fedgc.memory.half_precision import restored
 
 
 @dataclass(frozen=True, eq=False)

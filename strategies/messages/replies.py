@@ -8,8 +8,8 @@ from typing import Any, cast
 
 import numpy as np
 from fedgc.strategies.messages.arrays import bound
+from fedgc.strategies.messages.client_task import ClientTask
 from fedgc.strategies.messages.reply_limits import brief, brief_names, check_limits, one_line
-from fedgc.strategies.rounds.tasks import ClientTask
 from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord
 from flwr.common.constant import ErrorCode
 from numpy.typing import NDArray

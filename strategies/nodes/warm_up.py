@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 from fedgc.strategies.messages.reply_limits import check_small, one_line
-from fedgc.strategies.rounds.claims import could_be_busy
+from fedgc.strategies.rounds.clock_claims import could_be_busy
 from fedgc.strategies.rounds.deadline_grid import DeadlineGrid
 from flwr.app import ArrayRecord, ConfigRecord, Message, RecordDict
 

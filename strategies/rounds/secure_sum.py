@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
-from fedgc.strategies.rounds.tasks import ClientTask
+from fedgc.strategies.messages.client_task import ClientTask
 from flwr.app import ConfigRecord
 from numpy.typing import NDArray
 

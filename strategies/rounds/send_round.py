@@ -6,12 +6,12 @@ import logging
 from collections.abc import Mapping, Sequence
 
 import numpy as np
+from fedgc.strategies.messages.client_task import ClientTask
 from fedgc.strategies.rounds.expected_sizes import expected_sizes
 from fedgc.strategies.rounds.open_round import OpenRound
 from fedgc.strategies.rounds.round_settings import RoundSettings
 from fedgc.strategies.rounds.secure_round import SecureRound
 from fedgc.strategies.rounds.size_claims import SizeClaims
-from fedgc.strategies.rounds.tasks import ClientTask
 from flwr.app import ArrayRecord, Message
 
 from fedgc.completion_times import Overheads

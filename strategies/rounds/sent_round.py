@@ -10,12 +10,12 @@ from typing import cast
 
 import numpy as np
 from fedgc.strategies.messages.arrays import bound
+from fedgc.strategies.messages.client_task import ClientTask
 from fedgc.strategies.messages.packed_replies import read_packed_sum
 from fedgc.strategies.messages.replies import read_reply
-from fedgc.strategies.rounds.claims import with_a_clock_that_can_be
+from fedgc.strategies.rounds.clock_claims import with_a_clock_that_can_be
 from fedgc.strategies.rounds.round_settings import RoundSettings
 from fedgc.strategies.rounds.size_claims import SizeClaims
-from fedgc.strategies.rounds.tasks import ClientTask
 from flwr.app import ArrayRecord, Message, MetricRecord
 from numpy.typing import NDArray
 

@@ -1,6 +1,6 @@
 """Configurations of experiments: sections and their keys, files, overrides, sweeps, and what is wrong in one line."""
 
-from fedgc.experiment.config.blocks import BlocksConfig
+from fedgc.experiment.config.block_coordinates import BlocksConfig
 from fedgc.experiment.config.check import check_config, points_of
 from fedgc.experiment.config.load import load_config
 from fedgc.experiment.config.nodes import GraphConfig, NodesConfig

@@ -11,7 +11,7 @@ from fedgc.assignment import number_of_blocks
 from fedgc.decentralised.graph import LEAST_RING
 from fedgc.decoders import AUTO, DECODERS
 from fedgc.errors import ConfigError
-from fedgc.experiment.config.blocks import BlocksConfig, check_blocks
+from fedgc.experiment.config.block_coordinates import BlocksConfig, check_blocks
 from fedgc.experiment.config.messages import one_line
 from fedgc.experiment.config.nodes import DECENTRALISED, GraphConfig, NodesConfig, check_nodes
 from fedgc.experiment.config.points import Point, points
@@ -40,7 +40,6 @@ from fedgc.round import (
     first_load,
 )
 from fedgc.schemes import BALANCED_BLOCKS, CODES
-from fedgc.strategies.baselines import RIVALS, SERVER_STEP, CodedRival
 from fedgc.strategies.options import (
     as_code,
     as_quantiser,
@@ -48,6 +47,7 @@ from fedgc.strategies.options import (
     check_beside_in_a_row,
     rounding_option,
 )
+from fedgc.strategies.rivals import RIVALS, SERVER_STEP, CodedRival
 from fedgc.validation import check_integer, did_you_mean
 
 #: Tasks whose clients may train on from shard to shard.

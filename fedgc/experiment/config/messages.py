@@ -6,7 +6,7 @@ import re
 
 from pydantic import BaseModel, ValidationError
 
-from fedgc.experiment.config.blocks import BLOCK_COORDINATES, BlocksConfig
+from fedgc.experiment.config.block_coordinates import BLOCK_COORDINATES, BlocksConfig
 from fedgc.experiment.config.nodes import DECENTRALISED, GraphConfig, NodesConfig
 from fedgc.experiment.config.sections import (
     GRADIENT_CODING,

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from fedgc.errors import ConfigError
-from fedgc.experiment.config.blocks import BlocksConfig
+from fedgc.experiment.config.block_coordinates import BlocksConfig
 from fedgc.experiment.config.sections import ExperimentConfig, GradientCodingConfig, StrategyConfig
-from fedgc.strategies.baselines import RIVALS, SERVER_STEP, CodedRival
+from fedgc.strategies.rivals import RIVALS, SERVER_STEP, CodedRival
 
 #: Tasks of one gradient step per shard.
 GRADIENT_TASKS = ("digits-regression", "digits-conv")

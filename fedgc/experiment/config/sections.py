@@ -11,7 +11,7 @@ from fedgc.assignment import Schedule, Sums
 from fedgc.coherence import CoherenceEstimate, KnownCoherence
 from fedgc.deadline import DeadlineRule, build_deadline
 from fedgc.decoders import AUTO, automatic_decoder
-from fedgc.experiment.config.blocks import BLOCK_COORDINATES, BlocksConfig
+from fedgc.experiment.config.block_coordinates import BLOCK_COORDINATES, BlocksConfig
 from fedgc.experiment.config.inner import FEDAVG, FEDAVGM, InnerConfig
 from fedgc.experiment.config.keys import Count, Grid, Load, Momentum, Name, Positive, Section, Seeds
 from fedgc.experiment.config.nodes import DECENTRALISED, GraphConfig, NodesConfig
@@ -19,11 +19,11 @@ from fedgc.experiment.config.tasks import DigitsConfig, TaskConfig
 from fedgc.experiment.target import Target
 from fedgc.quantisers import MOST_BITS, BucketedNorm
 from fedgc.schemes import BALANCED_BLOCKS
-from fedgc.strategies.baselines import RIVALS, SERVER_STEP
+from fedgc.strategies.rivals import RIVALS, SERVER_STEP
 
 
 class RivalConfig(Section):
-    """A method that others have published: one of :data:`fedgc.strategies.baselines.RIVALS`, by its name.
+    """A method that others have published: one of :data:`fedgc.strategies.rivals.RIVALS`, by its name.
 
     `label` is the rival's title unless given. Which of the other keys a rival heeds is said there; those that it does
     not heed are refused. All heed `server_learning_rate` and `server_momentum`, what the server does with the

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from fedgc.strategies.baselines.fedbuff import FedBuff
-from fedgc.strategies.baselines.fedprox import PartialFedProx
-from fedgc.strategies.baselines.over_selection import OverSelection
-from fedgc.strategies.baselines.rival import UNCODED, Rival, RivalOptions
 from fedgc.strategies.gradient_coding import GradientCoding
+from fedgc.strategies.rivals.fedbuff import FedBuff
+from fedgc.strategies.rivals.fedprox import PartialFedProx
+from fedgc.strategies.rivals.over_selection import OverSelection
+from fedgc.strategies.rivals.rival import UNCODED, Rival, RivalOptions
 from flwr.serverapp.strategy import FedAvgM, Strategy
 
 from fedgc.deadline import WAIT_FOR_EVERYONE, DeadlineRule

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from fedgc.strategies.baselines.catalogue import RIVALS
-from fedgc.strategies.baselines.fedbuff import FedBuff
-from fedgc.strategies.baselines.rival import SERVER_STEP, RivalOptions
 from fedgc.strategies.gradient_coding import GradientCoding
+from fedgc.strategies.rivals.catalogue import RIVALS
+from fedgc.strategies.rivals.fedbuff import FedBuff
+from fedgc.strategies.rivals.rival import SERVER_STEP, RivalOptions
 from flwr.serverapp.strategy import Strategy
 
 from fedgc.deadline import WAIT_FOR_EVERYONE, DeadlineRule
