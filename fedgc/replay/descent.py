@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
+from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
@@ -31,8 +32,9 @@ class DescentStep:
         The model.
     arrived : int
         Coded updates that came in the round before; 0 at the start.
-    error : float
-        ``|g^ - g|^2 / |g|^2`` of the round before, for the decoded g^ and the full gradient g; NaN at the start.
+    measured : callable
+        Returns ``|g^ - g|^2 / |g|^2`` of the round before, for the decoded g^ and the full gradient g; NaN at the
+        start. To methods that do not need g otherwise it costs a pass over all examples, and few rounds are looked at.
     predicted : float
         What the decoder expects of it; NaN where it does not know, or changes were decoded.
     coherence : CoherenceEstimate
@@ -44,7 +46,7 @@ class DescentStep:
     loss: float
     weights: Weights
     arrived: int
-    error: float
+    measured: Callable[[], float]
     predicted: float
     coherence: CoherenceEstimate
 
@@ -80,14 +82,16 @@ def descend(task: GradientTask, rounds: MethodRounds, step: float, *, memory: bo
     rounds = replace(rounds)
     weights, coherence, step32 = task.initial_weights(), rounds.coherence, np.float32(step)
     kept = np.zeros((rounds.unit_shares.size, weights.size), dtype=np.float32) if memory else None
-    both = np.ones((2, rounds.sizes.size), dtype=np.float32)
-    seconds, arrived, error, predicted = 0.0, 0, np.nan, np.nan
+    everyone = np.ones((1, rounds.sizes.size), dtype=np.float32)
+    seconds, arrived, predicted = 0.0, 0, np.nan
+    measured: Callable[[], float] = partial(float, np.nan)
     for number in range(rounds.n_rounds):
         known = coherence
         coverage = rounds.coverage(number, known).astype(np.float32)
+        full: Callable[[], Weights]
         if memory or learns:
             loss, parts = task.shard_gradients(weights)
-            full, changes = parts.sum(axis=0), rounds.by_unit(parts)
+            full, changes = partial(np.sum, parts, axis=0), rounds.by_unit(parts)
             decoded = coverage @ parts
             recovered = rounds.recovered(number)
             if kept is not None:
@@ -98,19 +102,19 @@ def descend(task: GradientTask, rounds: MethodRounds, step: float, *, memory: bo
             shares = rounds.unit_shares[recovered, None].astype(np.float32)
             coherence = _learnt(coherence, changes[recovered] / shares)
         else:
-            both[0] = coverage
-            loss, (decoded, full) = task.weighted_gradients(weights, both)
-        yield DescentStep(number, seconds, _finite(loss), weights, arrived, error, predicted, known)
+            loss, (decoded,) = task.weighted_gradients(weights, coverage[None])
+            full = partial(_gradient, task, weights, everyone)
+        yield DescentStep(number, seconds, _finite(loss), weights, arrived, measured, predicted, known)
         arrived = int(rounds.played.arrived[number].sum())
         if not arrived:
             decoded = np.zeros_like(decoded)
         with np.errstate(all="ignore"):
             weights = weights - step32 * decoded
-            error = float(((decoded - full) ** 2).sum() / (full**2).sum())
+        measured = partial(_error, decoded, full)
         seconds += float(rounds.played.seconds[number])
         predicted = np.nan if memory else _or_nan(rounds.calibrated.residual_error)
-    loss, _ = task.weighted_gradients(weights, both)
-    yield DescentStep(rounds.n_rounds, seconds, _finite(loss), weights, arrived, error, predicted, coherence)
+    loss, _ = task.weighted_gradients(weights, everyone)
+    yield DescentStep(rounds.n_rounds, seconds, _finite(loss), weights, arrived, measured, predicted, coherence)
 
 
 def check_units(rounds: MethodRounds, *, memory: bool) -> None:
@@ -135,6 +139,18 @@ def _learnt(coherence: CoherenceEstimate, changes: Weights) -> CoherenceEstimate
     with np.errstate(all="ignore"):
         total = changes.sum(axis=0)
         return coherence.update((changes**2).sum(axis=1), float(total @ total))
+
+
+def _gradient(task: GradientTask, weights: Weights, everyone: Weights) -> Weights:
+    _, gradients = task.weighted_gradients(weights, everyone)
+    full: Weights = gradients[0]
+    return full
+
+
+def _error(decoded: Weights, full: Callable[[], Weights]) -> float:
+    exact = full()
+    with np.errstate(all="ignore"):
+        return float(((decoded - exact) ** 2).sum() / (exact**2).sum())
 
 
 def _finite(loss: float) -> float:

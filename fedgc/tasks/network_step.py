@@ -65,7 +65,8 @@ class NetworkStepTask:
         learning_rate: float,
     ) -> None:
         self.shards = shards
-        self._network, self._initial = network, initial
+        # With channels last in memory convolutions take half the time on processors.
+        self._network, self._initial = network.to(memory_format=torch.channels_last), initial  # type: ignore[call-overload]
         self._train, self._test = train, test
         self._learning_rate = learning_rate
         self._parts = [(train[0][shard], train[1][shard]) for shard in shards]
@@ -166,13 +167,15 @@ class NetworkStepTask:
         """Return a vector as the network's tensors, by name."""
         state = self._network.state_dict()
         parts = torch.from_numpy(weights).split([value.numel() for value in state.values()])  # type: ignore[no-untyped-call]
-        return {name: part.view(value.shape) for (name, value), part in zip(state.items(), parts, strict=True)}
+        return {
+            name: torch.empty_like(value).copy_(part.view(value.shape))  # laid out in memory as the network's is
+            for (name, value), part in zip(state.items(), parts, strict=True)
+        }
 
     def _set(self, weights: Weights) -> list[nn.Parameter]:
         """Give the network these weights, and return what gradients are taken by: in the order of the vector."""
-        parameters = list(self._network.parameters())
-        nn.utils.vector_to_parameters(torch.from_numpy(weights), parameters)
-        return parameters
+        self._network.load_state_dict(self._state(weights))
+        return list(self._network.parameters())
 
 
 def _flat(gradients: tuple[torch.Tensor, ...]) -> Weights:
