@@ -8,8 +8,7 @@ from itertools import pairwise
 import numpy as np
 from numpy.typing import NDArray
 from scipy.integrate import quad
-from scipy.special import betaln
-from scipy.stats import beta
+from scipy.special import betaincinv, betaln
 
 from fedgc.validation import check_integer, check_positive
 
@@ -88,7 +87,7 @@ class ShiftedExponentialTimes:
         means = []
         for place in range(1, n + 1):
             # Where nearly all of it lies, and the rest: one interval alone may miss a narrow peak.
-            peak = -np.log1p(-beta(place, n + 1 - place).ppf([1e-9, 1e-3, 0.5, 0.999, 1.0 - 1e-9]))
+            peak = -np.log1p(-betaincinv(place, n + 1 - place, [1e-9, 1e-3, 0.5, 0.999, 1.0 - 1e-9]))
             edges = [0.0, *peak, np.inf]
             parts = [
                 quad(inverse, low, high, args=(place,), epsabs=0.0, epsrel=1e-11, limit=200)[0]
