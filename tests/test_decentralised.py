@@ -286,13 +286,19 @@ def test_the_comparison_runs_on_identical_draws(tmp_path: Path) -> None:
     done = subprocess.run(command, check=False, capture_output=True, text=True, env=environment)
     assert done.returncode == 0, done.stderr
     tables = {}
-    for by, column in (("rounds", "round"), ("seconds", "seconds")):
-        assert (tmp_path / f"goco-{by}.png").read_bytes().startswith(b"\x89PNG")
+    for by, column in (("rounds", "round"), ("seconds", "seconds"), ("long", "round")):
+        assert by == "long" or (tmp_path / f"goco-{by}.png").read_bytes().startswith(b"\x89PNG")
         with (tmp_path / f"goco-{by}.csv").open() as file:
             tables[by] = list(csv.DictReader(file))
         starts = {row["excess"] for row in tables[by] if float(row[column]) == 0.0}
         assert len(starts) == 1
     assert len({row["method"] for row in tables["rounds"]}) == 7
+    assert {float(row["round"]) for row in tables["long"]} >= {0.0, 200.0}
+    with (tmp_path / "goco-seconds-pairs.csv").open() as file:
+        pairs = {(row["method"], row["over"]): row for row in csv.DictReader(file)}
+    assert len(pairs) == 5
+    for row in pairs.values():
+        assert float(row["low"]) <= float(row["ratio"]) <= float(row["high"])
     end = {row["method"]: float(row["excess"]) for row in tables["seconds"] if row["seconds"] == "40"}
-    assert len(end) == 7
+    assert len(end) == 9
     assert max(end["GOCO"], end["least-variance weights"], end["weights for the graph"]) < end["waits for all"]
