@@ -7,7 +7,7 @@ What is shown is the excess loss F(x_i) - F*, the mean over all nodes, with 95 %
 ratio to that of GOCO, seed by seed.
 
 By rounds: the base paper's stragglers at tau 1.5 (60 % miss a round on average), four holders for every shard, or one;
-in the long run five times as many rounds of the three methods that keep to the redundant shards, of which bias shows.
+in the long run five times as many, where bias shows, of three methods on the same redundant shards.
 By virtual seconds: three fleets, on which waiting, deadlines and further copies cost what they cost; every method has
 as many holders as serve it best, or one where it is named.
 

@@ -49,7 +49,7 @@ def replay_one(config: ExperimentConfig, choice: ServedConfig, seed: int, keep: 
     for state in descend(task, rounds, step, memory=method.memory):
 
         def row(state: DescentStep = state) -> Row:
-            known = {MEASURED: state.measured(), "fedgc-error-predicted": state.predicted} if state.number else {}
+            known = {MEASURED: state.measure_error(), "fedgc-error-predicted": state.predicted} if state.number else {}
             numbers = {"fedgc-asked": asked, "fedgc-arrived": float(state.arrived)}
             numbers |= {name: value for name, value in known.items() if not math.isnan(value)}
             return Row(choice.label, seed, state.number, state.seconds, _accuracy(task, state), state.loss, numbers)

@@ -70,8 +70,8 @@ def build_fleet(table: Mapping[str, Any], *, seed: int) -> Fleet:
             preset = presets()[one_of("fleet.preset", settings.pop("preset"), list(presets()))]
             settings = {**preset, **settings}
         if "model" not in settings:
-            likely = [f"{key!r}{hint}" for key in settings if (hint := did_you_mean(key, ("model", "preset")))]
-            raise ConfigError(f"fleet.model must be given, or preset in its place; got {[*likely, 'neither'][0]}")
+            likely = (f"{key!r}{hint}" for key in settings if (hint := did_you_mean(key, ("model", "preset"))))
+            raise ConfigError(f"fleet.model must be given, or preset in its place; got {next(likely, 'neither')}")
         kind = FLEETS[one_of("fleet.model", settings.pop("model"), list(FLEETS))]
         options = {key: settings.pop(key) for key in kind.OPTIONS if key in settings}
         groups, clients = (_tables(key, settings.pop(key, [])) for key in ("groups", "client"))

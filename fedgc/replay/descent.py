@@ -32,7 +32,7 @@ class DescentStep:
         The model.
     arrived : int
         Coded updates that came in the round before; 0 at the start.
-    measured : callable
+    measure_error : callable
         Returns ``|g^ - g|^2 / |g|^2`` of the round before, for the decoded g^ and the full gradient g; NaN at the
         start. To methods that do not need g otherwise it costs a pass over all examples, and few rounds are looked at.
     predicted : float
@@ -46,7 +46,7 @@ class DescentStep:
     loss: float
     weights: Weights
     arrived: int
-    measured: Callable[[], float]
+    measure_error: Callable[[], float]
     predicted: float
     coherence: CoherenceEstimate
 
@@ -84,7 +84,7 @@ def descend(task: GradientTask, rounds: MethodRounds, step: float, *, memory: bo
     kept = np.zeros((rounds.unit_shares.size, weights.size), dtype=np.float32) if memory else None
     everyone = np.ones((1, rounds.sizes.size), dtype=np.float32)
     seconds, arrived, predicted = 0.0, 0, np.nan
-    measured: Callable[[], float] = partial(float, np.nan)
+    measure_error: Callable[[], float] = partial(float, np.nan)
     for number in range(rounds.n_rounds):
         known = coherence
         coverage = rounds.coverage(number, known).astype(np.float32)
@@ -104,17 +104,17 @@ def descend(task: GradientTask, rounds: MethodRounds, step: float, *, memory: bo
         else:
             loss, (decoded,) = task.weighted_gradients(weights, coverage[None])
             full = partial(_gradient, task, weights, everyone)
-        yield DescentStep(number, seconds, _finite(loss), weights, arrived, measured, predicted, known)
+        yield DescentStep(number, seconds, _finite(loss), weights, arrived, measure_error, predicted, known)
         arrived = int(rounds.played.arrived[number].sum())
         if not arrived:
             decoded = np.zeros_like(decoded)
         with np.errstate(all="ignore"):
             weights = weights - step32 * decoded
-        measured = partial(_error, decoded, full)
+        measure_error = partial(_error, decoded, full)
         seconds += float(rounds.played.seconds[number])
         predicted = np.nan if memory else _or_nan(rounds.calibrated.residual_error)
     loss, _ = task.weighted_gradients(weights, everyone)
-    yield DescentStep(rounds.n_rounds, seconds, _finite(loss), weights, arrived, measured, predicted, coherence)
+    yield DescentStep(rounds.n_rounds, seconds, _finite(loss), weights, arrived, measure_error, predicted, coherence)
 
 
 def check_units(rounds: MethodRounds, *, memory: bool) -> None:

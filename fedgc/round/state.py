@@ -20,6 +20,7 @@ from fedgc.memory import UpdateMemory
 from fedgc.noise import NoiseSensitivity
 from fedgc.reliability import OutagePosterior, ReliabilityPosterior
 from fedgc.round.rounding import RoundingByBits, RoundingEstimate
+from fedgc.round.sizes import unit_sizes
 from fedgc.updates import Arrays, Update
 
 #: Deadlines and blocks are thought over after each of the first rounds, and then every so many rounds: what is known of
@@ -112,6 +113,12 @@ class RoundState:
         """
         return self.surprised or time_to_reconsider(self.rounds)
 
+    def share_of_changes(self, code: Code) -> float:
+        """Return what part of an update residual errors are relative to: with a memory, only what has changed."""
+        if self.noise is None or self.memory is None:
+            return 1.0
+        return self.noise.share_of_changes(self.coherence, unit_sizes(self.shard_examples, code))
+
 
 @dataclass(frozen=True, eq=False)
 class RoundPlan:
@@ -195,6 +202,15 @@ class RoundPlan:
         if isinstance(self.arrivals, IndependentArrivals | DomainArrivals):
             return self.straggle_prob
         return np.array([part.probability[~part.outcomes.any(axis=1)].sum() for part in self.arrivals.parts()])
+
+    @property
+    def block_energy(self) -> NDArray[np.float64]:
+        """Squared length of what each block sends, (n_blocks,), of a code of whole blocks."""
+        blocks = self.code.blocks
+        assert blocks is not None
+        merged = self.gram.merge(blocks.of_shard, blocks.n_blocks)
+        energy: NDArray[np.float64] = merged.incoherent + merged.coherent**2
+        return energy
 
     @property
     def residual_error(self) -> float | None:

@@ -65,7 +65,7 @@ class NetworkStepTask:
         learning_rate: float,
     ) -> None:
         self.shards = shards
-        # With channels last in memory convolutions take half the time on processors.
+        # Processors are faster at convolutions with the channels last in memory.
         self._network, self._initial = network.to(memory_format=torch.channels_last), initial  # type: ignore[call-overload]
         self._train, self._test = train, test
         self._learning_rate = learning_rate

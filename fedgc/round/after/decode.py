@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from fedgc.decoders import Decoding
 from fedgc.decoders.optimal_quantised import errors_with_rounding
-from fedgc.round.before.bit_budget import own_rounding_error
+from fedgc.round.after.own_rounding import own_rounding_error
 from fedgc.round.during.fold import RoundFold
 from fedgc.round.sizes import known_or_mean
 from fedgc.round.state import RoundOutcome, RoundPlan, RoundState

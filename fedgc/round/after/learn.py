@@ -13,8 +13,7 @@ from fedgc.memory import UpdateMemory, units_of
 from fedgc.noise import NoiseSensitivity
 from fedgc.round.after.evidence import is_surprising, outcomes_seen, overheads_seen, times_seen
 from fedgc.round.after.learn_outages import apart_from_outages
-from fedgc.round.before.bit_budget import energies_before_rounding, told_by_bits
-from fedgc.round.before.foresee import share_of_changes
+from fedgc.round.after.own_rounding import energies_before_rounding, told_by_bits
 from fedgc.round.during.fold import LEAST_SIZE, RoundFold
 from fedgc.round.rounding import RoundingByBits
 from fedgc.round.sizes import known_or_mean
@@ -106,7 +105,7 @@ def _noise(state: RoundState, plan: RoundPlan, fold: RoundFold, outcome: RoundOu
         return state.noise.update(fold.probe(outcome.update), np.inf, step=outcome.step)
     predicted = outcome.predicted_residual_error
     error = outcome.model_residual_error if predicted is None else predicted
-    return state.noise.update(fold.probe(outcome.update), error * share_of_changes(state, plan.code), step=outcome.step)
+    return state.noise.update(fold.probe(outcome.update), error * state.share_of_changes(plan.code), step=outcome.step)
 
 
 def _nothing_yet(state: RoundState) -> bool:

@@ -14,7 +14,6 @@ from fedgc.decoders import Decoder, FixedDecoder, OptimalUnbiasedDecoder
 from fedgc.decoders.optimal_quantised import errors_with_rounding
 from fedgc.forecast import Forecast, forecast_round
 from fedgc.gram import GramModel
-from fedgc.round.sizes import unit_sizes
 from fedgc.round.state import RoundState
 
 
@@ -91,11 +90,4 @@ def ranked_by(decoder: Decoder) -> Decoder:
 
 def sensitivity_of(state: RoundState, code: Code) -> float:
     """Return what residual errors of a code cost, see :class:`fedgc.noise.NoiseSensitivity`; 1 if it is not learnt."""
-    return 1.0 if state.noise is None else state.noise.value * share_of_changes(state, code)
-
-
-def share_of_changes(state: RoundState, code: Code) -> float:
-    """Return what part of an update residual errors are relative to: with a memory, only what has changed."""
-    if state.noise is None or state.memory is None:
-        return 1.0
-    return state.noise.share_of_changes(state.coherence, unit_sizes(state.shard_examples, code))
+    return 1.0 if state.noise is None else state.noise.value * state.share_of_changes(code)
