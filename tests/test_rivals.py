@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 
 from fedgc.assignment import own_part
 from fedgc.errors import TooFewNodesError
+from fedgc.experiment.config.sections import RivalConfig
 from fedgc.fleets import Fleet, build_fleet
 from fedgc.simulation import VirtualRun, run_virtual
 from tests.apps import EXAMPLES, N_SHARDS, arrays_of, full_aggregate, initial_arrays, shard_app, shard_delta, steady
@@ -135,6 +136,20 @@ def test_fedprox_averages_what_each_has_done_by_the_deadline() -> None:
         for name in before:
             update = sum(SIZES[s] * shard_delta(s, before)[name] for s in (0, 1, 2)) / SIZES[[0, 1, 2]].sum()
             np.testing.assert_allclose(after[name], before[name] + update, rtol=1e-5, atol=1e-6)
+
+
+def test_fedprox_keeps_seconds_for_messages_on_their_way() -> None:
+    strategy, timeout = rival("fedprox", 3.0, travel_seconds=1.5)
+    _, _, (before, after) = run(strategy, timeout, steady(3, median=[1.0, 2.0, 9.0]), 1)
+    # Clients stop after a second and a half: client 0 has done the first of its shards, and nobody else any.
+    for name in before:
+        np.testing.assert_allclose(after[name], before[name] + shard_delta(0, before)[name], rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("kind", sorted(kind for kind, rival in RIVALS.items() if rival.own))
+def test_what_a_rival_heeds_can_be_configured(kind: str) -> None:
+    given = dict.fromkeys(RIVALS[kind].own, 3)
+    assert RivalConfig(kind=kind, **given).own == given  # type: ignore[arg-type]
 
 
 def test_fedprox_waits_where_nobody_has_done_anything() -> None:

@@ -28,7 +28,8 @@ class RivalConfig(Section):
     `label` is the rival's title unless given. Which of the other keys a rival heeds is said there; those that it does
     not heed are refused. All heed `server_learning_rate` and `server_momentum`, what the server does with the
     aggregate. Clients of rivals that do not code train on their own shards as one data set. The deadline of FedBuff is
-    the time after which a client that has not answered is sent the model anew.
+    the time after which a client that has not answered is sent the model anew. Whatever the deadline's unit, `travel_seconds`
+    are seconds, for which FedProx's clients stop before it.
     """
 
     kind: Name
@@ -45,9 +46,9 @@ class RivalConfig(Section):
 
     @property
     def own(self) -> dict[str, Any]:
-        """The options of its own that are given."""
-        names = ("over_selection", "buffer_size", "proximal_mu", "travel_seconds", *SERVER_STEP)
-        return {name: getattr(self, name) for name in names if getattr(self, name) is not None}
+        """The options of rivals' own that are given, also such as this one does not heed."""
+        names = dict.fromkeys([*(name for rival in RIVALS.values() for name in rival.own), *SERVER_STEP])
+        return {name: value for name in names if (value := getattr(self, name)) is not None}
 
     @property
     def plain_average(self) -> bool:
