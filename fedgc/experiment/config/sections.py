@@ -28,8 +28,8 @@ class RivalConfig(Section):
     `label` is the rival's title unless given. Which of the other keys a rival heeds is said there; those that it does
     not heed are refused. All heed `server_learning_rate` and `server_momentum`, what the server does with the
     aggregate. Clients of rivals that do not code train on their own shards as one data set. The deadline of FedBuff is
-    the time after which a client that has not answered is sent the model anew. Whatever the deadline's unit, `travel_seconds`
-    are seconds, for which FedProx's clients stop before it.
+    the time after which a client that has not answered is sent the model anew; `travel_seconds`, whatever the unit of
+    deadlines, how long before its deadline FedProx's clients stop.
     """
 
     kind: Name
