@@ -200,3 +200,28 @@ def test_the_coherence_that_is_learnt_is_that_of_the_strategy(memory: bool) -> N
     learnt, replayed = coding.state.coherence, last.coherence
     assert replayed.overlap / replayed.energy == pytest.approx(learnt.overlap / learnt.energy, abs=1e-3)
     assert abs(learnt.overlap / learnt.energy - 0.5) > 1e-2, "it is not the start value"
+
+
+@pytest.mark.parametrize("name", ["digits-regression", "digits-conv"])
+@pytest.mark.parametrize("method", ["is-sgd", "mifa"])
+def test_errors_are_measured_where_they_are_asked_for(name: str, method: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """At once, or when the descent is rounds further: an error is of its own round either way."""
+    config = experiment("paper", METHODS[method], runtime="replay")
+    task: GradientTask = build_task(name, seed=1, shards=24, learning_rate=0.5)  # type: ignore[assignment]
+    draws = RoundDraws(build_fleet(config.fleet, seed=1))
+    chosen = method_of(config.strategies[0])
+    rounds = known_rounds(chosen, draws, task.shard_examples, 6, seed=1)
+    at_once = [step.measure_error() for step in descend(task, rounds, 0.5, memory=chosen.memory)]
+    assert np.isnan(at_once[0]) and len({round(error, 6) for error in at_once[1:]}) > 3
+
+    asked, gradients = [], task.weighted_gradients
+
+    def counted(weights: Any, coverages: Any) -> Any:
+        asked.append(len(coverages))
+        return gradients(weights, coverages)
+
+    monkeypatch.setattr(task, "weighted_gradients", counted)
+    steps = list(descend(task, rounds, 0.5, memory=chosen.memory))
+    assert asked == [1] * (1 if chosen.memory else 7), "a pass for each round, and one for the loss at the end"
+    later = [step.measure_error() for step in reversed(steps)][::-1]
+    np.testing.assert_array_equal(later, at_once)

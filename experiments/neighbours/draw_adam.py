@@ -11,7 +11,6 @@ interval over the seeds that reach the target with both.
 from __future__ import annotations
 
 import argparse
-import csv
 import io
 from collections.abc import Sequence
 from pathlib import Path
@@ -22,11 +21,12 @@ from matplotlib.ticker import NullFormatter
 
 from fedgc.experiment.files import write_whole
 from fedgc.report.read import Results, read_results
+from fedgc.report.rows import write_rows
 from fedgc.report.style import look_of
 from fedgc.report.tables import mean_and_half_width
 
-#: The label of the plain square, which the others are set beside.
-DECODED = "decoded"
+#: The label of the plain square, which the others are set beside, and that of the run without stragglers.
+DECODED, NOBODY = "decoded", "nobody straggles"
 
 
 def rounds_by_step(results: Results) -> list[dict[str, object]]:
@@ -58,7 +58,7 @@ def more_than_decoded(results: Results) -> list[dict[str, object]]:
         decoded = reached.get((DECODED, step), {})
         more = np.array([by_seed[seed] - decoded[seed] for seed in by_seed if seed in decoded])
         both = more[np.isfinite(more)]
-        if method != DECODED and both.size > 1:
+        if method not in {DECODED, NOBODY} and both.size > 1:
             mean, half = mean_and_half_width(both)
             row: dict[str, object] = {"second_moment": method, "step": step, "seeds": both.size}
             rows.append(row | {"rounds_more": round(float(mean), 1), "half_interval": round(float(half), 1)})
@@ -106,13 +106,8 @@ def main() -> None:
     args = parser.parse_args()
     results = read_results(args.results)
     rows = rounds_by_step(results)
-    args.out.mkdir(parents=True, exist_ok=True)
-    for name, found in (("adam.csv", rows), ("adam-differences.csv", more_than_decoded(results))):
-        table = io.StringIO()
-        writer = csv.DictWriter(table, list(found[0]), lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(found)
-        write_whole(args.out / name, table.getvalue().encode())
+    write_rows(args.out / "adam.csv", rows)
+    write_rows(args.out / "adam-differences.csv", more_than_decoded(results))
     write_whole(args.out / "adam.png", draw(rows, int(results.config["rounds"])))
 
 
